@@ -1,1 +1,22 @@
-//! TBD
+//! The only code of bifurcate that makes system calls: typed, scoped, with errors that name the call.
+//!
+//! Every call that has no safe wrapper in `rustix` goes through [`call`], where a test can put a
+//! [`fake`] in the kernel's place.
+
+pub mod bpf;
+pub mod call;
+pub mod error;
+pub mod ethtool;
+pub mod event;
+pub mod fake;
+pub mod memory;
+pub mod netlink;
+pub mod netns;
+pub mod packet;
+pub mod process;
+pub mod sockets;
+pub mod tap;
+pub mod thread;
+pub mod xsk;
+
+pub use error::{Error, Result};

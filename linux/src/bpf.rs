@@ -1,0 +1,1 @@
+//! BPF maps, programs and links.

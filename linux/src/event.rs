@@ -1,0 +1,1 @@
+//! Descriptors to wait on.

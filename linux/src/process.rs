@@ -1,0 +1,1 @@
+//! The process: capabilities, kernel release.
