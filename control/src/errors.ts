@@ -1,0 +1,412 @@
+// Every error of bifurcate: one table of stable codes, and the error that carries one.
+
+/** Exit status of a command that ends with an error. 77 is what test harnesses read as "skipped". */
+export type ExitStatus = 1 | 2 | 77;
+
+interface ErrorEntry {
+  /** What the code stands for, in one sentence. */
+  readonly meaning: string;
+  /** What to do about it when the place that raised it knows nothing better. */
+  readonly next: string;
+  /** 1 failed, 2 usage, 77 this machine cannot. */
+  readonly status: ExitStatus;
+}
+
+/**
+ * All codes. A code never changes its meaning and is never reused: scripts compare with it.
+ * docs/errors.md is generated from this table.
+ */
+export const ERRORS = {
+  // What the user typed.
+  E_USAGE: {
+    meaning: "The command line is not one that bifurcate knows.",
+    next: "Run the command with --help.",
+    status: 2,
+  },
+  E_BAD_OPTION: {
+    meaning: "An option has a value that it cannot take.",
+    next: "Give one of the values that the message lists.",
+    status: 2,
+  },
+  E_NO_FLOW: {
+    meaning: "A split needs at least one flow.",
+    next: "Name one with --flow 'udp dst port 53', or take the whole card with --flow all.",
+    status: 2,
+  },
+  E_FLOW_SYNTAX: {
+    meaning: "A flow is not a valid pcap-filter(7) expression.",
+    next: "Correct the expression at the character that the message points at.",
+    status: 2,
+  },
+  E_FLOW_UNSUPPORTED: {
+    meaning: "A flow uses a part of pcap-filter(7) that bifurcate does not implement.",
+    next: "Say the same with the primitives listed in docs/flows.md.",
+    status: 2,
+  },
+  E_FLOW_NAME: {
+    meaning: "A flow has a host, network, port or protocol name that cannot be turned into a number.",
+    next: "Write the number or the address instead of the name.",
+    status: 2,
+  },
+  E_FLOW_TOO_LARGE: {
+    meaning: "A flow needs a longer filter program than the kernel takes.",
+    next: "Split the expression into fewer alternatives, or use several splits.",
+    status: 2,
+  },
+  E_FLOW_NEVER: {
+    meaning: "A flow is valid and can match no packet at all.",
+    next: "Look for parts of the expression that exclude each other.",
+    status: 2,
+  },
+  E_HANDLER_FILE: {
+    meaning: "The handler file cannot be read, bundled or loaded, or exports no handler.",
+    next: "The file exports a function named `handler` (or several, see docs/handlers.md).",
+    status: 2,
+  },
+
+  // The interface.
+  E_NO_SUCH_INTERFACE: {
+    meaning: "There is no network interface of that name in the namespace.",
+    next: "List the interfaces with `bifurcate devices`; name another namespace with --netns.",
+    status: 1,
+  },
+  E_NO_SUCH_NETNS: {
+    meaning: "There is no network namespace of that name.",
+    next: "List them with `ip netns list`, or give the path of a namespace file.",
+    status: 1,
+  },
+  E_NO_SUCH_QUEUE: {
+    meaning: "The interface has no queue of that number.",
+    next: "See the number of queues with `bifurcate devices` (or `ethtool -l`).",
+    status: 1,
+  },
+  E_NOT_ETHERNET: {
+    meaning: "The interface carries no Ethernet frames, so flows cannot be told apart on it.",
+    next: "Use the Ethernet interface below it.",
+    status: 1,
+  },
+  E_INTERFACE_DOWN: {
+    meaning: "The interface is administratively down.",
+    next: "Bring it up with `ip link set dev NAME up`.",
+    status: 1,
+  },
+  E_INTERFACE_GONE: {
+    meaning: "The interface was deleted, or moved to another namespace, while it was in use.",
+    next: "Nothing is left to restore on it. Split it again when it is back.",
+    status: 1,
+  },
+  E_MTU: {
+    meaning: "The interface's MTU is larger than the driver takes with XDP.",
+    next: "Lower the MTU, or use --backend af_packet.",
+    status: 1,
+  },
+
+  // Rights and the machine.
+  E_NOT_PRIVILEGED: {
+    meaning: "The process lacks a capability that the operation needs.",
+    next: "Run it as root, or give it the capability that the message names.",
+    status: 1,
+  },
+  E_KERNEL_TOO_OLD: {
+    meaning: "The running kernel lacks a facility that the operation needs.",
+    next: "Use a kernel of at least the version that the message names.",
+    status: 77,
+  },
+  E_NO_XDP: {
+    meaning: "The kernel or the driver takes no XDP program on this interface.",
+    next: "Use --backend af_packet, or let --backend auto choose it.",
+    status: 77,
+  },
+  E_NO_ZERO_COPY: {
+    meaning: "Zero-copy was required and cannot be had on this path.",
+    next: "Use --zero-copy prefer to accept a copy, or another card or driver.",
+    status: 77,
+  },
+  E_NO_QUEUE_TO_SPARE: {
+    meaning: "The card has no queue that could be taken from the kernel.",
+    next: "Raise the number of queues with `ethtool -L`, or share the queues.",
+    status: 77,
+  },
+  E_FEATURE_FIXED: {
+    meaning: "A feature of the card stands in the way of the split and cannot be switched.",
+    next: "Choose flows that do not depend on it, or another card.",
+    status: 77,
+  },
+  E_NO_ADDON: {
+    meaning: "The native part of bifurcate cannot be loaded on this platform.",
+    next: "Build it with `npm run build`, or use Linux on a platform it is built for.",
+    status: 77,
+  },
+  E_EXTERNAL_BUFFERS: {
+    meaning: "This JavaScript runtime forbids external buffers, so the frame pool cannot be shown to it.",
+    next: "Run it on Node.js 20.19 or newer.",
+    status: 77,
+  },
+  E_NO_MEMORY: {
+    meaning: "There is not enough memory for the frame pool, or the process may not lock so much.",
+    next: "Ask for fewer frames, add hugepages, or give the process CAP_IPC_LOCK.",
+    status: 1,
+  },
+  E_MISSING_TOOL: {
+    meaning: "A program that the command needs is not installed.",
+    next: "Install it; the message names the package.",
+    status: 77,
+  },
+
+  // Others who use the same thing.
+  E_OWN_SESSION: {
+    meaning: "The flow includes the SSH session that the command was started from.",
+    next: "Exclude it (and not tcp port 22), or take it all the same with --force and --confirm 30s.",
+    status: 1,
+  },
+  E_FOREIGN_XDP: {
+    meaning: "Somebody else's XDP program is attached to the interface; it is never displaced.",
+    next: "Stop its owner, or detach it with `ip link set dev NAME xdp off`, or use --backend af_packet.",
+    status: 1,
+  },
+  E_FLOW_TAKEN: {
+    meaning: "Another live split on the interface takes an overlapping flow.",
+    next: "End that split with `bifurcate release`, or choose a flow that does not overlap.",
+    status: 1,
+  },
+  E_QUEUE_BUSY: {
+    meaning: "Another AF_XDP socket is bound to the queue.",
+    next: "End its owner (a killed process frees its queue a moment later), or choose other queues.",
+    status: 1,
+  },
+  E_RULES_FULL: {
+    meaning: "The card has no room for the ntuple rules that the flow needs.",
+    next: "Delete rules with `ethtool -N NAME delete N`, or choose a simpler flow.",
+    status: 1,
+  },
+
+  // The transaction.
+  E_SETTING_REFUSED: {
+    meaning: "The kernel or the driver refused a setting of the card; all earlier ones were undone.",
+    next: "Read the reason in the message; the kernel's log may say more (`dmesg`).",
+    status: 1,
+  },
+  E_NOT_VERIFIED: {
+    meaning: "A setting was accepted and reads back differently; all earlier ones were undone.",
+    next: "The driver does not do what it says; use another backend, and please report the driver.",
+    status: 1,
+  },
+  E_UNDO_INCOMPLETE: {
+    meaning: "Not every setting could be put back.",
+    next: "Run `bifurcate release --stale` again; the message lists what is left, and the journal stays.",
+    status: 1,
+  },
+  E_JOURNAL: {
+    meaning: "The journal cannot be written, so nothing was changed.",
+    next: "Free space, or name another directory with BIFURCATE_STATE_DIR.",
+    status: 1,
+  },
+  E_JOURNAL_CORRUPT: {
+    meaning: "A journal cannot be read.",
+    next: "It was set aside under the name in the message; compare the card's settings with it by hand.",
+    status: 1,
+  },
+  E_GUARDIAN: {
+    meaning: "The guardian process, which undoes a split when its owner dies, cannot be started.",
+    next: "Read the reason in the message; without a guardian no lasting setting is changed.",
+    status: 1,
+  },
+  E_NO_SUCH_SPLIT: {
+    meaning: "There is no live split of that name.",
+    next: "List the splits with `bifurcate release`.",
+    status: 1,
+  },
+  E_NOT_CONFIRMED: {
+    meaning: "The split was not confirmed in time and undid itself.",
+    next: "Split again and confirm it in time, or leave --confirm out.",
+    status: 1,
+  },
+  E_RELEASE_REFUSED: {
+    meaning: "The owner of the split did not end when it was asked to.",
+    next: "End the process that the message names; its guardian then restores the card.",
+    status: 1,
+  },
+  E_CHANGED_UNDERNEATH: {
+    meaning: "Somebody changed the card while the split ran, and the split cannot be repaired.",
+    next: "Split again; the message says what was changed.",
+    status: 1,
+  },
+
+  // Handlers and ports.
+  E_CLOSED: {
+    meaning: "The port is closed.",
+    next: "Open it again.",
+    status: 1,
+  },
+  E_ALREADY_RUNNING: {
+    meaning: "The port already runs a handler.",
+    next: "Stop it before running another one.",
+    status: 1,
+  },
+  E_HANDLER_THREW: {
+    meaning: "The handler threw an error.",
+    next: "Correct the handler; the cause has its stack.",
+    status: 1,
+  },
+  E_HANDLER_PROMISE: {
+    meaning: "The handler returned a Promise; handlers are synchronous.",
+    next: "Keep the frame with `keep`, and decide about it later.",
+    status: 1,
+  },
+  E_HANDLER_HANGS: {
+    meaning: "The handler did not return from a batch, so its worker was ended.",
+    next: "Look for an endless loop; work of a batch has to end.",
+    status: 1,
+  },
+  E_HANDLER_LEAK: {
+    meaning: "The handler keeps so many frames that none are left to receive into.",
+    next: "Release kept frames, or ask for a larger pool.",
+    status: 1,
+  },
+  E_NO_PASS: {
+    meaning: "Frames cannot be passed back to the kernel on this path.",
+    next: "Use driver mode, or a handler that needs no `pass`.",
+    status: 1,
+  },
+  E_DEVICE_FAILED: {
+    meaning: "The device stopped working while it was in use.",
+    next: "Read the cause; split again when the device is back.",
+    status: 1,
+  },
+
+  // What has no code of its own.
+  E_SYSTEM: {
+    meaning: "A system call failed for a reason that has no code of its own.",
+    next: "The message names the call, its arguments and the kernel's answer.",
+    status: 1,
+  },
+  E_LAB: {
+    meaning: "The lab's namespaces or devices cannot be set up.",
+    next: "Run `bifurcate lab down`, then try again; the message names what failed.",
+    status: 1,
+  },
+  E_INTERNAL: {
+    meaning: "Bifurcate met a state that should not exist.",
+    next: "Please report it with the message and the output of `bifurcate doctor --json`.",
+    status: 1,
+  },
+} as const satisfies Record<string, ErrorEntry>;
+
+/** A stable error code. */
+export type ErrorCode = keyof typeof ERRORS;
+
+/** What one error says. */
+export interface ErrorDetails {
+  /** What was tried, e.g. "split eth0 for 'udp dst port 53'". */
+  readonly what: string;
+  /** Why it failed, e.g. "its driver has 1 queue". */
+  readonly why: string;
+  /** What to do next; the table's advice when left out. */
+  readonly next?: string | undefined;
+  /** The error underneath, if there is one. */
+  readonly cause?: unknown;
+  /** More for scripts, e.g. { position: 12 } of a syntax error; JSON values only. */
+  readonly data?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** An error as JSON: one object, the same in every command. */
+export interface ErrorJson {
+  readonly error: {
+    readonly code: ErrorCode;
+    readonly what: string;
+    readonly why: string;
+    readonly next: string;
+    readonly data?: Readonly<Record<string, unknown>>;
+    readonly cause?: string;
+  };
+}
+
+/** The one error class of bifurcate. */
+export class BifurcateError extends Error {
+  override readonly name = "BifurcateError";
+  readonly code: ErrorCode;
+  readonly what: string;
+  readonly why: string;
+  readonly next: string;
+  readonly data: Readonly<Record<string, unknown>> | undefined;
+
+  constructor(code: ErrorCode, details: ErrorDetails) {
+    super(`${details.what}: ${details.why}`, details.cause === undefined ? {} : { cause: details.cause });
+    this.code = code;
+    this.what = details.what;
+    this.why = details.why;
+    this.next = details.next ?? ERRORS[code].next;
+    this.data = details.data;
+  }
+
+  /** 1 failed, 2 usage, 77 this machine cannot. */
+  get status(): ExitStatus {
+    return ERRORS[this.code].status;
+  }
+
+  /** Three lines for a person: what failed and why, what to do next, the code. */
+  render(): string {
+    return `${this.what}: ${this.why}\n  next: ${this.next}\n  code: ${this.code}`;
+  }
+
+  toJSON(): ErrorJson {
+    return {
+      error: {
+        code: this.code,
+        what: this.what,
+        why: this.why,
+        next: this.next,
+        ...(this.data === undefined ? {} : { data: this.data }),
+        ...(this.cause === undefined ? {} : { cause: messageOf(this.cause) }),
+      },
+    };
+  }
+
+  /** The error that JSON from {@link toJSON} describes, e.g. one that came from another process. */
+  static fromJSON(json: ErrorJson): BifurcateError {
+    const { code, what, why, next, data, cause } = json.error;
+    return new BifurcateError(code, { what, why, next, data, cause });
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** Whether a string is a code of the table. */
+export function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERRORS, code);
+}
+
+/** The exit status for anything that was thrown. */
+export function exitStatus(thrown: unknown): ExitStatus {
+  return thrown instanceof BifurcateError ? thrown.status : 1;
+}
+
+/** Codes of errno that mean the same wherever they come from. */
+const ERRNO_CODES: Readonly<Record<string, ErrorCode>> = {
+  EPERM: "E_NOT_PRIVILEGED",
+  EACCES: "E_NOT_PRIVILEGED",
+  ENODEV: "E_INTERFACE_GONE",
+  ENOMEM: "E_NO_MEMORY",
+  ENOBUFS: "E_NO_MEMORY",
+};
+
+/**
+ * Turns anything that was thrown into a BifurcateError; one stays as it is. A kernel error gets the code of
+ * its errno, or `fallback`.
+ */
+export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "E_SYSTEM"): BifurcateError {
+  if (thrown instanceof BifurcateError) return thrown;
+  const errno = errnoOf(thrown);
+  const code =
+    (errno === null ? undefined : ERRNO_CODES[errno]) ?? (errno === null ? "E_INTERNAL" : fallback);
+  return new BifurcateError(code, { what, why: messageOf(thrown), cause: thrown });
+}
+
+/** The errno name that a Node or kernel error carries ("EBUSY"), or null. */
+export function errnoOf(thrown: unknown): string | null {
+  if (!(thrown instanceof Error) || !("code" in thrown)) return null;
+  return typeof thrown.code === "string" && /^E[A-Z0-9]+$/.test(thrown.code) ? thrown.code : null;
+}
