@@ -1,0 +1,154 @@
+// Runs every tier of tests and adds up what they say: `N passed, N failed, N skipped` is the last line.
+//
+//   npm test [-- --tier tidy|lint|rust|unit|netns ...] [-- FILTER]
+//
+// A test that cannot run says why and counts as skipped, never as passed; with CI=true a skip is a failure.
+import { spawn } from "node:child_process";
+import * as fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+const root = path.dirname(fileURLToPath(import.meta.url));
+const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "bifurcate-test-"));
+const total = { passed: 0, failed: 0, skipped: 0 };
+const reasons = [];
+
+const wanted = process.argv.flatMap((word, at, all) => (word === "--tier" ? [all[at + 1]] : []));
+const filters = process.argv
+  .slice(2)
+  .filter((word, at, all) => word !== "--tier" && all[at - 1] !== "--tier");
+
+/** Runs a command, shows its output as it comes, and gives it back with the exit status. */
+function stream(command, args, env = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let text = "";
+    for (const [from, to] of [
+      [child.stdout, process.stdout],
+      [child.stderr, process.stderr],
+    ]) {
+      from.on("data", (chunk) => {
+        text += chunk;
+        to.write(chunk);
+      });
+    }
+    child.on("error", (error) => resolve({ status: 127, text: error.message }));
+    child.on("close", (status) => resolve({ status: status ?? 1, text }));
+  });
+}
+
+function count(tier, passed, failed, skipped) {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
+  console.log(`\n== ${tier}: ${passed} passed, ${failed} failed, ${skipped} skipped\n`);
+}
+
+/** A checker that only says yes or no counts as one test. */
+async function check(name, command, args) {
+  const { status } = await stream(command, args);
+  count(name, status === 0 ? 1 : 0, status === 0 ? 0 : 1, 0);
+}
+
+async function lint() {
+  await check("eslint", process.execPath, ["node_modules/eslint/bin/eslint.js", "."]);
+  await check("prettier", process.execPath, [
+    "node_modules/prettier/bin/prettier.cjs",
+    "--check",
+    "--log-level",
+    "warn",
+    ".",
+  ]);
+  await check("rustfmt", "cargo", ["fmt", "--all", "--check"]);
+  await check("clippy", "cargo", [
+    "clippy",
+    "--workspace",
+    "--all-targets",
+    "--quiet",
+    "--",
+    "-D",
+    "warnings",
+  ]);
+}
+
+async function rust() {
+  // A Rust test that cannot run prints `SKIPPED name: reason` and returns; --show-output lets us see it.
+  const { status, text } = await stream("cargo", [
+    "test",
+    "--workspace",
+    "--no-fail-fast",
+    ...filters,
+    "--",
+    "--show-output",
+    "--test-threads=1",
+  ]);
+  let [passed, failed, skipped] = [0, 0, 0];
+  for (const [, p, f, i] of text.matchAll(/test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/g)) {
+    passed += Number(p);
+    failed += Number(f);
+    skipped += Number(i);
+  }
+  const said = [...text.matchAll(/^SKIPPED (.+)$/gm)].map((match) => match[1]);
+  reasons.push(...said);
+  if (status !== 0 && failed === 0) failed = 1; // it did not build, or a test process died
+  count("rust", passed - said.length, failed, skipped + said.length);
+}
+
+async function vitest(project) {
+  const output = path.join(scratch, `${project}.json`);
+  const { status } = await stream(process.execPath, [
+    "node_modules/vitest/vitest.mjs",
+    "run",
+    "--project",
+    project,
+    "--passWithNoTests",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${output}`,
+    ...filters,
+  ]);
+  let [passed, failed, skipped] = [0, 0, 0];
+  if (fs.existsSync(output)) {
+    const report = JSON.parse(fs.readFileSync(output, "utf8"));
+    [passed, failed, skipped] = [
+      report.numPassedTests,
+      report.numFailedTests,
+      report.numPendingTests + report.numTodoTests,
+    ];
+    for (const file of report.testResults) {
+      for (const one of file.assertionResults) {
+        if (one.status === "pending" || one.status === "skipped")
+          reasons.push(`${path.basename(file.name)}: ${one.fullName}`);
+      }
+    }
+  }
+  if (status !== 0 && failed === 0) failed = 1; // a file that did not load, or an unhandled error
+  count(project, passed, failed, skipped);
+}
+
+const tiers = { lint, rust, unit: () => vitest("unit"), netns: () => vitest("netns") };
+
+try {
+  for (const name of wanted) {
+    if (!(name in tiers)) {
+      console.error(`no tier '${name}'; there are: ${Object.keys(tiers).join(", ")}`);
+      process.exit(2);
+    }
+  }
+  for (const [name, tier] of Object.entries(tiers)) {
+    if (wanted.length === 0 || wanted.includes(name)) await tier();
+  }
+  if (reasons.length > 0) console.log(`skipped:\n  ${reasons.join("\n  ")}`);
+  const strict = process.env.CI === "true" && total.skipped > 0;
+  if (strict) console.log("CI=true: a skip is a failure");
+  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  process.exitCode = total.failed > 0 || strict || total.passed === 0 ? 1 : 0;
+} finally {
+  fs.rmSync(scratch, { recursive: true, force: true });
+}
