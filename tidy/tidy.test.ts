@@ -75,8 +75,8 @@ describe("arrows between the TypeScript packages", () => {
   };
   const allowed: Record<string, string[]> = {
     control: ["addon"],
-    bifurcate: ["control", "addon"],
-    lab: ["addon", "control", "bifurcate"],
+    bifurcate: ["control", "addon", "lab"],
+    lab: ["control"],
     bench: ["addon", "control", "bifurcate", "lab"],
     examples: ["bifurcate"],
   };
