@@ -1,0 +1,19 @@
+// What every bench is: a name, what it measures in one line, and a run that gives rows.
+import type { Result } from "../rows.js";
+
+export interface BenchOptions {
+  /** Interleaved pairs of runs. */
+  readonly runs: number;
+  /** Seconds that one side is measured for in one run. */
+  readonly seconds: number;
+  /** The checkout's folder. */
+  readonly root: string;
+  /** Says what is going on, to a person. */
+  readonly progress: (text: string) => void;
+}
+
+export interface Bench {
+  readonly name: string;
+  readonly about: string;
+  run(options: BenchOptions): Promise<Result[]>;
+}

@@ -1,0 +1,48 @@
+// A row's arithmetic: the ratio is turned so that larger is better for us, and the median is taken over pairs.
+import { expect, it } from "vitest";
+import { compare, interleave, median, toLine } from "./rows.js";
+
+const sample = (value: number) => ({ value, command: "run it" });
+const of = { name: "n", row: "r", unit: "u", target: null } as const;
+
+it("takes the median of odd and even counts", () => {
+  expect(median([9, 1, 5])).toBe(5);
+  expect(median([4, 1, 3, 2])).toBe(2.5);
+});
+
+it("turns the ratio by what is better", () => {
+  const more = compare({ ...of, better: "more" }, [sample(30)], [sample(20)]);
+  const less = compare({ ...of, better: "less" }, [sample(30)], [sample(20)]);
+  expect(more.ratio).toBeCloseTo(1.5);
+  expect(less.ratio).toBeCloseTo(2 / 3);
+});
+
+it("compares pair by pair, so that a slow minute of the machine weighs on both", () => {
+  const result = compare({ ...of, better: "more" }, [10, 40, 90].map(sample), [10, 20, 30].map(sample));
+  expect(result.ratio).toBe(2);
+  expect(result.spread).toEqual([1, 3]);
+});
+
+it("refuses sides of unequal length", () => {
+  expect(() => compare({ ...of, better: "more" }, [sample(1)], [])).toThrow(/1 runs of ours and 0/);
+});
+
+it("alternates which side begins", async () => {
+  const order: string[] = [];
+  const side = (name: string) => async () => void order.push(name);
+  await interleave(3, side("a"), side("b"), () => undefined);
+  expect(order).toEqual(["a", "b", "b", "a", "a", "b"]);
+});
+
+it("prints exactly the keys that scripts read", () => {
+  const line = toLine(compare({ ...of, better: "more" }, [sample(1)], [sample(2)]));
+  expect(Object.keys(JSON.parse(line) as object)).toEqual([
+    "name",
+    "row",
+    "ours",
+    "peer",
+    "ratio",
+    "unit",
+    "runs",
+  ]);
+});
