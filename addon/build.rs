@@ -1,1 +1,4 @@
-fn main() { napi_build::setup(); }
+//! Link arguments of a Node-API addon.
+fn main() {
+    napi_build::setup();
+}
