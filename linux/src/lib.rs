@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub(crate) mod sockopt;
 pub mod sockets;
 pub mod tap;
 pub mod thread;
