@@ -197,8 +197,8 @@ describe("what it answers", () => {
     const refused = { rcode: 5, answers: [], authority: [], authoritative: false };
     expect(reply({ name: "example.com" })).toMatchObject(refused);
     expect(reply({ name: "notbifurcate.test" })).toMatchObject(refused);
-    // The first label's text ends with what the origin's own first label looks like: its length, 10, and its text.
-    expect(reply({ name: "not\nbifurcate.test" })).toMatchObject(refused);
+    // The first label's text ends with what the origin's own first label looks like: its length, 9, and its text.
+    expect(reply({ name: "not\tbifurcate.test" })).toMatchObject(refused);
   });
 
   it("EDNS when asked with it, and only then", () => {
