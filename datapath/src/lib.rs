@@ -1,1 +1,22 @@
-//! TBD
+//! Frames in, frames out: rings, the frame pool, devices and the poll loop. Knows no rule syntax, no lease.
+//!
+//! A frame is owned and moves: [`device::RxQueue::poll`] puts it into a [`frame::Batch`], a handler gives it a
+//! [`engine::Verdict`], [`device::TxQueue::send`] or the pool takes it back. What a device or a peer can write
+//! (indices, lengths, addresses) is copied once, checked, counted and dropped when wrong.
+//!
+//! `unsafe` is denied here and lifted in `ring`, `frame` and `device` alone.
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code, reason = "raw memory behind UMEM")]
+pub mod frame;
+
+#[allow(unsafe_code, reason = "memory shared with the kernel or a device")]
+pub mod ring;
+
+#[allow(unsafe_code, reason = "rings mapped from sockets and registers")]
+pub mod device;
+
+pub mod engine;
+pub mod filter;
+
+pub use bifurcate_linux::{Error, Result};

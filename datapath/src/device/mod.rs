@@ -1,0 +1,73 @@
+//! Backends: each turns a queue of something into frames and frames into something sent.
+//!
+//! A device never imports another device; [`fault`] and [`tap`] stack on any of them through the traits.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::frame::{Batch, Umem};
+
+pub mod af_packet;
+pub mod af_xdp;
+pub mod counters;
+
+pub use counters::{Counters, QueueCounters, Totals};
+
+/// The receiving half of a queue. Owned by one thread at a time.
+pub trait RxQueue: Send {
+    /// Puts what has arrived into the batch, at most [`Batch::room`] frames; gives how many. Refills the
+    /// device from the batch's cache. 0 also when the device is gone: `ready_fd` then says so.
+    fn poll(&mut self, batch: &mut Batch) -> usize;
+
+    /// A descriptor that becomes readable when something may have arrived. `None`: poll again at once.
+    fn ready_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What this half has counted. Any thread may read them at any time.
+    fn counters(&self) -> &Arc<Counters>;
+}
+
+/// The sending half of a queue. Owned by one thread at a time.
+pub trait TxQueue: Send {
+    /// Sends the frames that [`Batch::next_send`] gives, returns completed ones to the batch's cache, and
+    /// rings the doorbell when it must; gives how many frames the device took. What finds no room is left in
+    /// the batch or given back, and counted as `ring_full`.
+    fn send(&mut self, batch: &mut Batch) -> usize;
+
+    /// What this half has counted. Any thread may read them at any time.
+    fn counters(&self) -> &Arc<Counters>;
+}
+
+/// Both halves of one queue.
+pub struct QueuePair {
+    /// Its number on the device.
+    pub index: u32,
+    /// The receiving half.
+    pub rx: Box<dyn RxQueue>,
+    /// The sending half.
+    pub tx: Box<dyn TxQueue>,
+}
+
+/// An opened device: its queues and the pool they share.
+pub struct Port {
+    /// The interface's name, or what the device is.
+    pub name: String,
+    /// Its queues, to be moved to the threads that poll them.
+    pub queues: Vec<QueuePair>,
+    /// The pool of all its queues.
+    pub umem: Arc<Umem>,
+}
+
+impl Port {
+    /// Handles to the counters of each queue, which stay readable when the queues have moved to threads.
+    #[must_use]
+    pub fn counters(&self) -> Vec<QueueCounters> {
+        self.queues
+            .iter()
+            .map(|pair| QueueCounters {
+                index: pair.index,
+                rx: Arc::clone(pair.rx.counters()),
+                tx: Arc::clone(pair.tx.counters()),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,1 @@
+//! To come: ways back into the kernel.

@@ -1,0 +1,356 @@
+//! Up to 256 frames that travel together, each with its verdict: owned by one thread, reused for ever.
+
+use std::sync::Arc;
+
+use super::{Cache, Frame, Umem};
+
+/// Most frames in a batch.
+pub const BATCH_MAX: usize = 256;
+
+/// Frames a queue is asked for at a time unless told otherwise.
+pub const BATCH_DEFAULT: usize = 32;
+
+/// What becomes of a frame.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// Back to the pool. The default.
+    #[default]
+    Drop = 0,
+    /// Out of a port.
+    Send = 1,
+    /// Into the kernel, as if it had just arrived on its interface.
+    Pass = 2,
+    /// Owned by the handler until it says otherwise.
+    Keep = 3,
+}
+
+/// What the device says of a received frame beyond its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The RSS hash; `None` when the device does not give it.
+    pub hash: Option<u32>,
+    /// Nanoseconds of the device's or the kernel's clock.
+    pub timestamp: Option<u64>,
+    /// The VLAN tag (TCI) that the device stripped.
+    pub vlan: Option<u16>,
+}
+
+/// A frame that has left the batch. No verdict with a port looks like it: verdicts are at most 3.
+const TAKEN: u16 = u16::MAX;
+
+/// Frames of one pool, with their verdicts.
+#[derive(Debug)]
+pub struct Batch {
+    cache: Cache,
+    /// Offset and length of each frame. Invariant: entries below `count` whose mark is not TAKEN lie in one
+    /// chunk of the cache's pool each, and this batch owns that chunk.
+    offsets: Box<[u32; BATCH_MAX]>,
+    lens: Box<[u32; BATCH_MAX]>,
+    /// Verdict in the low byte, number of the port in the high one; or TAKEN.
+    marks: Box<[u16; BATCH_MAX]>,
+    metadata: Box<[Metadata; BATCH_MAX]>,
+    has_metadata: bool,
+    /// Entries in use.
+    count: usize,
+    /// Entries a handler sees; the rest is for the kernel.
+    visible: usize,
+    /// Entries not taken.
+    left: usize,
+    /// The mark that `next_send` looks for, and where it goes on looking.
+    wanted: u16,
+    cursor: usize,
+    limit: usize,
+}
+
+impl Batch {
+    /// An empty batch with a cache of its own, asking for `limit` frames at a time (1 to [`BATCH_MAX`], what
+    /// lies outside is brought inside).
+    #[must_use]
+    pub fn new(umem: &Arc<Umem>, limit: usize) -> Batch {
+        Batch {
+            cache: Cache::new(umem),
+            offsets: Box::new([0; BATCH_MAX]),
+            lens: Box::new([0; BATCH_MAX]),
+            marks: Box::new([TAKEN; BATCH_MAX]),
+            metadata: Box::new([Metadata::default(); BATCH_MAX]),
+            has_metadata: false,
+            count: 0,
+            visible: 0,
+            left: 0,
+            wanted: mark(Verdict::Send, 0),
+            cursor: 0,
+            limit: limit.clamp(1, BATCH_MAX),
+        }
+    }
+
+    /// The thread's free frames.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The thread's free frames, to take from and give to.
+    pub fn cache_mut(&mut self) -> &mut Cache {
+        &mut self.cache
+    }
+
+    /// Most frames that a device puts in.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Frames a handler sees, taken ones included.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.visible
+    }
+
+    /// Whether a handler sees none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.visible == 0
+    }
+
+    /// Frames that a device may still put in.
+    #[must_use]
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.count)
+    }
+
+    /// Puts a received frame in, its verdict `Drop`.
+    ///
+    /// # Errors
+    /// Gives the frame back when the batch is full or of another pool.
+    #[inline]
+    pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
+        if frame.pool != self.cache.id || self.count >= BATCH_MAX {
+            return Err(frame);
+        }
+        self.put(frame.offset, frame.len, mark(Verdict::Drop, 0));
+        Ok(())
+    }
+
+    /// Puts a received frame in, with what the device said of it.
+    ///
+    /// # Errors
+    /// As [`Batch::push`].
+    #[inline]
+    pub fn push_with(&mut self, frame: Frame, metadata: Metadata) -> Result<(), Frame> {
+        let at = self.count;
+        self.push(frame)?;
+        if !self.has_metadata {
+            self.metadata.fill(Metadata::default());
+            self.has_metadata = true;
+        }
+        self.metadata[at] = metadata;
+        Ok(())
+    }
+
+    /// Puts a frame in that is to be sent out of the port numbered `port`.
+    ///
+    /// # Errors
+    /// As [`Batch::push`].
+    #[inline]
+    pub fn push_send(&mut self, frame: Frame, port: u8) -> Result<(), Frame> {
+        let at = self.count;
+        self.push(frame)?;
+        self.marks[at] = mark(Verdict::Send, port);
+        Ok(())
+    }
+
+    /// The bytes of frame `index`; none when there is no such frame, or it has left.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        if index >= self.visible || self.marks[index] == TAKEN {
+            return &[];
+        }
+        self.cache.slice(self.offsets[index], self.lens[index])
+    }
+
+    /// The bytes of frame `index`, to be changed; none when there is no such frame, or it has left.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
+        if index >= self.visible || self.marks[index] == TAKEN {
+            return &mut [];
+        }
+        let (offset, len) = (self.offsets[index], self.lens[index]);
+        // SAFETY: the invariant of `offsets`: not TAKEN and below `count`, so the range lies in one chunk of
+        // the pool, mapped while the cache holds its Umem; this batch owns the chunk and is borrowed mutably.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.cache.umem().base().as_ptr().add(offset as usize),
+                len as usize,
+            )
+        }
+    }
+
+    /// Where frame `index` begins in the pool, in bytes; 0 when there is no such frame.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self, index: usize) -> u32 {
+        if index < self.visible {
+            self.offsets[index]
+        } else {
+            0
+        }
+    }
+
+    /// What the device said of frame `index`.
+    #[must_use]
+    pub fn metadata(&self, index: usize) -> Metadata {
+        if self.has_metadata && index < self.visible {
+            self.metadata[index]
+        } else {
+            Metadata::default()
+        }
+    }
+
+    /// Whether the device said anything of any frame of this batch.
+    #[must_use]
+    #[inline]
+    pub fn has_metadata(&self) -> bool {
+        self.has_metadata
+    }
+
+    /// Sets the length of frame `index`. False, and nothing changed, when its chunk has no room for that or
+    /// there is no such frame.
+    pub fn set_len(&mut self, index: usize, len: usize) -> bool {
+        if index >= self.visible || self.marks[index] == TAKEN {
+            return false;
+        }
+        let offset = self.offsets[index];
+        let fits = len <= (self.cache.umem().chunk_end(offset) - offset) as usize;
+        if fits {
+            self.lens[index] = len as u32;
+        }
+        fits
+    }
+
+    /// Ends frame `index` with `verdict` (`Send`: out of port 0). A frame that is not there is let be.
+    #[inline]
+    pub fn set(&mut self, index: usize, verdict: Verdict) {
+        self.set_mark(index, mark(verdict, 0));
+    }
+
+    /// Ends frame `index` with `Send` out of the port numbered `port`.
+    #[inline]
+    pub fn send(&mut self, index: usize, port: u8) {
+        self.set_mark(index, mark(Verdict::Send, port));
+    }
+
+    /// Ends every frame a handler sees with `Send` out of the port numbered `port`.
+    #[inline]
+    pub fn send_all(&mut self, port: u8) {
+        for m in &mut self.marks[..self.visible] {
+            if *m != TAKEN {
+                *m = mark(Verdict::Send, port);
+            }
+        }
+    }
+
+    /// The verdict of frame `index`; `None` when it is not there any more.
+    #[must_use]
+    pub fn verdict(&self, index: usize) -> Option<Verdict> {
+        if index >= self.count {
+            return None;
+        }
+        match self.marks[index] {
+            TAKEN => None,
+            m => Some(match m as u8 {
+                1 => Verdict::Send,
+                2 => Verdict::Pass,
+                3 => Verdict::Keep,
+                _ => Verdict::Drop,
+            }),
+        }
+    }
+
+    /// From now on [`Batch::next_send`] gives the frames to be sent out of the port numbered `port`.
+    #[inline]
+    pub fn sending_to(&mut self, port: u8) {
+        self.wanted = mark(Verdict::Send, port);
+        self.cursor = 0;
+    }
+
+    /// The next frame to be sent out of the port named by [`Batch::sending_to`] (0 at first).
+    #[inline]
+    pub fn next_send(&mut self) -> Option<Frame> {
+        while self.cursor < self.count {
+            let at = self.cursor & (BATCH_MAX - 1);
+            self.cursor += 1;
+            if self.marks[at] == self.wanted {
+                return Some(self.take_at(at));
+            }
+        }
+        None
+    }
+
+    /// Takes frame `index` out. `None` when it is not there.
+    #[inline]
+    pub fn take(&mut self, index: usize) -> Option<Frame> {
+        (index < self.count && self.marks[index] != TAKEN).then(|| self.take_at(index))
+    }
+
+    /// Gives every frame that is left back to the pool and empties the batch; gives how many those were.
+    pub fn clear(&mut self) -> usize {
+        let left = self.left;
+        if left > 0 {
+            for at in 0..self.count {
+                if self.marks[at] != TAKEN {
+                    self.cache.give_offset(self.offsets[at]);
+                }
+            }
+        }
+        self.count = 0;
+        self.visible = 0;
+        self.left = 0;
+        self.cursor = 0;
+        self.has_metadata = false;
+        left
+    }
+
+    #[inline]
+    fn put(&mut self, offset: u32, len: u32, m: u16) {
+        let at = self.count & (BATCH_MAX - 1);
+        self.offsets[at] = offset;
+        self.lens[at] = len;
+        self.marks[at] = m;
+        self.count += 1;
+        self.visible = self.count;
+        self.left += 1;
+    }
+
+    #[inline]
+    fn take_at(&mut self, at: usize) -> Frame {
+        self.marks[at] = TAKEN;
+        self.left -= 1;
+        Frame {
+            offset: self.offsets[at],
+            len: self.lens[at],
+            pool: self.cache.id,
+        }
+    }
+
+    #[inline]
+    fn set_mark(&mut self, index: usize, m: u16) {
+        if index < self.visible && self.marks[index] != TAKEN {
+            self.marks[index] = m;
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+const fn mark(verdict: Verdict, port: u8) -> u16 {
+    verdict as u16 | (port as u16) << 8
+}

@@ -1,0 +1,246 @@
+//! A thread's free frames: last in first out over the depot, so that a frame is reused while the CPU's cache
+//! still has it.
+
+use std::sync::Arc;
+
+use super::{Frame, HEADROOM, Umem};
+
+/// Most free frames a cache holds before it gives a bundle to the depot.
+const CACHE_MAX: usize = 512;
+/// Frames moved between cache and depot at once.
+const BUNDLE: usize = 256;
+
+/// A thread's stock of free frames, and its access to their bytes.
+#[derive(Debug)]
+pub struct Cache {
+    umem: Arc<Umem>,
+    /// Offsets of free chunks. Invariant: chunk starts of `umem` that nobody else has.
+    pub(super) stack: Box<[u32; CACHE_MAX]>,
+    pub(super) top: usize,
+    /// Give a bundle away above this; lower than CACHE_MAX in a small pool, so that no thread hoards it.
+    limit: usize,
+    /// Offsets of free jumbo chunks, room for all of them reserved.
+    jumbo: Vec<u32>,
+    pub(super) id: u32,
+    pub(super) mask: u32,
+    pub(super) area: u32,
+}
+
+impl Cache {
+    /// An empty cache over the pool's depot.
+    #[must_use]
+    pub fn new(umem: &Arc<Umem>) -> Cache {
+        Cache {
+            stack: Box::new([0; CACHE_MAX]),
+            top: 0,
+            limit: (umem.frames() as usize / 4).clamp(1, CACHE_MAX),
+            jumbo: Vec::with_capacity(umem.jumbo_frames() as usize),
+            id: umem.id(),
+            mask: !(umem.frame_size() - 1),
+            area: umem.area(),
+            umem: Arc::clone(umem),
+        }
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    /// A free frame, empty, with [`HEADROOM`] bytes before it. `None` when pool and cache have none.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        if self.top == 0 && self.refill() == 0 {
+            return None;
+        }
+        self.top -= 1;
+        Some(Frame {
+            offset: self.stack[self.top & (CACHE_MAX - 1)] + HEADROOM,
+            len: 0,
+            pool: self.id,
+        })
+    }
+
+    /// A free jumbo frame, empty, with [`HEADROOM`] bytes before it. `None` when there is none.
+    pub fn take_jumbo(&mut self) -> Option<Frame> {
+        let offset = self.jumbo.pop().or_else(|| self.umem.depot().jumbo.pop())?;
+        Some(Frame {
+            offset: offset + HEADROOM,
+            len: 0,
+            pool: self.id,
+        })
+    }
+
+    /// A free frame with room for `len` bytes: an ordinary one where that is enough, else a jumbo frame.
+    #[inline]
+    pub fn take_for(&mut self, len: usize) -> Option<Frame> {
+        if len <= (self.umem.frame_size() - HEADROOM) as usize {
+            self.take()
+        } else if len <= (super::JUMBO_SIZE - HEADROOM) as usize {
+            self.take_jumbo()
+        } else {
+            None
+        }
+    }
+
+    /// A frame with a copy of `bytes`. `None` when there is no free frame that large.
+    pub fn copy_in(&mut self, bytes: &[u8]) -> Option<Frame> {
+        let mut frame = self.take_for(bytes.len())?;
+        self.append(&mut frame, bytes);
+        Some(frame)
+    }
+
+    /// Gives a frame back to the pool. One of another pool is lost to that pool, which a debug build reports.
+    #[inline]
+    pub fn give(&mut self, frame: Frame) {
+        debug_assert_eq!(frame.pool, self.id, "a frame of another pool");
+        if frame.pool == self.id {
+            self.give_offset(frame.offset);
+        }
+    }
+
+    /// Gives back the chunk that `offset` lies in; the caller owned it.
+    #[inline]
+    pub(super) fn give_offset(&mut self, offset: u32) {
+        if offset >= self.area {
+            self.jumbo.push(self.umem.chunk_start(offset));
+            if self.jumbo.len() > self.limit.min(8) {
+                self.umem.depot().jumbo.append(&mut self.jumbo);
+            }
+            return;
+        }
+        if self.top >= self.limit {
+            self.spill();
+        }
+        self.stack[self.top & (CACHE_MAX - 1)] = offset & self.mask;
+        self.top += 1;
+    }
+
+    /// The frame's bytes; none when it is of another pool.
+    #[inline]
+    #[must_use]
+    pub fn bytes<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        if frame.pool != self.id {
+            return &[];
+        }
+        self.slice(frame.offset, frame.len)
+    }
+
+    /// The frame's bytes, to be changed; none when it is of another pool.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        if frame.pool != self.id {
+            return &mut [];
+        }
+        // SAFETY: Frame's invariant: the range lies in one chunk of this pool, which stays mapped while
+        // `self.umem` lives; the chunk belongs to this Frame alone, which is borrowed mutably for as long.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.umem.base().as_ptr().add(frame.offset as usize),
+                frame.len as usize,
+            )
+        }
+    }
+
+    /// Sets the frame's length. False, and nothing changed, when its chunk has no room for that.
+    #[inline]
+    pub fn set_len(&self, frame: &mut Frame, len: usize) -> bool {
+        let fits = len <= self.room(frame);
+        if fits {
+            frame.len = len as u32;
+        }
+        fits
+    }
+
+    /// Moves the frame's first byte by `by` bytes, keeping its end: back for a header in front, forward to cut
+    /// one off. False, and nothing changed, when it would leave the chunk or pass the end.
+    pub fn move_start(&self, frame: &mut Frame, by: i32) -> bool {
+        if frame.pool != self.id {
+            return false;
+        }
+        let offset = i64::from(frame.offset) + i64::from(by);
+        let end = i64::from(frame.offset) + i64::from(frame.len);
+        let fits = offset >= i64::from(self.umem.chunk_start(frame.offset)) && offset <= end;
+        // A frame that starts at the end of its chunk would belong to the next one.
+        let fits = fits && offset < i64::from(self.umem.chunk_end(frame.offset));
+        if fits {
+            frame.offset = offset as u32;
+            frame.len = (end - offset) as u32;
+        }
+        fits
+    }
+
+    /// Adds bytes at the frame's end. False, and nothing changed, when its chunk has no room for them.
+    pub fn append(&self, frame: &mut Frame, bytes: &[u8]) -> bool {
+        let old = frame.len as usize;
+        let fits = bytes.len() <= self.room(frame).saturating_sub(old);
+        if fits {
+            frame.len += bytes.len() as u32;
+            self.bytes_mut(frame)[old..].copy_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// Bytes from the frame's start to the end of its chunk; 0 when it is of another pool.
+    #[inline]
+    #[must_use]
+    pub fn room(&self, frame: &Frame) -> usize {
+        if frame.pool != self.id {
+            return 0;
+        }
+        (self.umem.chunk_end(frame.offset) - frame.offset) as usize
+    }
+
+    /// Free frames in this cache.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.top
+    }
+
+    /// Returns every free frame to the depot.
+    pub fn flush(&mut self) {
+        let mut depot = self.umem.depot();
+        depot.small.extend_from_slice(&self.stack[..self.top]);
+        depot.jumbo.append(&mut self.jumbo);
+        self.top = 0;
+    }
+
+    /// `offset..offset + len` must lie in one chunk that the caller owns.
+    #[inline]
+    pub(super) fn slice(&self, offset: u32, len: u32) -> &[u8] {
+        // SAFETY: both callers pass what Frame's (or Batch's) invariant says of a chunk they borrow: it lies
+        // in this pool, mapped while `self.umem` lives, and nobody writes it through Rust meanwhile.
+        unsafe { std::slice::from_raw_parts(self.umem.base().as_ptr().add(offset as usize), len as usize) }
+    }
+
+    /// Takes a bundle from the depot; gives how many frames the cache then holds.
+    #[cold]
+    pub(super) fn refill(&mut self) -> usize {
+        let mut depot = self.umem.depot();
+        let want = BUNDLE.min(self.limit).min(CACHE_MAX - self.top);
+        let rest = depot.small.len() - want.min(depot.small.len());
+        // Kept in order: what was on top of the depot is on top of the stack.
+        for offset in depot.small.drain(rest..) {
+            self.stack[self.top] = offset;
+            self.top += 1;
+        }
+        self.top
+    }
+
+    /// Gives the bundle that was longest unused to the depot.
+    #[cold]
+    fn spill(&mut self) {
+        let count = BUNDLE.min(self.top);
+        self.umem.depot().small.extend_from_slice(&self.stack[..count]);
+        self.stack.copy_within(count..self.top, 0);
+        self.top -= count;
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,1 @@
+//! The pool, its frames and its caches.

@@ -1,0 +1,246 @@
+//! The frame pool: one memory file, cut into frames, with the depot of those that are free.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bifurcate_linux::memory::{Mapping, MemoryFile};
+use bifurcate_linux::{Error, Result};
+
+pub use bifurcate_linux::memory::PageKind;
+
+/// Bytes left free before a packet in a fresh frame, for headers to be put in front: as much as the kernel
+/// leaves (`XDP_PACKET_HEADROOM`, linux/bpf.h).
+pub const HEADROOM: u32 = 256;
+
+/// Bytes of a jumbo frame: 9,000 of payload, an Ethernet header with two VLAN tags, the headroom, rounded up
+/// to a multiple of both frame sizes.
+pub const JUMBO_SIZE: u32 = 12_288;
+
+/// Which pages to put the pool in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge pages where there are enough, ordinary ones otherwise.
+    #[default]
+    Auto,
+    /// Huge pages, or an error.
+    Huge,
+    /// Ordinary pages.
+    Ordinary,
+}
+
+/// How large a pool to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UmemConfig {
+    /// Number of frames.
+    pub frames: u32,
+    /// Bytes of a frame: 2048 or 4096 (what AF_XDP's aligned mode takes).
+    pub frame_size: u32,
+    /// Number of frames of [`JUMBO_SIZE`] bytes, for packets larger than a frame.
+    pub jumbo_frames: u32,
+    /// The pages.
+    pub pages: Pages,
+}
+
+impl Default for UmemConfig {
+    fn default() -> Self {
+        Self {
+            frames: 4096,
+            frame_size: 2048,
+            jumbo_frames: 0,
+            pages: Pages::Auto,
+        }
+    }
+}
+
+/// The chunks nobody uses.
+#[derive(Debug, Default)]
+pub(super) struct Depot {
+    /// Offsets of free frames.
+    pub(super) small: Vec<u32>,
+    /// Offsets of free jumbo frames.
+    pub(super) jumbo: Vec<u32>,
+}
+
+/// The frame pool. Shared by everything that handles its frames.
+#[derive(Debug)]
+pub struct Umem {
+    id: u32,
+    mapping: Mapping,
+    file: MemoryFile,
+    frames: u32,
+    shift: u32,
+    jumbo_frames: u32,
+    depot: Mutex<Depot>,
+    /// One entry a frame: 0, or the number of the [`super::Owner`] that lent it to its device.
+    pub(super) table: Box<[AtomicU16]>,
+    owners: AtomicU16,
+}
+
+static POOLS: AtomicU32 = AtomicU32::new(1);
+
+impl Umem {
+    /// Makes a pool: a memory file sealed against a change of size, mapped, every frame free.
+    ///
+    /// # Errors
+    /// `EINVAL` for a size that is not 2048 or 4096, for no frames, or for 2 GiB and more (offsets stay small
+    /// integers in JavaScript); what the kernel says when memory or, with [`Pages::Huge`], huge pages are
+    /// short.
+    pub fn map(config: &UmemConfig) -> Result<Arc<Umem>> {
+        let UmemConfig {
+            frames,
+            frame_size,
+            jumbo_frames,
+            pages,
+        } = *config;
+        let invalid = |why: &str| Err(Error::new("frame pool", format!("{config:?}: {why}"), EINVAL));
+        if frame_size != 2048 && frame_size != 4096 {
+            return invalid("a frame has 2048 or 4096 bytes");
+        }
+        let len = u64::from(frames) * u64::from(frame_size) + u64::from(jumbo_frames) * u64::from(JUMBO_SIZE);
+        if frames == 0 || len >= 1 << 31 {
+            return invalid("a pool has at least one frame and less than 2 GiB");
+        }
+        let (file, mapping) = map_pages(len as usize, pages)?;
+        let area = frames * frame_size;
+        // Lowest offsets on top: a cache that refills takes neighbours.
+        let small = (0..frames).rev().map(|i| i * frame_size).collect();
+        let jumbo = (0..jumbo_frames).rev().map(|i| area + i * JUMBO_SIZE).collect();
+        Ok(Arc::new(Umem {
+            id: POOLS.fetch_add(1, Ordering::Relaxed),
+            mapping,
+            file,
+            frames,
+            shift: frame_size.trailing_zeros(),
+            jumbo_frames,
+            depot: Mutex::new(Depot { small, jumbo }),
+            table: (0..frames).map(|_| AtomicU16::new(0)).collect(),
+            owners: AtomicU16::new(1),
+        }))
+    }
+
+    /// The number of this pool, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The first byte. Mapped for as long as the Umem lives, retired or not.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.mapping.base()
+    }
+
+    /// Bytes of the whole pool: frames, then jumbo frames.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a pool has at least one frame")]
+    pub fn len(&self) -> usize {
+        self.area() as usize + self.jumbo_frames as usize * JUMBO_SIZE as usize
+    }
+
+    /// Bytes of the chunk area: the frames without the jumbo frames, what a device is given.
+    #[must_use]
+    pub fn area(&self) -> u32 {
+        self.frames << self.shift
+    }
+
+    /// Bytes of a frame.
+    #[must_use]
+    pub fn frame_size(&self) -> u32 {
+        1 << self.shift
+    }
+
+    /// Number of frames, jumbo frames not counted.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Number of jumbo frames.
+    #[must_use]
+    pub fn jumbo_frames(&self) -> u32 {
+        self.jumbo_frames
+    }
+
+    /// What kind of pages it really stands in.
+    #[must_use]
+    pub fn page_kind(&self) -> PageKind {
+        self.file.pages()
+    }
+
+    /// The memory file behind the pool, for another mapping of it or for another process.
+    #[must_use]
+    pub fn file(&self) -> &MemoryFile {
+        &self.file
+    }
+
+    /// Replaces the mapping, in place, with zero pages: what still looks at the pool reads zeros, and what it
+    /// writes reaches nobody.
+    ///
+    /// For after the device is quiesced. The memory file and other mappings keep their contents.
+    ///
+    /// # Errors
+    /// `ENOMEM`; the pool is then as before.
+    pub fn retire(&self) -> Result<()> {
+        self.mapping.zero_in_place()
+    }
+
+    /// Free frames that no [`super::Cache`] holds: (frames, jumbo frames).
+    #[must_use]
+    pub fn in_depot(&self) -> (usize, usize) {
+        let depot = self.depot();
+        (depot.small.len(), depot.jumbo.len())
+    }
+
+    pub(super) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    /// The end of the chunk that `offset` lies in; `offset` must lie in the pool.
+    #[inline]
+    pub(super) fn chunk_start(&self, offset: u32) -> u32 {
+        let area = self.area();
+        if offset < area {
+            offset & !((1 << self.shift) - 1)
+        } else {
+            offset - (offset - area) % JUMBO_SIZE
+        }
+    }
+
+    /// The end of the chunk that `offset` lies in; `offset` must lie in the pool.
+    #[inline]
+    pub(super) fn chunk_end(&self, offset: u32) -> u32 {
+        let size = if offset < self.area() {
+            1 << self.shift
+        } else {
+            JUMBO_SIZE
+        };
+        self.chunk_start(offset) + size
+    }
+
+    pub(super) fn depot(&self) -> MutexGuard<'_, Depot> {
+        // Whoever panicked with the lock held had at most moved whole offsets: the lists are sound.
+        self.depot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn new_owner(&self) -> Option<u16> {
+        self.owners
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
+            .ok()
+    }
+}
+
+const EINVAL: i32 = 22;
+
+fn map_pages(len: usize, pages: Pages) -> Result<(MemoryFile, Mapping)> {
+    let map = |kind| {
+        let file = MemoryFile::create("bifurcate-umem", len, kind)?;
+        let mapping = Mapping::shared(&file)?;
+        Ok((file, mapping))
+    };
+    match pages {
+        Pages::Huge => map(PageKind::Huge),
+        Pages::Ordinary => map(PageKind::Ordinary),
+        Pages::Auto => map(PageKind::Huge).or_else(|_| map(PageKind::Ordinary)),
+    }
+}

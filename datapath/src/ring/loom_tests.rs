@@ -1,0 +1,1 @@
+//! Every interleaving of one producer and one consumer.

@@ -1,0 +1,1 @@
+//! Hostile peers and ordinary traffic on heap rings.
