@@ -1,0 +1,23 @@
+// Ordinary services of the host, on the kernel's sockets: HTTP over TCP, and an echo over UDP.
+//
+//   node kernel-server.js         listens on port 80 (HTTP) and 7 (echo), IPv4 and IPv6; says "ready" on stdout
+
+import { createSocket } from "node:dgram";
+import { createServer } from "node:http";
+
+/** What each HTTP request gets: enough to be cut into many TCP segments. */
+const page = Buffer.alloc(256 * 1024, "the kernel keeps the card. ");
+
+const http = createServer((_, response) => response.end(page));
+const echo = createSocket({ type: "udp6", ipv6Only: false });
+echo.on("message", (message, from) => echo.send(message, from.port, from.address));
+
+const ready = [
+  new Promise<void>((resolve) => http.listen(80, "::", resolve)),
+  new Promise<void>((resolve) => echo.bind(7, "::", resolve)),
+];
+const stop = (): void => process.exit(0);
+process.on("SIGINT", stop).on("SIGTERM", stop);
+process.stdin.on("end", stop).on("error", stop).resume();
+await Promise.all(ready);
+process.stdout.write("ready\n");
