@@ -9,6 +9,7 @@ pub mod error;
 pub mod ethtool;
 pub mod event;
 pub mod fake;
+pub mod interface;
 pub mod memory;
 pub mod netlink;
 pub mod netns;

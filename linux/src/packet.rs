@@ -400,27 +400,6 @@ impl PacketSocket {
         unsafe { call(libc::SYS_sendto, [fd, 0, 0, libc::MSG_DONTWAIT as usize, 0, 0]) }.map(drop)
     }
 
-    /// The largest packet of an interface in bytes, without the link header (SIOCGIFMTU).
-    ///
-    /// # Errors
-    /// `ENODEV`.
-    pub fn mtu(&self, ifindex: u32) -> Result<u32> {
-        let fd = self.0.as_raw_fd() as usize;
-        // SAFETY: all-zero bytes are a valid ifreq: integers and arrays of them.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        request.ifr_ifru.ifru_ifindex = ifindex as i32;
-        let pointer = std::ptr::from_mut(&mut request) as usize;
-        let ask = |number: libc::c_ulong, call_name| {
-            // SAFETY: both requests read and write one ifreq at `pointer`, which is alive and ours.
-            unsafe { call(libc::SYS_ioctl, [fd, number as usize, pointer, 0, 0, 0]) }
-                .map_err(|errno| Error::new(call_name, format!("ifindex={ifindex}"), errno))
-        };
-        ask(libc::SIOCGIFNAME, "ioctl(SIOCGIFNAME)")?;
-        ask(libc::SIOCGIFMTU, "ioctl(SIOCGIFMTU)")?;
-        // SAFETY: SIOCGIFMTU filled the integer of the union, which is valid for any pattern anyway.
-        Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
-    }
-
     fn set<T: Plain>(
         &self,
         call_name: &'static str,
@@ -480,17 +459,5 @@ mod tests {
             socket.attach_classic(&jump_to_nowhere).unwrap_err().code(),
             "EINVAL"
         );
-    }
-
-    #[test]
-    fn the_loopback_interface_has_an_mtu_and_a_missing_one_does_not() {
-        let Ok(socket) = PacketSocket::open() else {
-            println!(
-                "SKIPPED the_loopback_interface_has_an_mtu_and_a_missing_one_does_not: needs CAP_NET_RAW"
-            );
-            return;
-        };
-        assert!(socket.mtu(1).unwrap() > 0);
-        assert_eq!(socket.mtu(999_999).unwrap_err().code(), "ENODEV");
     }
 }

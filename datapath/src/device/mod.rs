@@ -13,14 +13,33 @@ pub mod counters;
 
 pub use counters::{Counters, QueueCounters, Totals};
 
+/// Whether the device behind a queue is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// There, as far as is known.
+    #[default]
+    Up,
+    /// There, and set down: nothing moves until it is set up again.
+    Down,
+    /// Deleted, or taken away: nothing will ever move again.
+    Gone,
+}
+
 /// The receiving half of a queue. Owned by one thread at a time.
 pub trait RxQueue: Send {
     /// Puts what has arrived into the batch, at most [`Batch::room`] frames; gives how many. Refills the
-    /// device from the batch's cache. 0 also when the device is gone: `ready_fd` then says so.
+    /// device from the batch's cache. 0 also when the device is down or
+    /// gone: [`RxQueue::state`] then says so.
     fn poll(&mut self, batch: &mut Batch) -> usize;
 
     /// A descriptor that becomes readable when something may have arrived. `None`: poll again at once.
     fn ready_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What the last [`RxQueue::poll`] found of the device. A loop that sleeps wakes now and then (a second is
+    /// enough) to poll: the kernel tells a sleeper of AF_XDP nothing when its device goes.
+    fn state(&self) -> State {
+        State::Up
+    }
 
     /// What this half has counted. Any thread may read them at any time.
     fn counters(&self) -> &Arc<Counters>;
