@@ -1,0 +1,86 @@
+// What the values of options mean: each parser gives a value or an E_BAD_OPTION that lists what it takes.
+
+import { BifurcateError } from "@bifurcate/control";
+
+/** What becomes of the flow's frames. */
+export type Action =
+  | { readonly kind: "drop" | "count" | "reflect" }
+  | { readonly kind: "forward"; readonly to: string }
+  | { readonly kind: "run"; readonly file: string };
+
+function bad(option: string, value: string, why: string, next: string): BifurcateError {
+  return new BifurcateError("E_BAD_OPTION", {
+    what: `read ${option} '${value}'`,
+    why,
+    next,
+    data: { option, value },
+  });
+}
+
+/** "0,2-3": numbers and ranges, each once, in order. */
+function parseList(option: string, text: string, of: string): number[] {
+  const numbers = new Set<number>();
+  for (const part of text.split(",")) {
+    const range = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part.trim());
+    const first = Number(range?.[1]);
+    const last = Number(range?.[2] ?? range?.[1]);
+    if (range === null || last < first) {
+      throw bad(
+        option,
+        text,
+        `'${part}' is no ${of} and no range of them`,
+        `Write for example ${option} 0,2-3.`,
+      );
+    }
+    for (let number = first; number <= last; number += 1) numbers.add(number);
+  }
+  return [...numbers].sort((a, b) => a - b);
+}
+
+/** --queues: queue numbers. */
+export const parseQueues = (text: string): number[] => parseList("--queues", text, "queue number");
+
+/** --cores: processor numbers. */
+export const parseCores = (text: string): number[] => parseList("--cores", text, "processor number");
+
+/** A time in seconds: "30s", "500ms", "2m", "1h"; a plain number means seconds. */
+export function parseDuration(option: string, text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());
+  const unit = { ms: 0.001, s: 1, m: 60, h: 3600 }[match?.[2] ?? "s"] ?? Number.NaN;
+  const seconds = Number(match?.[1]) * unit;
+  if (seconds > 0 && seconds <= 30 * 86400) return seconds;
+  const why = match === null ? "it is no time" : "it must be more than nothing and at most 30 days";
+  throw bad(option, text, why, `Write for example ${option} 30s.`);
+}
+
+/** --do: what becomes of the frames. */
+export function parseAction(text: string): Action {
+  const [, word = "", value] = /^([^=]*)(?:=(.*))?$/s.exec(text) ?? [];
+  const all = "One of drop, count, reflect, forward=DEV, run=FILE.";
+  if (word === "drop" || word === "count" || word === "reflect") {
+    if (value === undefined) return { kind: word };
+    throw bad("--do", text, `${word} takes no value`, all);
+  }
+  if (word !== "forward" && word !== "run") throw bad("--do", text, "there is no such action", all);
+  if (value === undefined || value === "") {
+    throw bad("--do", text, `${word} needs ${word === "run" ? "a file" : "an interface"}`, all);
+  }
+  return word === "run" ? { kind: "run", file: value } : { kind: "forward", to: value };
+}
+
+/** One of a few words. */
+export function parseChoice<const T extends string>(
+  option: string,
+  choices: readonly T[],
+): (text: string) => T {
+  return (text) => {
+    const choice = choices.find((each) => each === text);
+    if (choice !== undefined) return choice;
+    throw bad(option, text, "there is no such choice", `One of ${choices.join(", ")}.`);
+  };
+}
+
+/** Collects an option that may be given several times. */
+export function collect(value: string, earlier: readonly string[] | undefined): string[] {
+  return [...(earlier ?? []), value];
+}

@@ -1,0 +1,75 @@
+// The whole command line, put together from its commands, and the one place where its errors end.
+
+import { Command, CommanderError } from "commander";
+import { BifurcateError, wrapError } from "@bifurcate/control";
+import { devicesCommand } from "./commands/devices.js";
+import { explainCommand } from "./commands/explain.js";
+import { labCommand } from "./commands/lab.js";
+import { releaseCommand } from "./commands/release.js";
+import { splitCommand } from "./commands/split.js";
+import { renderError, type Streams } from "./io.js";
+import { version } from "./version.js";
+
+const HELP = `
+Examples:
+  bifurcate devices                                          what each card can do, and why not more
+  bifurcate split eth0 --flow 'udp dst port 53' --do run=examples/dns.ts
+  bifurcate split eth0 --flow 'udp dst port 53' --dry-run    what it would change, and change nothing
+  bifurcate explain 'udp dst port 53'                        how a flow is understood
+  bifurcate lab up                                           a card to try it on, without hardware
+
+Exit status: 0 done, 1 failed, 2 usage, 77 this machine cannot. All error codes: docs/errors.md
+`;
+
+function makeProgram(streams: Streams): Command {
+  const program = new Command("bifurcate")
+    .description(
+      "One network card, two drivers: chosen flows go to user space, everything else stays with the kernel.",
+    )
+    .version(version())
+    .addHelpText("after", HELP);
+  const commands = [devicesCommand, splitCommand, releaseCommand, explainCommand, labCommand];
+  for (const make of commands) program.addCommand(make(streams));
+  const quiet = (command: Command): void => {
+    command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: () => undefined });
+    command.commands.forEach(quiet);
+  };
+  quiet(program);
+  return program;
+}
+
+/** Commander's own errors in our form; null when there is none, since it only showed help or the version. */
+function usageError(error: CommanderError, argv: readonly string[]): BifurcateError | null {
+  if (error.exitCode === 0) return null;
+  const [word = ""] = argv.filter((each) => !each.startsWith("-"));
+  // A command without its subcommand: commander says nothing but the help.
+  const why =
+    error.code === "commander.help" ? "a command is missing" : error.message.replace(/^error: /, "");
+  const known = ["devices", "split", "release", "explain", "lab"].includes(word);
+  return new BifurcateError("E_USAGE", {
+    what: `run bifurcate ${argv.join(" ")}`.trimEnd(),
+    why,
+    next: `See bifurcate ${known ? `${word} ` : ""}--help.`,
+  });
+}
+
+/**
+ * Runs one command line.
+ * @param argv Without the interpreter and the script.
+ * @returns The exit status; nothing is thrown.
+ */
+export async function runCommandLine(argv: readonly string[], streams: Streams): Promise<number> {
+  const json = argv.includes("--json");
+  try {
+    await makeProgram(streams).parseAsync(argv, { from: "user" });
+    return 0;
+  } catch (thrown) {
+    const error =
+      thrown instanceof CommanderError
+        ? usageError(thrown, argv)
+        : wrapError(thrown, `run bifurcate ${argv[0] ?? ""}`);
+    if (error === null) return 0;
+    streams.err(renderError(error, json));
+    return error.status;
+  }
+}

@@ -1,0 +1,63 @@
+// A split's counters for a person: the live line of rates, and the summary at the end.
+
+import type { Counters } from "../../native.js";
+import { byteRate, grouped, renderTable } from "./table.js";
+
+/** Counters that stand for lost frames, and what to call them. */
+const LOSSES = [
+  ["noFrames", "no frames"],
+  ["ringFull", "ring full"],
+  ["invalidDescriptor", "invalid descriptor"],
+  ["tooLong", "too long"],
+  ["handlerInvalid", "refused verdicts"],
+] as const satisfies readonly (readonly [keyof Counters, string])[];
+
+/** "no frames 12, ring full 3", or "none". */
+function losses(stats: Counters): string {
+  const some = LOSSES.filter(([key]) => stats[key] > 0).map(
+    ([key, words]) => `${words} ${grouped(stats[key])}`,
+  );
+  return some.length === 0 ? "none" : some.join(", ");
+}
+
+/**
+ * The line of rates.
+ * @param elapsed Seconds since the split began.
+ * @param seconds Seconds between the two readings.
+ */
+export function rateLine(elapsed: number, seconds: number, before: Counters, now: Counters): string {
+  const rate = (key: keyof Counters): number => (now[key] - before[key]) / seconds;
+  const parts = [
+    `${elapsed.toFixed(0)} s`,
+    `received ${grouped(rate("received"))}/s (${byteRate(rate("receivedBytes"))})`,
+    `sent ${grouped(rate("sent"))}/s`,
+    `dropped ${grouped(rate("dropped"))}/s`,
+    `passed ${grouped(rate("passed"))}/s`,
+    `lost: ${losses(now)}`,
+  ];
+  return parts.join("  ");
+}
+
+/** What a split did from its beginning to its end, a row a queue and one for all. */
+export function summary(
+  seconds: number,
+  total: Counters,
+  queues: readonly Counters[],
+  numbers: readonly number[],
+): string {
+  const row = (name: string, stats: Counters): string[] => [
+    name,
+    ...[stats.received, stats.receivedBytes, stats.sent, stats.dropped, stats.passed].map(grouped),
+    losses(stats),
+  ];
+  const rows = [
+    ...(queues.length > 1 ? queues.map((stats, n) => row(`queue ${numbers[n] ?? n}`, stats)) : []),
+    row(queues.length > 1 ? "all" : `queue ${numbers[0] ?? 0}`, total),
+  ];
+  const columns = [
+    { title: `in ${seconds.toFixed(1)} s` },
+    ...["received", "bytes", "sent", "dropped", "passed"].map((title) => ({ title, right: true })),
+    { title: "lost" },
+  ];
+  return renderTable(columns, rows);
+}
