@@ -131,6 +131,12 @@ impl Umem {
         self.mapping.base()
     }
 
+    /// The mapping itself, for a device that registers it with the kernel.
+    #[must_use]
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// Bytes of the whole pool: frames, then jumbo frames.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a pool has at least one frame")]
