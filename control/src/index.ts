@@ -1,3 +1,19 @@
 // What the control package offers to the API and the commands.
 export * from "./errors.js";
 export type * from "./kernel.js";
+export { findLink, readFacts, type Facts, type Listener, type OtherSplit } from "./facts/facts.js";
+export type { Session } from "./facts/session.js";
+export {
+  checkCapabilities,
+  netnsPath,
+  openNetns,
+  prepareSplit,
+  type PreparedSplit,
+  type PrepareOptions,
+} from "./prepare.js";
+export { compileFlow } from "./steering/compile-flow.js";
+export type { CompileFlow, Flow } from "./steering/flow.js";
+export { makePlan } from "./steering/make-plan.js";
+export type * from "./steering/plan.js";
+export { stateDirectory } from "./transaction/journal.js";
+export { listSplits, type SplitEntry } from "./transaction/registry.js";

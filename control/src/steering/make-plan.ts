@@ -1,0 +1,233 @@
+// From facts and a request to a plan. Pure: reads nothing, changes nothing.
+import { BifurcateError } from "../errors.js";
+import type { Facts } from "../facts/facts.js";
+import type { Channels } from "../kernel.js";
+import { listenerWarnings, programConflict, sessionConflict, splitConflict } from "./conflicts.js";
+import { driverNotes } from "./drivers.js";
+import type { CompileFlow, Flow } from "./flow.js";
+import { chooseWay, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
+import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
+import { carveOutSteps, featureSteps, ownQueueChoice, ruleSteps } from "./steps.js";
+
+/** Number of receive queues that the channels give. */
+export function receiveQueues(channels: Channels): number {
+  return channels.combined + channels.rx;
+}
+
+/** Number of receive queues of the card as it is. */
+export function queuesOf(facts: Facts): number {
+  return facts.channels === null ? facts.link.rxQueues : Math.max(1, receiveQueues(facts.channels.now));
+}
+
+/**
+ * Makes the plan. Errors: E_NO_FLOW, E_BAD_OPTION, E_NOT_ETHERNET, E_INTERFACE_DOWN, E_NO_SUCH_QUEUE,
+ * E_NO_XDP, E_NO_ZERO_COPY, E_FEATURE_FIXED, E_FLOW_TAKEN, E_FOREIGN_XDP, E_OWN_SESSION, and what `compile`
+ * throws.
+ */
+export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFlow): Plan {
+  const flows = checkRequest(facts, request, compile);
+  const { way, rungs } = chooseWay(facts, request);
+  if (way === null) {
+    throw new BifurcateError(request.backend === "af_packet" ? "E_DEVICE_FAILED" : "E_NO_XDP", {
+      what: `split ${facts.link.name}`,
+      why: rungs.map((rung) => `${rung.name}: ${rung.why}`).join("; "),
+      data: { ladder: rungs },
+    });
+  }
+  splitConflict(facts, flows, compile);
+  const warnings = [
+    ...sessionConflict(facts, request, flows),
+    ...programConflict(facts, way.backend),
+    ...listenerWarnings(facts, flows),
+    ...rungs.filter((rung, i) => !rung.taken && i < rungs.findIndex((each) => each.taken)).map(stepDown),
+  ];
+  const notes: string[] = [];
+  const steps: Step[] = [];
+  const device = { ifindex: facts.link.index, name: facts.link.name };
+  const features = featureSteps(facts, flows, way, device);
+  warnings.push(...features.warnings);
+  steps.push(...features.steps);
+
+  const whole = flows.some((flow) => flow.all);
+  let kind: Path["kind"] = whole ? "whole-card" : "shared-queues";
+  let queues = sharedQueues(facts, request, way, warnings);
+  let rules: readonly number[] = [];
+  if (way.backend === "af_xdp" && !whole) {
+    const choice = ownQueueChoice(facts, request);
+    const why = ownQueueRefusal(facts, request, flows, choice.queues);
+    if (why === null) {
+      const carved = carveOutSteps(facts, choice, device);
+      if (carved !== null) {
+        kind = "own-queue";
+        queues = choice.own;
+        steps.push(...carved);
+        const made = ruleSteps(facts, flows, choice.own, device);
+        steps.push(...made.steps);
+        rules = made.locations;
+      } else {
+        notes.push("no own queue: the RSS table has no other queue to give the kernel");
+      }
+    } else {
+      notes.push(`no own queue: ${why}`);
+    }
+  }
+
+  const zeroCopy = chooseZeroCopy(facts, request, way, kind, warnings, rungs);
+  return {
+    version: 1,
+    device: {
+      ...device,
+      mac: facts.link.mac,
+      driver: facts.driver.driver,
+      bus: facts.driver.bus,
+      mtu: facts.link.mtu,
+      netnsInode: facts.netns.inode,
+    },
+    flows: request.flows,
+    path: {
+      kind,
+      backend: way.backend,
+      mode: way.mode,
+      queues,
+      zeroCopy,
+      steering: way.backend === "af_packet" ? "packet-socket" : kind === "own-queue" ? "ntuple" : "xdp",
+      rules,
+      multiBuffer: way.backend === "af_xdp" && multiBuffer(facts, way),
+    },
+    ladder: rungs,
+    steps,
+    outages: outagesOf(facts, way, steps),
+    bypasses: bypassesOf(way, request),
+    warnings,
+    notes,
+    tap: request.tap ?? false,
+    confirmSeconds: request.confirmSeconds ?? null,
+    guardian: steps.length > 0 || (request.confirmSeconds ?? null) !== null,
+  };
+}
+
+function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow): readonly Flow[] {
+  const what = `split ${facts.link.name}`;
+  if (request.flows.length === 0) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
+  const flows = request.flows.map(compile);
+  if (!facts.link.ethernet || facts.link.loopback) {
+    const why = facts.link.loopback ? "it is the loopback interface" : "it carries no Ethernet frames";
+    throw new BifurcateError("E_NOT_ETHERNET", { what, why });
+  }
+  if (!facts.link.up) {
+    throw new BifurcateError("E_INTERFACE_DOWN", {
+      what,
+      why: "it is administratively down",
+      next: `Bring it up with \`ip link set dev ${facts.link.name} up\`.`,
+    });
+  }
+  const { queues } = request;
+  if (typeof queues === "number" && (!Number.isInteger(queues) || queues < 1)) {
+    throw new BifurcateError("E_BAD_OPTION", {
+      what,
+      why: `the number of queues ${queues} is not 1 or more`,
+    });
+  }
+  const count = queuesOf(facts);
+  if (typeof queues === "number" && queues > count) {
+    throw new BifurcateError("E_NO_SUCH_QUEUE", { what, why: `it has ${count} queues, not ${queues}` });
+  }
+  if (typeof queues === "object") {
+    if (queues.length === 0)
+      throw new BifurcateError("E_BAD_OPTION", { what, why: "the list of queues is empty" });
+    if (new Set(queues).size !== queues.length) {
+      throw new BifurcateError("E_BAD_OPTION", {
+        what,
+        why: `a queue is listed twice: ${queues.join(", ")}`,
+      });
+    }
+    const wrong = queues.find((queue) => !Number.isInteger(queue) || queue < 0 || queue >= count);
+    if (wrong !== undefined) {
+      throw new BifurcateError("E_NO_SUCH_QUEUE", {
+        what,
+        why: `there is no queue ${wrong}: it has ${count}, numbered 0 to ${count - 1}`,
+        data: { queue: wrong, queues: count },
+      });
+    }
+  }
+  return flows;
+}
+
+function stepDown(rung: Rung): string {
+  return `not ${rung.name}: ${rung.why}`;
+}
+
+/** The queues of a path on shared queues: all, because a frame reaches only a socket of its own queue. */
+function sharedQueues(facts: Facts, request: SplitRequest, way: Way, warnings: string[]): readonly number[] {
+  const all = Array.from({ length: queuesOf(facts) }, (_, i) => i);
+  if (way.backend === "af_packet") {
+    const members = typeof request.queues === "number" ? request.queues : (request.queues?.length ?? 1);
+    return Array.from({ length: members }, (_, i) => i);
+  }
+  if (typeof request.queues !== "object") return all;
+  const rest = all.filter((queue) => !(request.queues as readonly number[]).includes(queue));
+  if (rest.length > 0) {
+    warnings.push(`frames that arrive on the queues ${rest.join(", ")} stay with the kernel (--queues)`);
+  }
+  return request.queues;
+}
+
+function chooseZeroCopy(
+  facts: Facts,
+  request: SplitRequest,
+  way: Way,
+  kind: Path["kind"],
+  warnings: string[],
+  rungs: readonly Rung[],
+): ZeroCopy {
+  const wanted = request.zeroCopy ?? "prefer";
+  if (wanted === "off") return "off";
+  const why = zeroCopyRefusal(facts, way, kind);
+  if (why === null) return wanted;
+  if (wanted === "require") {
+    throw new BifurcateError("E_NO_ZERO_COPY", {
+      what: `split ${facts.link.name} without a copy`,
+      why,
+      data: { ladder: rungs },
+    });
+  }
+  warnings.push(`every frame is copied once: ${why}`);
+  return "off";
+}
+
+function multiBuffer(facts: Facts, way: Way): boolean {
+  if (way.mode === "generic") return facts.link.mtu > 1500;
+  const limit = driverNotes(facts.driver.driver).maxMtu ?? 3498;
+  return (
+    facts.xdpFeatures?.features.includes("rx-sg") === true &&
+    facts.link.mtu > Math.min(limit, 2048 - 256 - 14)
+  );
+}
+
+function outagesOf(facts: Facts, way: Way, steps: readonly Step[]): Outage[] {
+  const notes = driverNotes(facts.driver.driver);
+  const outages: Outage[] = [];
+  if (way.mode === "driver" && notes.expect !== null) {
+    outages.push({ what: notes.expect, seconds: notes.bounces ? 3 : null });
+  }
+  if (steps.some((step) => step.apply.kind === "channels")) {
+    outages.push({ what: "changing the number of queues resets most drivers' queues", seconds: 1 });
+  }
+  if (steps.some((step) => step.apply.kind === "feature" && step.apply.feature === "rx-vlan-hw-parse")) {
+    outages.push({ what: "switching VLAN stripping resets some drivers (igb among them)", seconds: 1 });
+  }
+  return outages;
+}
+
+/** Whose view of the flow ends while the split lives. */
+function bypassesOf(way: Way, request: SplitRequest): string[] {
+  const tcpdump =
+    way.backend === "af_xdp" && request.tap !== true ? ["tcpdump and other captures (--tap shows it)"] : [];
+  return [
+    "nftables and iptables",
+    "connection tracking and NAT",
+    ...(way.backend === "af_xdp" ? ["tc ingress, traffic shaping and bridging"] : []),
+    ...tcpdump,
+    "per-socket and per-cgroup accounting",
+  ];
+}

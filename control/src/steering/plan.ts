@@ -1,0 +1,119 @@
+// The plan of a split: a value that can be printed, explained and tested without a kernel.
+import type { Channels } from "../kernel.js";
+
+export type Backend = "af_xdp" | "af_packet";
+export type ZeroCopy = "require" | "prefer" | "off";
+export type Mode = "driver" | "generic";
+
+/** What a user asks for. */
+export interface SplitRequest {
+  /** The interface's name. */
+  readonly ifname: string;
+  /** pcap-filter(7) expressions, or "all"; a frame of any of them is taken. */
+  readonly flows: readonly string[];
+  /** Number of own queues wanted (1 when left out), or exactly these queues. */
+  readonly queues?: number | readonly number[] | undefined;
+  /** "auto" when left out. */
+  readonly backend?: "auto" | Backend | undefined;
+  /** "prefer" when left out. */
+  readonly zeroCopy?: ZeroCopy | undefined;
+  /** "auto" when left out: driver mode, generic mode where the driver has no XDP. */
+  readonly mode?: "auto" | Mode | undefined;
+  /** "auto" when left out: an own queue where the card can steer to one. */
+  readonly steering?: "auto" | "shared" | undefined;
+  /** Take the SSH session's own flow too. */
+  readonly force?: boolean | undefined;
+  /** Show what is taken to tcpdump. */
+  readonly tap?: boolean | undefined;
+  /** Seconds after which the split undoes itself unless confirmed; null: never. */
+  readonly confirmSeconds?: number | null | undefined;
+  /** Ways that were tried and refused by the kernel: the ladder steps over them and says why. */
+  readonly avoid?: readonly Refusal[] | undefined;
+}
+
+/** A rung of the ladder that the kernel refused at run time. */
+export interface Refusal {
+  readonly backend: Backend;
+  /** null: the backend in any mode. */
+  readonly mode: Mode | null;
+  readonly why: string;
+}
+
+/** One lasting setting of a device, as it is to be. Everything is JSON, for it goes into the journal. */
+export type Change =
+  | { readonly kind: "feature"; readonly feature: string; readonly on: boolean }
+  | { readonly kind: "channels"; readonly channels: Channels }
+  /** null: the driver's default. */
+  | { readonly kind: "rss"; readonly indirection: readonly number[] | null }
+  /** bytes: the struct ethtool_rx_flow_spec in hex; null: no rule there. */
+  | { readonly kind: "ntuple"; readonly location: number; readonly bytes: string | null };
+
+/** A change, what undoes it, and which device it is about. */
+export interface Step {
+  readonly device: { readonly ifindex: number; readonly name: string };
+  /** Before the sockets are opened and the program attached, or after. */
+  readonly when: "before" | "after";
+  readonly apply: Change;
+  readonly undo: Change;
+  /** In words, e.g. "take queue 3 out of the RSS table". */
+  readonly words: string;
+}
+
+/** How the flow's frames travel. */
+export interface Path {
+  readonly kind: "own-queue" | "shared-queues" | "whole-card";
+  readonly backend: Backend;
+  /** null for af_packet. */
+  readonly mode: Mode | null;
+  /** The queues that get a socket (af_packet: members of the fanout, numbered from 0). */
+  readonly queues: readonly number[];
+  /** What is asked of the kernel; what was obtained is read back after bind. */
+  readonly zeroCopy: ZeroCopy;
+  readonly steering: "ntuple" | "xdp" | "packet-socket";
+  /** Locations of the ntuple rules. */
+  readonly rules: readonly number[];
+  /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */
+  readonly multiBuffer: boolean;
+}
+
+/** A way that was looked at, best first. */
+export interface Rung {
+  readonly name: string;
+  readonly taken: boolean;
+  /** Why it was not taken, or why this one was. */
+  readonly why: string;
+}
+
+/** An interruption to expect. */
+export interface Outage {
+  readonly what: string;
+  /** About how long, seconds; null where it only costs some packets. */
+  readonly seconds: number | null;
+}
+
+export interface Plan {
+  readonly version: 1;
+  readonly device: {
+    readonly ifindex: number;
+    readonly name: string;
+    readonly mac: string;
+    readonly driver: string;
+    readonly bus: string;
+    readonly mtu: number;
+    readonly netnsInode: number;
+  };
+  readonly flows: readonly string[];
+  readonly path: Path;
+  readonly ladder: readonly Rung[];
+  readonly steps: readonly Step[];
+  readonly outages: readonly Outage[];
+  /** Whose view of the flow ends, e.g. "nftables and iptables". */
+  readonly bypasses: readonly string[];
+  /** What the user should not overlook: steps down, listeners that go deaf. */
+  readonly warnings: readonly string[];
+  readonly notes: readonly string[];
+  readonly tap: boolean;
+  readonly confirmSeconds: number | null;
+  /** A guardian is needed: something lasting is changed, or the split is to be confirmed. */
+  readonly guardian: boolean;
+}
