@@ -1,0 +1,56 @@
+// `npm run bench -- NAME... [--json] [--runs N] [--seconds N]`: runs benches and prints their rows.
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { api } from "./benches/api.js";
+import type { Bench } from "./benches/bench.js";
+import { loopback } from "./benches/loopback.js";
+import { loopbackTs } from "./benches/loopback-ts.js";
+import { toLine, toText } from "./rows.js";
+
+const benches: readonly Bench[] = [loopback, loopbackTs, api];
+
+function usage(why: string): never {
+  process.stderr.write(
+    [
+      why,
+      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N]",
+      ...benches.map((bench) => `  ${bench.name.padEnd(12)} ${bench.about}`),
+      "",
+    ].join("\n"),
+  );
+  process.exit(2);
+}
+
+function whole(name: string, text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < least || value > most) {
+    usage(`--${name} ${text}: a whole number from ${least} to ${most}`);
+  }
+  return value;
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: "boolean", default: false },
+    runs: { type: "string", default: "5" },
+    seconds: { type: "string", default: "3" },
+  },
+});
+if (positionals.length === 0) usage("which bench?");
+const chosen = positionals.map(
+  (name) => benches.find((bench) => bench.name === name) ?? usage(`no bench '${name}'`),
+);
+const options = {
+  runs: whole("runs", values.runs, 1, 99),
+  seconds: whole("seconds", values.seconds, 1, 600),
+  root: path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".."),
+  progress: (text: string) => process.stderr.write(`bench: ${text}\n`),
+};
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+for (const bench of chosen) {
+  for (const result of await bench.run(options)) {
+    process.stdout.write(`${values.json ? toLine(result) : `${toText(result)}\n`}\n`);
+  }
+}
