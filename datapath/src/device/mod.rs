@@ -10,6 +10,7 @@ use crate::frame::{Batch, Umem};
 pub mod af_packet;
 pub mod af_xdp;
 pub mod counters;
+pub mod loopback;
 
 pub use counters::{Counters, QueueCounters, Totals};
 

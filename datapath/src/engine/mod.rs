@@ -1,10 +1,31 @@
 //! The poll loop: receive a batch, let a handler end each frame with a verdict, send, pass, drop.
+//!
+//! ```text
+//!   RxQueue::poll -> [filter program: the rest is passed] -> Handler -> TxQueue::send | pass | drop
+//! ```
+//!
+//! [`Lane`] is one turn of that for one queue; [`start`] runs lanes in threads; [`remote`] is the same turn
+//! cut open where the handler stands, for a handler in another language.
 
 use crate::frame::Batch;
 
+mod exits;
+mod handlers;
+mod lane;
 pub mod pass;
+pub mod remote;
+mod run;
+mod shared;
+
+#[cfg(test)]
+mod tests;
 
 pub use crate::frame::Verdict;
+pub use exits::Out;
+pub use handlers::{Count, Discard, Forward, Reflect};
+pub use lane::Lane;
+pub use run::{Options, Run, start};
+pub use shared::share;
 
 /// What looks at received frames and ends each with a verdict.
 pub trait Handler: Send {

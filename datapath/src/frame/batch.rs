@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Frame, Umem};
+use super::{Cache, Frame, HEADROOM, Umem};
 
 /// Most frames in a batch.
 pub const BATCH_MAX: usize = 256;
@@ -53,8 +53,6 @@ pub struct Batch {
     has_metadata: bool,
     /// Entries in use.
     count: usize,
-    /// Entries a handler sees; the rest is for the kernel.
-    visible: usize,
     /// Entries not taken.
     left: usize,
     /// The mark that `next_send` looks for, and where it goes on looking.
@@ -76,7 +74,6 @@ impl Batch {
             metadata: Box::new([Metadata::default(); BATCH_MAX]),
             has_metadata: false,
             count: 0,
-            visible: 0,
             left: 0,
             wanted: mark(Verdict::Send, 0),
             cursor: 0,
@@ -101,17 +98,17 @@ impl Batch {
         self.limit
     }
 
-    /// Frames a handler sees, taken ones included.
+    /// Frames that were put in, taken ones included.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.visible
+        self.count
     }
 
-    /// Whether a handler sees none.
+    /// Whether none was put in.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.visible == 0
+        self.count == 0
     }
 
     /// Frames that a device may still put in.
@@ -166,7 +163,7 @@ impl Batch {
     #[inline]
     #[must_use]
     pub fn bytes(&self, index: usize) -> &[u8] {
-        if index >= self.visible || self.marks[index] == TAKEN {
+        if index >= self.count || self.marks[index] == TAKEN {
             return &[];
         }
         self.cache.slice(self.offsets[index], self.lens[index])
@@ -176,7 +173,7 @@ impl Batch {
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
-        if index >= self.visible || self.marks[index] == TAKEN {
+        if index >= self.count || self.marks[index] == TAKEN {
             return &mut [];
         }
         let (offset, len) = (self.offsets[index], self.lens[index]);
@@ -194,7 +191,7 @@ impl Batch {
     #[inline]
     #[must_use]
     pub fn offset(&self, index: usize) -> u32 {
-        if index < self.visible {
+        if index < self.count {
             self.offsets[index]
         } else {
             0
@@ -204,7 +201,7 @@ impl Batch {
     /// What the device said of frame `index`.
     #[must_use]
     pub fn metadata(&self, index: usize) -> Metadata {
-        if self.has_metadata && index < self.visible {
+        if self.has_metadata && index < self.count {
             self.metadata[index]
         } else {
             Metadata::default()
@@ -221,7 +218,7 @@ impl Batch {
     /// Sets the length of frame `index`. False, and nothing changed, when its chunk has no room for that or
     /// there is no such frame.
     pub fn set_len(&mut self, index: usize, len: usize) -> bool {
-        if index >= self.visible || self.marks[index] == TAKEN {
+        if index >= self.count || self.marks[index] == TAKEN {
             return false;
         }
         let offset = self.offsets[index];
@@ -244,10 +241,10 @@ impl Batch {
         self.set_mark(index, mark(Verdict::Send, port));
     }
 
-    /// Ends every frame a handler sees with `Send` out of the port numbered `port`.
+    /// Ends every frame with `Send` out of the port numbered `port`.
     #[inline]
     pub fn send_all(&mut self, port: u8) {
-        for m in &mut self.marks[..self.visible] {
+        for m in &mut self.marks[..self.count] {
             if *m != TAKEN {
                 *m = mark(Verdict::Send, port);
             }
@@ -297,7 +294,140 @@ impl Batch {
         (index < self.count && self.marks[index] != TAKEN).then(|| self.take_at(index))
     }
 
+    /// Puts up to `count` free frames in, each of `len` bytes with whatever its chunk holds; gives how many.
+    ///
+    /// Less than `count` when the batch is full or the pool empty, none when `len` does not fit a frame.
+    #[inline]
+    pub fn fill_free(&mut self, count: usize, len: u32) -> usize {
+        let count = count.min(BATCH_MAX - self.count);
+        if len > self.cache.umem().frame_size() - HEADROOM {
+            return 0;
+        }
+        let range = self.count..self.count + count;
+        let got = self.cache.take_offsets(&mut self.offsets[range.clone()]);
+        let range = range.start..range.start + got;
+        self.lens[range.clone()].fill(len);
+        self.marks[range].fill(mark(Verdict::Drop, 0));
+        self.count += got;
+        self.left += got;
+        got
+    }
+
+    /// Gives the frames to be sent out of the port named by [`Batch::sending_to`] back to the pool, as a device
+    /// does that sends nowhere; gives how many, and their bytes.
+    #[inline]
+    pub fn discard_sends(&mut self) -> (usize, u64) {
+        let (mut frames, mut bytes) = (0, 0u64);
+        let count = self.count;
+        let (offsets, lens) = (&self.offsets[..count], &self.lens[..count]);
+        for ((m, &offset), &len) in self.marks[..count].iter_mut().zip(offsets).zip(lens) {
+            if *m == self.wanted {
+                *m = TAKEN;
+                frames += 1;
+                bytes += u64::from(len);
+                self.cache.give_offset(offset);
+            }
+        }
+        self.left -= frames;
+        (frames, bytes)
+    }
+
+    /// Calls `visit` with the bytes of every frame and ends the frame with what that gives (`Send`: out of
+    /// port 0).
+    #[inline]
+    pub fn each(&mut self, mut visit: impl FnMut(&mut [u8]) -> Verdict) {
+        let base = self.cache.umem().base();
+        let count = self.count;
+        let (offsets, lens) = (&self.offsets[..count], &self.lens[..count]);
+        for ((m, &offset), &len) in self.marks[..count].iter_mut().zip(offsets).zip(lens) {
+            if *m != TAKEN {
+                // SAFETY: as in `bytes_mut`: not TAKEN and below `count`, so the range lies in a chunk of the
+                // mapped pool that this batch owns; the slice ends before the next one is made.
+                let bytes = unsafe {
+                    std::slice::from_raw_parts_mut(base.as_ptr().add(offset as usize), len as usize)
+                };
+                *m = mark(visit(bytes), 0);
+            }
+        }
+    }
+
+    /// Keeps the frames for which `keep` holds, in their order and with their verdicts, and gives the others
+    /// back to the pool; gives how many those were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) -> usize {
+        let mut to = 0;
+        for at in 0..self.count {
+            if self.marks[at] == TAKEN {
+                continue;
+            }
+            if keep(self.bytes_mut(at)) {
+                if to != at {
+                    self.offsets[to] = self.offsets[at];
+                    self.lens[to] = self.lens[at];
+                    self.marks[to] = std::mem::replace(&mut self.marks[at], TAKEN);
+                    self.metadata[to] = self.metadata[at];
+                }
+                to += 1;
+            } else {
+                // Marked at once: a panic in a later `keep` leaves no chunk owned twice.
+                self.marks[at] = TAKEN;
+                self.cache.give_offset(self.offsets[at]);
+            }
+        }
+        let gone = self.left - to;
+        (self.count, self.left, self.cursor) = (to, to, 0);
+        gone
+    }
+
+    /// As [`Batch::retain`] of the frames to be sent out of the port named by [`Batch::sending_to`]; the others
+    /// stay as they are.
+    pub fn retain_sends(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) -> usize {
+        let mut gone = 0;
+        for at in 0..self.count {
+            if self.marks[at] == self.wanted && !keep(self.bytes_mut(at)) {
+                let frame = self.take_at(at);
+                self.cache.give(frame);
+                gone += 1;
+            }
+        }
+        gone
+    }
+
+    /// Calls `visit` with the bytes of each frame to be sent out of the port named by [`Batch::sending_to`].
+    pub fn each_send(&self, mut visit: impl FnMut(&[u8])) {
+        for at in 0..self.count {
+            if self.marks[at] == self.wanted {
+                visit(self.bytes(at));
+            }
+        }
+    }
+
+    /// Number of frames left that have this verdict.
+    #[must_use]
+    pub fn count_of(&self, verdict: Verdict) -> usize {
+        if self.left == 0 {
+            return 0;
+        }
+        let is = |m: &&u16| **m != TAKEN && **m as u8 == verdict as u8;
+        self.marks[..self.count].iter().filter(is).count()
+    }
+
+    /// Number of frames left that are to be sent out of a port numbered `first` or higher.
+    #[must_use]
+    pub fn count_sends_from(&self, first: usize) -> usize {
+        let is =
+            |m: &&u16| **m != TAKEN && **m as u8 == Verdict::Send as u8 && usize::from(**m >> 8) >= first;
+        self.marks[..self.count].iter().filter(is).count()
+    }
+
+    /// Frames not taken yet.
+    #[must_use]
+    #[inline]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// Gives every frame that is left back to the pool and empties the batch; gives how many those were.
+    #[inline]
     pub fn clear(&mut self) -> usize {
         let left = self.left;
         if left > 0 {
@@ -308,7 +438,6 @@ impl Batch {
             }
         }
         self.count = 0;
-        self.visible = 0;
         self.left = 0;
         self.cursor = 0;
         self.has_metadata = false;
@@ -322,7 +451,6 @@ impl Batch {
         self.lens[at] = len;
         self.marks[at] = m;
         self.count += 1;
-        self.visible = self.count;
         self.left += 1;
     }
 
@@ -339,7 +467,7 @@ impl Batch {
 
     #[inline]
     fn set_mark(&mut self, index: usize, m: u16) {
-        if index < self.visible && self.marks[index] != TAKEN {
+        if index < self.count && self.marks[index] != TAKEN {
             self.marks[index] = m;
         }
     }

@@ -62,6 +62,26 @@ impl Cache {
         })
     }
 
+    /// Takes free frames and writes where their bytes start; gives how many.
+    #[inline]
+    pub(super) fn take_offsets(&mut self, out: &mut [u32]) -> usize {
+        let mut done = 0;
+        while done < out.len() {
+            if self.top == 0 && self.refill() == 0 {
+                break;
+            }
+            let count = self.top.min(out.len() - done);
+            let from = &self.stack[self.top - count..self.top];
+            // Upwards: the order within the burst does not matter, and both sides are walked the same way.
+            for (to, offset) in out[done..done + count].iter_mut().zip(from) {
+                *to = offset + HEADROOM;
+            }
+            self.top -= count;
+            done += count;
+        }
+        done
+    }
+
     /// A free jumbo frame, empty, with [`HEADROOM`] bytes before it. `None` when there is none.
     pub fn take_jumbo(&mut self) -> Option<Frame> {
         let offset = self.jumbo.pop().or_else(|| self.umem.depot().jumbo.pop())?;
@@ -82,6 +102,18 @@ impl Cache {
         } else {
             None
         }
+    }
+
+    /// Bytes of the longest packet that a frame of this pool holds.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        let jumbo = self.umem.jumbo_frames() > 0;
+        let size = if jumbo {
+            super::JUMBO_SIZE
+        } else {
+            self.umem.frame_size()
+        };
+        (size - HEADROOM) as usize
     }
 
     /// A frame with a copy of `bytes`. `None` when there is no free frame that large.
@@ -191,6 +223,19 @@ impl Cache {
             return 0;
         }
         (self.umem.chunk_end(frame.offset) - frame.offset) as usize
+    }
+
+    /// Asks the CPU to fetch the frame's first bytes, for a handler that is about to look at them.
+    #[inline]
+    pub fn prefetch(&self, frame: &Frame) {
+        let at = self.umem.base().as_ptr().wrapping_add(frame.offset as usize);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint: it faults on no address and changes no memory.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
     }
 
     /// Free frames in this cache.

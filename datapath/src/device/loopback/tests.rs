@@ -1,0 +1,1 @@
+//! Null and pair ports by their traits alone.
