@@ -1,1 +1,12 @@
-//! BPF maps, programs and links.
+//! bpf(2): maps, programs, attachments, and what the kernel tells about them.
+
+mod attachment;
+mod attr;
+mod holders;
+mod map;
+mod program;
+
+pub use attachment::{Attachment, TcDirection, XdpMode};
+pub use holders::{Holder, ProgramInfo, holders, program_info};
+pub use map::{Map, MapType};
+pub use program::{MapReference, Program, ProgramSource, ProgramType, TestRun};

@@ -1,1 +1,13 @@
-//! rtnetlink and generic netlink.
+//! Netlink: links, addresses, routes, traffic control, link events, and the netdev family.
+//!
+//! Every function acts on the calling thread's network namespace; a socket keeps the one it was made in.
+
+pub mod address;
+pub mod ipv6;
+pub mod link;
+pub mod message;
+pub mod netdev;
+pub mod route;
+pub mod socket;
+pub mod tc;
+pub mod watch;

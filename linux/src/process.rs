@@ -75,7 +75,12 @@ fn effective_mask(status: &str) -> Option<u64> {
 }
 
 fn names(mask: u64) -> Vec<&'static str> {
-    CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| *name).collect()
+    CAPABILITIES
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| mask >> bit & 1 == 1)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 #[cfg(test)]
