@@ -1,0 +1,8 @@
+// Rules: a pcap-filter(7) expression, its tree, and the programs and rules that come from it.
+export { compile, type Filter } from "./compile.js";
+export { parse } from "./parser.js";
+export type * from "./tree.js";
+export { encodeProgram, formatProgram, type Instruction, type Program } from "./program.js";
+export { interpret, matches } from "./interpret.js";
+export { COUNTER, xdpProgram, type XdpTarget } from "./xdp.js";
+export { PASS_MARK, passMarkProgram, socketFilterProgram, tcDropProgram } from "./skb.js";
