@@ -63,14 +63,13 @@ fn swap_macs(bytes: &mut [u8]) -> bool {
         return false;
     };
     // As one word of eight bytes and one of four, so that it stays in registers: dddddd ss | ssss.
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *macs;
-    let head = u64::from_le_bytes([d0, d1, d2, d3, d4, d5, s0, s1]);
-    let tail = u32::from_le_bytes([s2, s3, s4, s5]);
-    let new_head = head >> 48 | u64::from(tail) << 16 | head << 48;
-    let new_tail = (head >> 16) as u32;
-    let (to_head, to_tail) = macs.split_at_mut(8);
-    to_head.copy_from_slice(&new_head.to_le_bytes());
-    to_tail.copy_from_slice(&new_tail.to_le_bytes());
+    let (head, tail) = macs.split_at_mut(8);
+    let (Ok(head), Ok(tail)) = (<&mut [u8; 8]>::try_from(head), <&mut [u8; 4]>::try_from(tail)) else {
+        return false;
+    };
+    let (first, last) = (u64::from_le_bytes(*head), u64::from(u32::from_le_bytes(*tail)));
+    *head = (first >> 48 | last << 16 | first << 48).to_le_bytes();
+    *tail = ((first >> 16) as u32).to_le_bytes();
     true
 }
 

@@ -7,6 +7,12 @@ use super::{Frame, HEADROOM, Umem};
 
 /// Most free frames a cache holds before it gives a bundle to the depot.
 const CACHE_MAX: usize = 512;
+/// Free jumbo frames a cache holds before it gives them all to the depot.
+const JUMBO_KEPT: usize = 8;
+/// Bytes that the starts of two colours are apart: a line of the CPU's cache.
+const COLOUR: u32 = 64;
+/// Colours, less one.
+const COLOURS: u32 = 7;
 /// Frames moved between cache and depot at once.
 const BUNDLE: usize = 256;
 
@@ -15,15 +21,16 @@ const BUNDLE: usize = 256;
 pub struct Cache {
     umem: Arc<Umem>,
     /// Offsets of free chunks. Invariant: chunk starts of `umem` that nobody else has.
-    pub(super) stack: Box<[u32; CACHE_MAX]>,
-    pub(super) top: usize,
+    stack: Box<[u32; CACHE_MAX]>,
+    top: usize,
     /// Give a bundle away above this; lower than CACHE_MAX in a small pool, so that no thread hoards it.
     limit: usize,
     /// Offsets of free jumbo chunks, room for all of them reserved.
     jumbo: Vec<u32>,
     pub(super) id: u32,
-    pub(super) mask: u32,
-    pub(super) area: u32,
+    mask: u32,
+    shift: u32,
+    area: u32,
 }
 
 impl Cache {
@@ -37,6 +44,7 @@ impl Cache {
             jumbo: Vec::with_capacity(umem.jumbo_frames() as usize),
             id: umem.id(),
             mask: !(umem.frame_size() - 1),
+            shift: umem.shift(),
             area: umem.area(),
             umem: Arc::clone(umem),
         }
@@ -62,9 +70,37 @@ impl Cache {
         })
     }
 
-    /// Takes free frames and writes where their bytes start; gives how many.
+    /// A free frame of `len` bytes, whatever its chunk holds, on a start of its own [colour](Cache::colours).
     #[inline]
-    pub(super) fn take_offsets(&mut self, out: &mut [u32]) -> usize {
+    pub fn take_coloured(&mut self, len: u32) -> Option<Frame> {
+        let colours = self.colours(len)?;
+        let mut frame = self.take()?;
+        frame.offset += ((frame.offset >> self.shift) & colours) * COLOUR;
+        frame.len = len;
+        Some(frame)
+    }
+
+    /// How many colours, less one, frames of `len` bytes can have: a mask. `None` when `len` does not fit.
+    ///
+    /// Frames start a power of two apart, so their headers would all fall into the same few sets of the CPU's
+    /// first cache (64 sets of 64 bytes in 4 KiB); short frames are spread over eight times as many.
+    #[inline]
+    pub(super) fn colours(&self, len: u32) -> Option<u32> {
+        let room = self.umem.frame_size() - HEADROOM;
+        (len <= room).then_some(if len <= room - COLOURS * COLOUR {
+            COLOURS
+        } else {
+            0
+        })
+    }
+
+    /// Takes free frames for `len` bytes and writes where those start; gives how many.
+    #[inline]
+    pub(super) fn take_offsets(&mut self, out: &mut [u32], len: u32) -> usize {
+        let Some(colours) = self.colours(len) else {
+            return 0;
+        };
+        let shift = self.shift;
         let mut done = 0;
         while done < out.len() {
             if self.top == 0 && self.refill() == 0 {
@@ -73,8 +109,8 @@ impl Cache {
             let count = self.top.min(out.len() - done);
             let from = &self.stack[self.top - count..self.top];
             // Upwards: the order within the burst does not matter, and both sides are walked the same way.
-            for (to, offset) in out[done..done + count].iter_mut().zip(from) {
-                *to = offset + HEADROOM;
+            for (to, &offset) in out[done..done + count].iter_mut().zip(from) {
+                *to = offset + HEADROOM + ((offset >> shift) & colours) * COLOUR;
             }
             self.top -= count;
             done += count;
@@ -136,17 +172,41 @@ impl Cache {
     #[inline]
     pub(super) fn give_offset(&mut self, offset: u32) {
         if offset >= self.area {
-            self.jumbo.push(self.umem.chunk_start(offset));
-            if self.jumbo.len() > self.limit.min(8) {
-                self.umem.depot().jumbo.append(&mut self.jumbo);
-            }
-            return;
+            return self.give_jumbo(offset);
         }
         if self.top >= self.limit {
             self.spill();
         }
         self.stack[self.top & (CACHE_MAX - 1)] = offset & self.mask;
         self.top += 1;
+    }
+
+    /// Gives back the chunks of a batch at once; the caller owned them.
+    #[inline]
+    pub(super) fn give_offsets(&mut self, offsets: &[u32]) {
+        // No early exit, so that it is done several at a time; offsets are below 2^31.
+        let jumbo = offsets
+            .iter()
+            .fold(false, |any, &o| any | (o as i32 >= self.area as i32));
+        if jumbo || self.top + offsets.len() > self.limit {
+            for &offset in offsets {
+                self.give_offset(offset);
+            }
+            return;
+        }
+        let mask = self.mask;
+        for (to, offset) in self.stack[self.top..].iter_mut().zip(offsets) {
+            *to = offset & mask;
+        }
+        self.top += offsets.len();
+    }
+
+    #[cold]
+    fn give_jumbo(&mut self, offset: u32) {
+        self.jumbo.push(self.umem.chunk_start(offset));
+        if self.jumbo.len() > JUMBO_KEPT {
+            self.umem.depot().jumbo.append(&mut self.jumbo);
+        }
     }
 
     /// The frame's bytes; none when it is of another pool.
@@ -262,7 +322,7 @@ impl Cache {
 
     /// Takes a bundle from the depot; gives how many frames the cache then holds.
     #[cold]
-    pub(super) fn refill(&mut self) -> usize {
+    fn refill(&mut self) -> usize {
         let mut depot = self.umem.depot();
         let want = BUNDLE.min(self.limit).min(CACHE_MAX - self.top);
         let rest = depot.small.len() - want.min(depot.small.len());

@@ -63,7 +63,7 @@ pub fn null(config: &NullConfig) -> Result<Port> {
         .map(|index| {
             let walk = match order {
                 Order::Hot => Vec::new(),
-                Order::Cold => take(&umem, umem.frames() / queues - RESERVE),
+                Order::Cold => take(&umem, umem.frames() / queues - RESERVE, length),
             };
             QueuePair {
                 index,
@@ -86,19 +86,19 @@ pub fn null(config: &NullConfig) -> Result<Port> {
     })
 }
 
-/// Up to `count` free frames of the pool.
-fn take(umem: &Arc<Umem>, count: u32) -> Vec<Frame> {
+/// Up to `count` free frames of the pool, each of `length` bytes.
+fn take(umem: &Arc<Umem>, count: u32, length: u32) -> Vec<Frame> {
     let mut cache = Cache::new(umem);
-    (0..count).map_while(|_| cache.take()).collect()
+    (0..count).map_while(|_| cache.take_coloured(length)).collect()
 }
 
 /// Writes the datagram into every frame of the pool, where a fresh frame begins.
 fn fill(umem: &Arc<Umem>, length: u32) {
     let datagram = datagram(length as usize);
+    let mut frames = take(umem, umem.frames(), length);
     let mut cache = Cache::new(umem);
-    let mut frames: Vec<Frame> = std::iter::from_fn(|| cache.take()).collect();
     for frame in &mut frames {
-        cache.append(frame, &datagram);
+        cache.bytes_mut(frame).copy_from_slice(&datagram);
     }
     // Backwards, so that the pool is in the order it had.
     for frame in frames.into_iter().rev() {
@@ -164,15 +164,14 @@ impl NullRx {
     /// Posts a free frame in the place of the one longest posted, and receives that.
     fn walk_on(&mut self, batch: &mut Batch, want: usize) -> usize {
         for done in 0..want {
-            let Some(free) = batch.cache_mut().take() else {
+            let Some(free) = batch.cache_mut().take_coloured(self.length) else {
                 return done;
             };
-            let mut frame = std::mem::replace(&mut self.walk[self.at], free);
+            let frame = std::mem::replace(&mut self.walk[self.at], free);
             self.at += 1;
             if self.at == self.walk.len() {
                 self.at = 0;
             }
-            batch.cache().set_len(&mut frame, self.length as usize);
             batch.cache().prefetch(&frame);
             if let Err(frame) = batch.push(frame) {
                 batch.cache_mut().give(frame);
