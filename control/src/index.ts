@@ -17,3 +17,20 @@ export { makePlan } from "./steering/make-plan.js";
 export type * from "./steering/plan.js";
 export { stateDirectory } from "./transaction/journal.js";
 export { listSplits, type SplitEntry } from "./transaction/registry.js";
+export { beginSplit, type BegunSplit } from "./begin.js";
+export type { GuardianHandle, GuardianOptions, LaunchGuardian } from "./guardian/launch.js";
+export { nativeKernel } from "./native.js";
+export {
+  release,
+  releaseStale,
+  type Released,
+  type ReleaseOptions,
+  type StaleReport,
+} from "./transaction/release.js";
+export {
+  confirmSplit,
+  SplitTransaction,
+  type TransactionHooks,
+  type TransactionOptions,
+} from "./transaction/transaction.js";
+export type { UndoReport } from "./transaction/undo.js";

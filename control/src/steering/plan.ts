@@ -55,6 +55,8 @@ export interface Step {
   readonly when: "before" | "after";
   readonly apply: Change;
   readonly undo: Change;
+  /** The value before, where the undo is another one (an RSS table that goes back to "the driver's default"). */
+  readonly was?: Change;
   /** In words, e.g. "take queue 3 out of the RSS table". */
   readonly words: string;
 }

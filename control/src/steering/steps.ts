@@ -153,6 +153,7 @@ export function carveOutSteps(facts: Facts, choice: OwnQueueChoice, device: Devi
       when: "before",
       apply: { kind: "rss", indirection: carved },
       undo: { kind: "rss", indirection: restore },
+      was: { kind: "rss", indirection: before },
       words: `take queue ${names} out of the RSS table`,
     });
   }

@@ -1,0 +1,112 @@
+// One lasting setting: makes a change, tells whether it holds, and undoes it only where it is still ours.
+import { BifurcateError, errnoOf, wrapError } from "../errors.js";
+import type { Channels, Netns } from "../kernel.js";
+import { defaultTable } from "../steering/carveout.js";
+import { receiveQueues } from "../steering/make-plan.js";
+import type { Change, Step } from "../steering/plan.js";
+import { hexOf, sameRule } from "./ntuple-rule.js";
+
+/** Makes the change; throws what the kernel answered. */
+export function perform(netns: Netns, ifname: string, change: Change): void {
+  switch (change.kind) {
+    case "feature":
+      return netns.setFeature(ifname, change.feature, change.on);
+    case "channels":
+      return netns.setChannels(ifname, change.channels);
+    case "rss":
+      return netns.setRss(ifname, change.indirection);
+    case "ntuple":
+      if (change.bytes === null) return netns.deleteNtupleRule(ifname, change.location);
+      return netns.insertNtupleRule(ifname, {
+        location: change.location,
+        bytes: Uint8Array.from(Buffer.from(change.bytes, "hex")),
+      });
+  }
+}
+
+/** Whether the setting has that value now. */
+export function holds(netns: Netns, ifname: string, change: Change): boolean {
+  switch (change.kind) {
+    case "feature":
+      return netns.features(ifname)[change.feature]?.active === change.on;
+    case "channels": {
+      const now = netns.channels(ifname)?.now;
+      return now !== undefined && sameChannels(now, change.channels);
+    }
+    case "rss": {
+      const now = netns.rss(ifname)?.indirection ?? [];
+      const channels = netns.channels(ifname)?.now;
+      const wanted =
+        change.indirection ?? defaultTable(now.length, channels === undefined ? 1 : receiveQueues(channels));
+      return now.length === wanted.length && now.every((queue, i) => queue === wanted[i]);
+    }
+    case "ntuple": {
+      const there = netns.ntupleRules(ifname)?.find((rule) => rule.location === change.location);
+      if (change.bytes === null) return there === undefined;
+      return there !== undefined && sameRule(change.bytes, hexOf(there.bytes));
+    }
+  }
+}
+
+function sameChannels(a: Channels, b: Channels): boolean {
+  return a.rx === b.rx && a.tx === b.tx && a.combined === b.combined;
+}
+
+/** Makes a step's change and reads it back. Errors: E_SETTING_REFUSED, E_RULES_FULL, E_NOT_VERIFIED. */
+export function applyStep(netns: Netns, ifname: string, step: Step): void {
+  const what = `${step.words} on ${ifname}`;
+  try {
+    if (step.apply.kind === "ntuple" && !holds(netns, ifname, step.undo)) {
+      // Inserting would replace somebody's rule without a word.
+      throw new BifurcateError("E_SETTING_REFUSED", {
+        what,
+        why: `location ${step.apply.location} got a rule since the plan was made`,
+        next: "Split again: the next plan chooses another location.",
+      });
+    }
+    perform(netns, ifname, step.apply);
+  } catch (thrown) {
+    const full = step.apply.kind === "ntuple" && errnoOf(thrown) === "ENOSPC";
+    throw wrapError(thrown, what, full ? "E_RULES_FULL" : "E_SETTING_REFUSED");
+  }
+  if (!holds(netns, ifname, step.apply)) {
+    throw new BifurcateError("E_NOT_VERIFIED", { what, why: "it reads back differently" });
+  }
+}
+
+/** What came of undoing one step. */
+export type Undone = { readonly state: "undone" } | { readonly state: "left"; readonly why: string };
+
+const UNDONE: Undone = { state: "undone" };
+
+/** Undoes a step where the setting still has the value that the step gave it. Throws what the kernel answered. */
+export function undoStep(netns: Netns, ifname: string, step: Step): Undone {
+  if (!holds(netns, ifname, step.apply)) {
+    const back = [step.undo, ...(step.was === undefined ? [] : [step.was])];
+    return back.some((change) => holds(netns, ifname, change)) ? UNDONE : changed(step);
+  }
+  if (step.apply.kind === "feature" && step.apply.feature === "rx-ntuple-filter") {
+    const rules = netns.ntupleRules(ifname)?.length ?? 0;
+    if (rules > 0) {
+      return { state: "left", why: `ntuple rules stay on: ${rules} that somebody else made would be lost` };
+    }
+  }
+  try {
+    perform(netns, ifname, step.undo);
+  } catch (thrown) {
+    // Two who undo the same at once: the second finds it done.
+    if (!holds(netns, ifname, step.apply)) return UNDONE;
+    throw thrown;
+  }
+  if (step.undo.kind !== "rss" && !holds(netns, ifname, step.undo)) {
+    throw new BifurcateError("E_NOT_VERIFIED", {
+      what: `undo: ${step.words} on ${ifname}`,
+      why: "it reads back differently",
+    });
+  }
+  return UNDONE;
+}
+
+function changed(step: Step): Undone {
+  return { state: "left", why: `somebody changed it since: ${step.words}` };
+}
