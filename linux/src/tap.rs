@@ -77,6 +77,12 @@ impl VnetHeader {
     }
 }
 
+/// Most bytes of an injected frame: what the lengths of a [`VnetHeader`] can point into.
+pub const FRAME_MAX: usize = 65_535;
+
+/// Refusals of [`TapQueue::inject`] that pass by themselves: EAGAIN, ENOBUFS, ENOMEM.
+pub const NO_ROOM: [i32; 3] = [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
+
 /// One queue of a TAP: what is written to it arrives on the TAP interface.
 ///
 /// The interface vanishes when the last descriptor of it closes, however its owner ended.
@@ -90,10 +96,13 @@ impl TapQueue {
     /// Never waits. Allocates nothing, so the error is the bare number.
     ///
     /// # Errors
-    /// `EAGAIN`, `ENOBUFS`, `ENOMEM`: no room now. `EIO`: the interface is down. `EINVAL`: shorter than an
+    /// Those of [`NO_ROOM`]: none now. `EMSGSIZE`: longer than [`FRAME_MAX`]. `EIO`: the interface is down. `EINVAL`: shorter than an
     /// Ethernet header, or a checksum outside of the frame. `EBADFD`: the interface was deleted.
     #[inline]
     pub fn inject(&self, header: VnetHeader, frame: &[u8]) -> std::result::Result<(), i32> {
+        if frame.len() > FRAME_MAX {
+            return Err(libc::EMSGSIZE);
+        }
         let header = header.bytes();
         let parts = [IoSlice::new(&header), IoSlice::new(frame)];
         loop {
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_names_the_interface() {
         if !std::path::Path::new("/dev/net/tun").exists() {
-            eprintln!("skipped: no /dev/net/tun here");
+            println!("SKIPPED what_the_kernel_refuses_names_the_interface: no /dev/net/tun here");
             return;
         }
         let _kernel = crate::fake::set(|call| {

@@ -141,6 +141,19 @@ fn one(args: &str, message: Message) -> Result<Link> {
     found.ok_or_else(|| Error::new(call, args, libc::ENODEV))
 }
 
+/// The Ethernet address of link `index`; ENODEV when there is no such link, EINVAL when it is no Ethernet.
+pub fn mac(index: u32) -> Result<Mac> {
+    let link = link_by_index(index)?;
+    let none = |_| {
+        Error::new(
+            "netlink(RTM_GETLINK)",
+            format!("ifindex={index} no Ethernet address"),
+            libc::EINVAL,
+        )
+    };
+    link.mac.try_into().map_err(none)
+}
+
 /// Creates a veth pair; each end is down.
 pub fn create_veth(one: VethEnd<'_>, other: VethEnd<'_>) -> Result<()> {
     let (name, peer) = (check(one.name)?, check(other.name)?);
