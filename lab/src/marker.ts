@@ -24,7 +24,7 @@ function fileOf(name: string): string {
 /** Writes a marker. @throws BifurcateError E_LAB when a lab of that name has one. */
 export async function writeMarker(marker: Marker): Promise<void> {
   try {
-    await mkdir(markerFolder(), { recursive: true, mode: 0o755 });
+    await mkdir(markerFolder(), { recursive: true, mode: 0o700 });
     await writeFile(fileOf(marker.name), `${JSON.stringify(marker)}\n`, { flag: "wx" });
   } catch (error) {
     throw new BifurcateError("E_LAB", {

@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from "commander";
 import { BifurcateError, wrapError } from "@bifurcate/control";
+import { confirmCommand } from "./commands/confirm.js";
 import { devicesCommand } from "./commands/devices.js";
 import { explainCommand } from "./commands/explain.js";
 import { labCommand } from "./commands/lab.js";
@@ -28,7 +29,7 @@ function makeProgram(streams: Streams): Command {
     )
     .version(version())
     .addHelpText("after", HELP);
-  const commands = [devicesCommand, splitCommand, releaseCommand, explainCommand, labCommand];
+  const commands = [devicesCommand, splitCommand, releaseCommand, confirmCommand, explainCommand, labCommand];
   for (const make of commands) program.addCommand(make(streams));
   const quiet = (command: Command): void => {
     command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: () => undefined });
@@ -45,7 +46,7 @@ function usageError(error: CommanderError, argv: readonly string[]): BifurcateEr
   // A command without its subcommand: commander says nothing but the help.
   const why =
     error.code === "commander.help" ? "a command is missing" : error.message.replace(/^error: /, "");
-  const known = ["devices", "split", "release", "explain", "lab"].includes(word);
+  const known = ["devices", "split", "release", "confirm", "explain", "lab"].includes(word);
   return new BifurcateError("E_USAGE", {
     what: `run bifurcate ${argv.join(" ")}`.trimEnd(),
     why,

@@ -1,0 +1,131 @@
+// The options of `bifurcate split`, from words to a request. Pure: every bad value is found before anything is done.
+
+import { BifurcateError } from "@bifurcate/control";
+import type { Command } from "commander";
+import {
+  collect,
+  parseAction,
+  parseChoice,
+  parseCores,
+  parseDuration,
+  parseQueues,
+  type Action,
+} from "./options.js";
+
+/** What was typed, as commander collects it. */
+export interface SplitFlags {
+  readonly flow?: string[];
+  readonly queues?: number[];
+  readonly backend: "auto" | "af_xdp" | "af_packet";
+  readonly zeroCopy: "require" | "prefer" | "off";
+  readonly do?: Action;
+  readonly seconds?: number;
+  readonly dryRun?: true;
+  readonly confirm?: number;
+  readonly tap?: string | true;
+  readonly json?: true;
+  readonly netns?: string;
+  readonly force?: true;
+  readonly busyPoll?: true;
+  readonly cores?: number[];
+}
+
+/** What is to be done. */
+export interface SplitCommand {
+  readonly device: string;
+  readonly flows: readonly string[];
+  readonly queues: readonly number[] | undefined;
+  readonly backend: "auto" | "af_xdp" | "af_packet";
+  readonly zeroCopy: "require" | "prefer" | "off";
+  readonly action: Action;
+  /** null: until a signal comes. */
+  readonly seconds: number | null;
+  readonly dryRun: boolean;
+  /** null: no need to confirm. */
+  readonly confirmSeconds: number | null;
+  /** false: no; true: for tcpdump to see; a path: into this pcapng file. */
+  readonly tap: boolean | string;
+  readonly json: boolean;
+  readonly netns: string | null;
+  readonly force: boolean;
+  readonly busyPoll: boolean;
+  readonly cores: readonly number[] | undefined;
+}
+
+/** Declares the options on a command. */
+export function addSplitOptions(command: Command): Command {
+  return command
+    .option(
+      "--flow <EXPR>",
+      "a pcap-filter(7) expression, or all; may be repeated: a frame of any of them is taken",
+      collect,
+    )
+    .option("--queues <LIST>", "queues to use, e.g. 3 or 0,2-3; chosen for you when left out", parseQueues)
+    .option(
+      "--backend <B>",
+      "auto, af_xdp or af_packet",
+      parseChoice("--backend", ["auto", "af_xdp", "af_packet"]),
+      "auto",
+    )
+    .option(
+      "--zero-copy <Z>",
+      "require, prefer or off",
+      parseChoice("--zero-copy", ["require", "prefer", "off"]),
+      "prefer",
+    )
+    .option(
+      "--do <ACTION>",
+      "drop, count, reflect, forward=DEV, or run=FILE (a handler in TypeScript); count when left out",
+      parseAction,
+    )
+    .option("--seconds <N>", "end after this time; 10, 30s, 5m", (text: string) =>
+      parseDuration("--seconds", text),
+    )
+    .option("--dry-run", "print the plan and change nothing")
+    .option(
+      "--confirm <T>",
+      "undo it all after this time unless Enter is pressed: nobody locks himself out",
+      (text: string) => parseDuration("--confirm", text),
+    )
+    .option("--tap [FILE]", "show the flow to tcpdump, or write it to FILE (pcapng)")
+    .option("--netns <NAME>", "the device lives in this network namespace (a name or a path)")
+    .option("--force", "take the SSH session's own flow too")
+    .option("--busy-poll", "poll without sleeping: the lowest delay, a whole processor a queue")
+    .option(
+      "--cores <LIST>",
+      "bind the threads of drop, count, reflect and forward to these processors",
+      parseCores,
+    )
+    .option("--json", "one JSON object a line; with --dry-run one document");
+}
+
+/** Checks the options against each other. @throws E_NO_FLOW, E_BAD_OPTION, E_USAGE */
+export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand {
+  const what = `split ${device}`;
+  if (flags.flow === undefined) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
+  const action = flags.do ?? { kind: "count" };
+  if (flags.cores !== undefined && action.kind === "run") {
+    throw new BifurcateError("E_USAGE", {
+      what,
+      why: "--cores binds native threads, and --do run=FILE has none",
+      next: "Leave --cores out, or bind the whole process: taskset -c LIST bifurcate split ...",
+    });
+  }
+  return {
+    device,
+    flows: flags.flow,
+    queues: flags.queues,
+    backend: flags.backend,
+    zeroCopy: flags.zeroCopy,
+    action,
+    seconds: flags.seconds ?? null,
+    dryRun: flags.dryRun ?? false,
+    confirmSeconds: flags.confirm ?? null,
+    tap: flags.tap ?? false,
+    json: flags.json ?? false,
+    netns: flags.netns ?? null,
+    force: flags.force ?? false,
+    busyPoll: flags.busyPoll ?? false,
+    cores: flags.cores,
+  };
+}

@@ -1,0 +1,53 @@
+// When a running command has to end: a signal, the time given, or Ctrl-C once more.
+
+/** Why it ended. */
+export type StopReason = "SIGINT" | "SIGTERM" | "SIGHUP" | "seconds" | "error" | "ended";
+
+/** Collects the first reason to end, and tells it through an AbortSignal. */
+export class Stop {
+  private readonly controller = new AbortController();
+  private readonly listeners: (readonly [NodeJS.Signals, () => void])[] = [];
+  private timer: NodeJS.Timeout | undefined;
+  private first: StopReason | undefined;
+
+  /** Listens from now on: a signal no longer ends the process by itself, so that the clean-up is never cut short. */
+  constructor() {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      const listener = (): void => this.because(signal);
+      process.on(signal, listener);
+      this.listeners.push([signal, listener]);
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  /** The first reason; undefined while there is none. */
+  get reason(): StopReason | undefined {
+    return this.first;
+  }
+
+  /** Ends after a time. */
+  after(seconds: number): void {
+    // setTimeout takes no more than 2^31 - 1 ms; the option allows 30 days.
+    const end = Date.now() + seconds * 1000;
+    const wait = (): void => {
+      const left = end - Date.now();
+      if (left <= 0) this.because("seconds");
+      else this.timer = setTimeout(wait, Math.min(left, 86_400_000));
+    };
+    wait();
+  }
+
+  because(reason: StopReason): void {
+    this.first ??= reason;
+    this.controller.abort();
+  }
+
+  /** Gives the signals back. Call it when everything has been restored. */
+  dispose(): void {
+    clearTimeout(this.timer);
+    for (const [signal, listener] of this.listeners) process.off(signal, listener);
+  }
+}
