@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -100,6 +101,8 @@ impl AsFd for MemoryFile {
 pub struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// Somebody outside Rust may look at the range for ever: it is not unmapped.
+    kept: AtomicBool,
 }
 
 // SAFETY: a Mapping is an address range and nothing else; the range belongs to the process, not to the
@@ -166,7 +169,11 @@ impl Mapping {
     fn new(base: rustix::io::Result<*mut core::ffi::c_void>, len: usize, args: String) -> Result<Mapping> {
         let base = base.map_err(|e| Error::rustix("mmap", args, e))?;
         let base = NonNull::new(base.cast()).expect("mmap without MAP_FIXED never returns address 0");
-        Ok(Mapping { base, len })
+        Ok(Mapping {
+            base,
+            len,
+            kept: AtomicBool::new(false),
+        })
     }
 
     /// The first byte. Valid for [`Mapping::len`] bytes for as long as the Mapping lives.
@@ -204,6 +211,12 @@ impl Mapping {
             .map_err(|e| Error::rustix("mmap", format!("MAP_FIXED zero pages len={}", self.len), e))
     }
 
+    /// Leaves the range mapped when the Mapping is dropped, for a runtime that may look at it for ever.
+    /// After [`Mapping::zero_in_place`] that costs addresses, and memory only where somebody still writes.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
     /// Gives up ownership without unmapping: the range stays mapped until the process ends.
     pub fn leak(self) {
         std::mem::forget(self);
@@ -212,6 +225,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if *self.kept.get_mut() {
+            return;
+        }
         // SAFETY: the range was mapped by `new` and this is its only owner; whoever took a raw pointer from
         // `base()` had to keep the Mapping alive while using it.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
