@@ -198,6 +198,13 @@ impl Batch {
         }
     }
 
+    /// Bytes of frame `index`; 0 when there is no such frame.
+    #[inline]
+    #[must_use]
+    pub fn size(&self, index: usize) -> u32 {
+        if index < self.count { self.lens[index] } else { 0 }
+    }
+
     /// What the device said of frame `index`.
     #[must_use]
     pub fn metadata(&self, index: usize) -> Metadata {

@@ -191,6 +191,12 @@ impl Umem {
         self.mapping.zero_in_place()
     }
 
+    /// Leaves the pool's addresses mapped when the Umem is dropped, for a runtime that may look at them for ever:
+    /// at the frames, or once retired at zeros.
+    pub fn keep_mapped(&self) {
+        self.mapping.keep();
+    }
+
     /// Free frames that no [`super::Cache`] holds: (frames, jumbo frames).
     #[must_use]
     pub fn in_depot(&self) -> (usize, usize) {
@@ -198,11 +204,24 @@ impl Umem {
         (depot.small.len(), depot.jumbo.len())
     }
 
+    /// The number of the chunk that byte `offset` of the pool lies in: frames from 0, then jumbo frames.
+    /// `None` beyond the pool.
+    #[must_use]
+    pub fn chunk_of(&self, offset: u32) -> Option<u32> {
+        let area = self.area();
+        if offset < area {
+            Some(offset >> self.shift)
+        } else {
+            let jumbo = (offset - area) / JUMBO_SIZE;
+            (jumbo < self.jumbo_frames).then_some(self.frames + jumbo)
+        }
+    }
+
     pub(super) fn shift(&self) -> u32 {
         self.shift
     }
 
-    /// The end of the chunk that `offset` lies in; `offset` must lie in the pool.
+    /// The start of the chunk that `offset` lies in; `offset` must lie in the pool.
     #[inline]
     pub(super) fn chunk_start(&self, offset: u32) -> u32 {
         let area = self.area();
