@@ -18,4 +18,4 @@ function load() {
 
 const native = load();
 
-export const { NativeKernel } = native;
+export const { NativeKernel, openAfXdp, openLoopback, takeQueue } = native;

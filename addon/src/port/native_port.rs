@@ -1,0 +1,280 @@
+//! NativePort: an open port in JavaScript's hands.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bifurcate_datapath::device::Totals;
+use bifurcate_datapath::engine::pass::{self, CardXdp};
+use bifurcate_linux::netns::Netns;
+use bifurcate_linux::{Error, Result, interface};
+use napi::bindgen_prelude::PromiseRaw;
+use napi::{Env, JsValue};
+use napi_derive::napi;
+
+use super::open::Obtained;
+use super::run;
+use super::shared::PortShared;
+use crate::error::{OrThrow, thrown};
+
+/// Counters since the port was opened.
+#[napi(object)]
+#[derive(Default)]
+pub struct Counters {
+    /// Frames that arrived.
+    pub received: i64,
+    /// Their bytes.
+    pub received_bytes: i64,
+    /// Frames that the device took for sending.
+    pub sent: i64,
+    /// Their bytes.
+    pub sent_bytes: i64,
+    /// Frames that a verdict dropped.
+    pub dropped: i64,
+    /// Frames given to the kernel.
+    pub passed: i64,
+    /// Times that no free frame was there to receive into or to copy to.
+    pub no_frames: i64,
+    /// Frames that found a ring full.
+    pub ring_full: i64,
+    /// Descriptors that a device or peer cannot have meant: dropped.
+    pub invalid_descriptor: i64,
+    /// Frames longer than the device or the pool can hold: dropped.
+    pub too_long: i64,
+    /// Verdicts, lengths or ports of a handler that cannot be: dropped.
+    pub handler_invalid: i64,
+}
+
+/// The counters of a port, and of each of its queues.
+#[napi(object)]
+pub struct PortCounters {
+    /// All queues together.
+    pub total: Counters,
+    /// Each queue, in the order they were asked for.
+    pub queues: Vec<Counters>,
+}
+
+/// An AF_XDP socket: what goes into an XSKMAP, at the key `queue`.
+#[napi(object)]
+pub struct SocketOfQueue {
+    /// The queue's number on its device.
+    pub queue: u32,
+    /// The socket's descriptor, valid until the port is closed.
+    pub fd: i32,
+}
+
+/// How to run a handler in Rust.
+#[napi(object)]
+pub struct NativeRunOptions {
+    /// "drop", "count", "reflect" (swap MACs, send back) or "forward".
+    #[napi(js_name = "do")]
+    pub what: String,
+    /// The cores to bind threads to; none: a thread a queue, not bound.
+    pub cores: Option<Vec<u32>>,
+    /// Never sleep.
+    pub busy_poll: Option<bool>,
+}
+
+/// How passed frames get back into the kernel.
+#[napi(object)]
+pub struct PassOpened {
+    /// The TAP that carries them; null with live frames.
+    pub tap: Option<String>,
+    /// Why there is no TAP, when there is none.
+    pub reason: Option<String>,
+}
+
+/// An open port: its queues and its frame pool.
+#[napi]
+pub struct NativePort {
+    shared: Arc<PortShared>,
+    obtained: Obtained,
+    netns: Option<Arc<Netns>>,
+}
+
+impl NativePort {
+    pub(crate) fn new(shared: Arc<PortShared>, obtained: Obtained, netns: Option<Arc<Netns>>) -> NativePort {
+        NativePort {
+            shared,
+            obtained,
+            netns,
+        }
+    }
+}
+
+#[napi]
+impl NativePort {
+    /// By which any thread of the process finds the port.
+    #[napi(getter)]
+    pub fn id(&self) -> u32 {
+        self.shared.id
+    }
+
+    /// Number of queues.
+    #[napi(getter)]
+    pub fn queues(&self) -> u32 {
+        self.shared.slots.len() as u32
+    }
+
+    /// What the device really gave.
+    #[napi(getter)]
+    pub fn obtained(&self) -> Obtained {
+        self.obtained.clone()
+    }
+
+    /// The AF_XDP sockets, in the order of the queues; none for other devices.
+    #[napi]
+    pub fn sockets(&self) -> Vec<SocketOfQueue> {
+        self.shared
+            .sockets()
+            .iter()
+            .map(|socket| SocketOfQueue {
+                queue: socket.queue(),
+                fd: socket.as_fd().as_raw_fd(),
+            })
+            .collect()
+    }
+
+    /// "up", "down" or "gone": the device, asked of the kernel now. Devices without sockets are up.
+    #[napi]
+    pub fn state(&self) -> String {
+        use bifurcate_datapath::device::State;
+        let state = self
+            .shared
+            .sockets()
+            .first()
+            .map_or(State::Up, |socket| socket.check());
+        let name = match state {
+            State::Up => "up",
+            State::Down => "down",
+            State::Gone => "gone",
+        };
+        name.to_owned()
+    }
+
+    /// The counters now. Cheap, and right at any time, from any thread.
+    #[napi]
+    pub fn stats(&self) -> PortCounters {
+        let queues = self.shared.totals();
+        let mut total = Totals::default();
+        for queue in &queues {
+            total += *queue;
+        }
+        PortCounters {
+            total: counters(&total),
+            queues: queues.iter().map(counters).collect(),
+        }
+    }
+
+    /// Opens the way back into the kernel for frames with the verdict pass, through the device the port is on.
+    #[napi]
+    pub fn enable_pass(&self, env: Env, generic: bool) -> napi::Result<PassOpened> {
+        self.open_pass(generic).or_throw(&env)
+    }
+
+    /// Runs a handler in Rust on every queue, in threads of its own, until the port is stopped. The promise
+    /// resolves when every thread has ended.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn run_native<'e>(
+        &self,
+        env: &'e Env,
+        options: NativeRunOptions,
+        to: Option<&NativePort>,
+    ) -> napi::Result<PromiseRaw<'e, ()>> {
+        let cores = options.cores.unwrap_or_default();
+        let to = to.map(|port| &port.shared);
+        let busy = options.busy_poll.unwrap_or(false);
+        let run = run::start(&self.shared, &options.what, to, cores, busy).or_throw(env)?;
+        in_background(env, "bf-run", move || run.wait())
+    }
+
+    /// Asks every loop and handler for its queue, and waits at most `grace_ms` until all have been given back.
+    /// Resolves with the places of those that have not.
+    #[napi(ts_return_type = "Promise<number[]>")]
+    pub fn stop<'e>(&self, env: &'e Env, grace_ms: u32) -> napi::Result<PromiseRaw<'e, Vec<u32>>> {
+        let shared = Arc::clone(&self.shared);
+        in_background(env, "bf-stop", move || Ok(shared.stop(deadline(grace_ms))))
+    }
+
+    /// Stops, closes the device and puts zero pages in the place of the pool. Resolves with the places of the
+    /// queues that were not given back in time; with any, the port stays as it is.
+    #[napi(ts_return_type = "Promise<number[]>")]
+    pub fn close<'e>(&self, env: &'e Env, grace_ms: u32) -> napi::Result<PromiseRaw<'e, Vec<u32>>> {
+        let shared = Arc::clone(&self.shared);
+        in_background(env, "bf-close", move || shared.close(deadline(grace_ms)))
+    }
+}
+
+impl NativePort {
+    fn open_pass(&self, generic: bool) -> Result<PassOpened> {
+        let Some(netns) = &self.netns else {
+            return Err(Error::new(
+                "pass",
+                format!("{} has no kernel behind it", self.shared.name),
+                95,
+            ));
+        };
+        let xdp = if generic {
+            CardXdp::Generic
+        } else {
+            CardXdp::DriverOrNone
+        };
+        let card = netns.within(|| interface::index(&self.shared.name))?;
+        let opened = pass::open(netns, card, self.shared.slots.len() as u32, xdp)?;
+        let told = match &opened {
+            pass::Opened::Tap { device, .. } => PassOpened {
+                tap: Some(device.name.clone()),
+                reason: None,
+            },
+            pass::Opened::Live { reason, .. } => PassOpened {
+                tap: None,
+                reason: Some(reason.to_string()),
+            },
+        };
+        self.shared.set_pass(opened.into_ways());
+        Ok(told)
+    }
+}
+
+fn deadline(grace_ms: u32) -> Instant {
+    Instant::now() + Duration::from_millis(grace_ms.into())
+}
+
+/// Does blocking work on a thread of its own, and settles a promise with what comes of it.
+fn in_background<'e, T>(
+    env: &'e Env,
+    name: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> napi::Result<PromiseRaw<'e, T>>
+where
+    T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
+{
+    let (deferred, promise) = env.create_deferred::<T, Box<dyn FnOnce(Env) -> napi::Result<T> + Send>>()?;
+    let raw = promise.raw();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let result = work();
+            deferred.resolve(Box::new(move |env| result.map_err(|error| thrown(&env, &error))));
+        })
+        .map_err(|error| napi::Error::from_reason(format!("cannot start a thread: {error}")))?;
+    Ok(PromiseRaw::new(env.raw(), raw))
+}
+
+fn counters(totals: &Totals) -> Counters {
+    // 2^63 frames do not arrive in this world.
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    Counters {
+        received: number(totals.received),
+        received_bytes: number(totals.received_bytes),
+        sent: number(totals.sent),
+        sent_bytes: number(totals.sent_bytes),
+        dropped: number(totals.dropped),
+        passed: number(totals.passed),
+        no_frames: number(totals.no_frames),
+        ring_full: number(totals.ring_full),
+        invalid_descriptor: number(totals.invalid_descriptor),
+        too_long: number(totals.too_long),
+        handler_invalid: number(totals.handler_invalid),
+    }
+}

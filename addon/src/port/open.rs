@@ -1,0 +1,180 @@
+//! Opening devices: options as JavaScript gives them, turned into what the datapath takes.
+
+use std::sync::Arc;
+
+use bifurcate_datapath::device::{af_xdp, loopback};
+use bifurcate_datapath::frame::{PageKind, Pages, Umem, UmemConfig};
+use bifurcate_linux::netns::Netns;
+use bifurcate_linux::{Error, Result};
+use napi::Env;
+use napi_derive::napi;
+
+use super::native_port::NativePort;
+use super::shared::PortShared;
+use crate::error::OrThrow;
+
+const EINVAL: i32 = 22;
+
+/// What openAfXdp is asked for.
+#[napi(object)]
+pub struct AfXdpOptions {
+    /// Path of the namespace's file; the process's own when left out.
+    pub netns: Option<String>,
+    /// The interface's name.
+    pub ifname: String,
+    /// The queues to bind a socket to.
+    pub queues: Vec<u32>,
+    /// Frames of the pool.
+    pub frames: u32,
+    /// Bytes of a frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Frames of 12 KiB for packets longer than a frame; with any, multi-buffer is asked for.
+    pub jumbo_frames: u32,
+    /// "require", "prefer" or "off".
+    pub zero_copy: String,
+    /// Where the XDP program runs: "driver" or "generic".
+    pub mode: String,
+    /// Never sleep: the handler's turns drive the device.
+    pub busy_poll: bool,
+    /// "auto", "huge" or "ordinary".
+    pub pages: String,
+    /// Entries of each ring, a power of two.
+    pub ring_size: u32,
+}
+
+/// What openLoopback is asked for.
+#[napi(object)]
+pub struct LoopbackOptions {
+    /// Number of queues.
+    pub queues: u32,
+    /// Frames of the pool.
+    pub frames: u32,
+    /// Bytes of a frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Bytes of each packet that it makes.
+    pub length: u32,
+    /// "hot": the frame freed last comes next; "cold": a walk through the pool.
+    pub order: String,
+}
+
+/// What a device really gave.
+#[napi(object)]
+#[derive(Clone)]
+pub struct Obtained {
+    /// The device writes into the pool itself (read back with XDP_OPTIONS).
+    pub zero_copy: bool,
+    /// The kernel says when it wants to be woken.
+    pub need_wakeup: bool,
+    /// Packets longer than a frame arrive, and can be sent.
+    pub multi_buffer: bool,
+    /// Busy polling is on.
+    pub busy_poll: bool,
+    /// What the pool stands in: "huge" or "ordinary" pages.
+    pub pages: String,
+    /// Why a better way was refused, for each that was tried.
+    pub refused: Vec<String>,
+}
+
+/// Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP.
+#[napi]
+pub fn open_af_xdp(env: Env, options: AfXdpOptions) -> napi::Result<NativePort> {
+    af_xdp_port(&options).or_throw(&env)
+}
+
+fn af_xdp_port(options: &AfXdpOptions) -> Result<NativePort> {
+    let config = af_xdp::Config {
+        ifname: options.ifname.clone(),
+        queues: options.queues.clone(),
+        ring_size: options.ring_size,
+        zero_copy: match options.zero_copy.as_str() {
+            "require" => af_xdp::ZeroCopy::Require,
+            "prefer" => af_xdp::ZeroCopy::Prefer,
+            "off" => af_xdp::ZeroCopy::Off,
+            other => return invalid("zeroCopy", other),
+        },
+        mode: match options.mode.as_str() {
+            "driver" => af_xdp::Mode::Driver,
+            "generic" => af_xdp::Mode::Generic,
+            other => return invalid("mode", other),
+        },
+        multi_buffer: options.jumbo_frames > 0,
+        need_wakeup: true,
+        busy_poll: options.busy_poll.then(af_xdp::BusyPoll::default),
+    };
+    let umem = Umem::map(&UmemConfig {
+        frames: options.frames,
+        frame_size: options.frame_size,
+        jumbo_frames: options.jumbo_frames,
+        pages: pages(&options.pages)?,
+    })?;
+    let netns = Arc::new(Netns::open(options.netns.as_deref())?);
+    let opened = netns.within(|| af_xdp::open(&config, &umem, None))?;
+    let obtained = Obtained {
+        zero_copy: opened.obtained.zero_copy,
+        need_wakeup: opened.obtained.need_wakeup,
+        multi_buffer: opened.obtained.multi_buffer,
+        busy_poll: opened.obtained.busy_poll,
+        pages: page_name(&umem),
+        refused: opened.obtained.refused.iter().map(ToString::to_string).collect(),
+    };
+    let shared = PortShared::new(opened.port, opened.sockets)?;
+    Ok(NativePort::new(shared, obtained, Some(netns)))
+}
+
+/// Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements.
+#[napi]
+pub fn open_loopback(env: Env, options: LoopbackOptions) -> napi::Result<NativePort> {
+    loopback_port(&options).or_throw(&env)
+}
+
+fn loopback_port(options: &LoopbackOptions) -> Result<NativePort> {
+    let port = loopback::null(&loopback::NullConfig {
+        queues: options.queues,
+        umem: UmemConfig {
+            frames: options.frames,
+            frame_size: options.frame_size,
+            jumbo_frames: 0,
+            pages: Pages::Auto,
+        },
+        length: options.length,
+        order: match options.order.as_str() {
+            "hot" => loopback::Order::Hot,
+            "cold" => loopback::Order::Cold,
+            other => return invalid("order", other),
+        },
+    })?;
+    let obtained = Obtained {
+        zero_copy: false,
+        need_wakeup: false,
+        multi_buffer: false,
+        busy_poll: true,
+        pages: page_name(&port.umem),
+        refused: Vec::new(),
+    };
+    Ok(NativePort::new(
+        PortShared::new(port, Vec::new())?,
+        obtained,
+        None,
+    ))
+}
+
+fn pages(name: &str) -> Result<Pages> {
+    Ok(match name {
+        "auto" => Pages::Auto,
+        "huge" => Pages::Huge,
+        "ordinary" => Pages::Ordinary,
+        other => return invalid("pages", other),
+    })
+}
+
+fn page_name(umem: &Umem) -> String {
+    let name = match umem.page_kind() {
+        PageKind::Huge => "huge",
+        PageKind::Ordinary => "ordinary",
+    };
+    name.to_owned()
+}
+
+fn invalid<T>(option: &str, value: &str) -> Result<T> {
+    Err(Error::new("open", format!("{option}={value}"), EINVAL))
+}

@@ -1,0 +1,141 @@
+//! Handlers in Rust on a port's queues: threads that turn until the port asks for its queues.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bifurcate_datapath::engine::{self, Count, Discard, Forward, Handler, Lane, Options, Out, Reflect};
+use bifurcate_datapath::frame::BATCH_DEFAULT;
+use bifurcate_linux::Error;
+use bifurcate_linux::event::{Interest, Ready, wait};
+
+use super::shared::PortShared;
+
+/// How often a run is looked at for loops that ended by themselves.
+const LOOK: Duration = Duration::from_millis(500);
+
+const EBUSY: i32 = 16;
+const EINVAL: i32 = 22;
+
+/// Starts `what` on every queue of `port`, one thread a queue.
+///
+/// # Errors
+/// `EBUSY` when a queue is with another loop, `EINVAL` for a handler that does not exist.
+pub(crate) fn start(
+    port: &Arc<PortShared>,
+    what: &str,
+    to: Option<&Arc<PortShared>>,
+    cores: Vec<u32>,
+    busy_poll: bool,
+) -> bifurcate_linux::Result<Supervised> {
+    let mut lanes = Vec::new();
+    for (place, slot) in port.slots.iter().enumerate() {
+        // Tried before the queue is taken, so that nothing has to be put back.
+        let handler = handler(what)?;
+        let second = match to {
+            Some(to) => Some(sender(to, place)?),
+            None => None,
+        };
+        let Some((rx, tx)) = slot.take() else {
+            give_back(port, lanes);
+            return Err(Error::new(
+                "run",
+                format!("queue {place} is with another handler"),
+                EBUSY,
+            ));
+        };
+        let (out, spare) = match (second, to, tx) {
+            (Some(second), Some(to), spare) => (Some(Out::new(second, &to.umem, &port.umem)), spare),
+            (_, _, Some(tx)) => (Some(Out::new(tx, &port.umem, &port.umem)), None),
+            (_, _, None) => (None, None),
+        };
+        // Forwarding leaves the port's own sending half where others can use it.
+        slot.keep_tx(spare);
+        let mut lane = Lane::new(rx, &port.umem, BATCH_DEFAULT, handler, out.into_iter().collect());
+        if let Some(way) = port.pass(place) {
+            lane = lane.with_pass(way);
+        }
+        slot.counting(lane.counters());
+        lanes.push(lane);
+    }
+    if let Some(to) = to {
+        to.add_sender(port);
+    }
+    let run = engine::start(lanes, &Options { cores, busy_poll })?;
+    Ok(Supervised {
+        port: Arc::clone(port),
+        run,
+        forwards: to.is_some(),
+    })
+}
+
+/// A run and the port whose queues it has.
+pub(crate) struct Supervised {
+    port: Arc<PortShared>,
+    run: engine::Run,
+    forwards: bool,
+}
+
+impl Supervised {
+    /// Waits until the port asks for a queue or a loop ends, then gives all queues back.
+    ///
+    /// # Errors
+    /// What a loop failed with.
+    pub(crate) fn wait(self) -> bifurcate_linux::Result<()> {
+        let asked = self.port.slots.first().map(|slot| slot.wake().as_fd());
+        while let Some(fd) = asked
+            && !self.run.is_finished()
+            && !self.port.slots.iter().any(|slot| slot.asked())
+        {
+            wait(&[(fd, Interest::Read)], &mut [Ready::default()], Some(LOOK))?;
+        }
+        self.run.stop();
+        let lanes = self.run.join()?;
+        if self.forwards {
+            give_back_forwarding(&self.port, lanes);
+        } else {
+            give_back(&self.port, lanes);
+        }
+        Ok(())
+    }
+}
+
+fn give_back(port: &PortShared, lanes: Vec<Lane>) {
+    for (slot, lane) in port.slots.iter().zip(lanes) {
+        let (rx, outs) = lane.into_parts();
+        slot.give_back(rx, outs.into_iter().next().map(Out::into_tx));
+    }
+}
+
+/// The outs are another port's: dropped, not put in the place of the port's own.
+fn give_back_forwarding(port: &PortShared, lanes: Vec<Lane>) {
+    for (slot, lane) in port.slots.iter().zip(lanes) {
+        slot.give_back(lane.into_parts().0, None);
+    }
+}
+
+fn handler(what: &str) -> bifurcate_linux::Result<Box<dyn Handler>> {
+    Ok(match what {
+        "drop" => Box::new(Discard),
+        "count" => Box::new(Count::default()),
+        "reflect" => Box::new(Reflect),
+        "forward" => Box::new(Forward { port: 0 }),
+        _ => return Err(Error::new("run", format!("there is no handler {what}"), EINVAL)),
+    })
+}
+
+/// A sending half of `to` for the loop at `place`, which may have more queues than `to` has.
+fn sender(
+    to: &PortShared,
+    place: usize,
+) -> bifurcate_linux::Result<Box<dyn bifurcate_datapath::device::TxQueue>> {
+    let busy = || {
+        Error::new(
+            "run",
+            format!("{} does not send for others while a handler runs on it", to.name),
+            EBUSY,
+        )
+    };
+    let slot = to.slots.get(place % to.slots.len().max(1)).ok_or_else(busy)?;
+    slot.second_tx().ok_or_else(busy)
+}

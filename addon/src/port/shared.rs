@@ -1,0 +1,161 @@
+//! A port as all threads of the process see it: its queues' places, its pool, its counters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use bifurcate_datapath::device::af_xdp::QueueSocket;
+use bifurcate_datapath::device::{Port, QueueCounters, Totals};
+use bifurcate_datapath::engine::PassPath;
+use bifurcate_datapath::frame::Umem;
+
+use super::pass::SharedPass;
+use super::slot::Slot;
+
+/// An open port.
+pub(crate) struct PortShared {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) umem: Arc<Umem>,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// One way back into the kernel for each queue, once the port has been told to open them.
+    pass: Mutex<Vec<SharedPass>>,
+    counters: Vec<QueueCounters>,
+    sockets: Mutex<Vec<Arc<QueueSocket>>>,
+    /// Ports whose loops send by this port's queues.
+    senders: Mutex<Vec<Weak<PortShared>>>,
+    closed: AtomicBool,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+/// Open ports by number: how a worker finds the port that its main thread opened.
+static PORTS: Mutex<BTreeMap<u32, Weak<PortShared>>> = Mutex::new(BTreeMap::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is only ever pushed to, moved out of or replaced: never half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PortShared {
+    pub(crate) fn new(
+        port: Port,
+        sockets: Vec<Arc<QueueSocket>>,
+    ) -> bifurcate_linux::Result<Arc<PortShared>> {
+        let counters = port.counters();
+        let slots = port
+            .queues
+            .into_iter()
+            .map(Slot::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let shared = Arc::new(PortShared {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: port.name,
+            umem: port.umem,
+            slots,
+            pass: Mutex::default(),
+            counters,
+            sockets: Mutex::new(sockets),
+            senders: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        lock(&PORTS).insert(shared.id, Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    /// The open port of that number.
+    pub(crate) fn find(id: u32) -> Option<Arc<PortShared>> {
+        lock(&PORTS).get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Each queue's counters: those of its two halves and those of the loops that had it.
+    pub(crate) fn totals(&self) -> Vec<Totals> {
+        let add = |(counters, slot): (&QueueCounters, &Arc<Slot>)| {
+            let mut totals = counters.totals();
+            totals += slot.totals();
+            totals
+        };
+        self.counters.iter().zip(&self.slots).map(add).collect()
+    }
+
+    /// How often the queue at `place` found no free frame.
+    pub(crate) fn no_frames(&self, place: usize) -> u64 {
+        self.counters
+            .get(place)
+            .map_or(0, |counters| counters.totals().no_frames)
+    }
+
+    /// The AF_XDP sockets, in the order of the queues; none for other devices and after the close.
+    pub(crate) fn sockets(&self) -> Vec<Arc<QueueSocket>> {
+        lock(&self.sockets).clone()
+    }
+
+    /// Gives each queue its way back into the kernel.
+    pub(crate) fn set_pass(&self, ways: Vec<Box<dyn PassPath>>) {
+        *lock(&self.pass) = ways.into_iter().map(SharedPass::new).collect();
+    }
+
+    /// The way back of the queue at `place`. `None`: passed frames are dropped.
+    pub(crate) fn pass(&self, place: usize) -> Option<Box<dyn PassPath>> {
+        let way = lock(&self.pass).get(place).cloned()?;
+        Some(Box::new(way))
+    }
+
+    /// Notes a port whose loops are going to send by this port's queues: this one's close waits for them.
+    pub(crate) fn add_sender(&self, port: &Arc<PortShared>) {
+        let mut senders = lock(&self.senders);
+        senders.retain(|sender| sender.strong_count() > 0);
+        senders.push(Arc::downgrade(port));
+    }
+
+    /// Asks every loop for its queue and waits; gives the places of those still missing at the deadline.
+    pub(crate) fn stop(&self, deadline: Instant) -> Vec<u32> {
+        for slot in &self.slots {
+            slot.ask();
+        }
+        (0u32..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| !slot.wait_until(deadline))
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Stops every loop, closes the device and puts zero pages in the place of the pool. When queues are
+    /// missing at the deadline, gives their places and leaves everything as it is.
+    pub(crate) fn close(&self, deadline: Instant) -> bifurcate_linux::Result<Vec<u32>> {
+        let missing = self.stop(deadline);
+        if !missing.is_empty() {
+            return Ok(missing);
+        }
+        let senders: Vec<_> = lock(&self.senders).drain(..).collect();
+        for sender in senders.iter().filter_map(Weak::upgrade) {
+            if sender.id != self.id {
+                sender.stop(deadline);
+            }
+        }
+        self.shut()?;
+        Ok(Vec::new())
+    }
+
+    fn shut(&self) -> bifurcate_linux::Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        lock(&PORTS).remove(&self.id);
+        // The sockets first: once the last holder of each is gone the kernel writes to the pool no more.
+        for slot in &self.slots {
+            slot.close();
+        }
+        lock(&self.sockets).clear();
+        lock(&self.pass).clear();
+        self.umem.retire()
+    }
+}
+
+impl Drop for PortShared {
+    fn drop(&mut self) {
+        // Nobody can have a queue any more: each holder also holds the port. ENOMEM leaves the pool as it
+        // was, mapped: views of it then show old frames and still never reach unmapped memory.
+        let _ = self.shut();
+    }
+}

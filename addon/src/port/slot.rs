@@ -1,0 +1,147 @@
+//! The place of a queue in its port: who has the queue, and how the port gets it back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bifurcate_datapath::device::{Counters, QueuePair, RxQueue, Totals, TxQueue};
+use bifurcate_datapath::engine::share;
+use bifurcate_linux::event::EventFd;
+
+/// What a queue's thread and its port share.
+pub(crate) struct Slot {
+    /// The queue is to be given back after the batch in hand.
+    asked: AtomicBool,
+    /// Wakes whoever waits for the queue.
+    wake: EventFd,
+    halves: Mutex<Halves>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Halves {
+    rx: Option<Box<dyn RxQueue>>,
+    tx: Option<Box<dyn TxQueue>>,
+    /// What the loop that has the queue counts.
+    counting: Option<Arc<Counters>>,
+    /// What earlier loops counted.
+    counted: Totals,
+}
+
+impl Slot {
+    pub(crate) fn new(pair: QueuePair) -> bifurcate_linux::Result<Arc<Slot>> {
+        Ok(Arc::new(Slot {
+            asked: AtomicBool::new(false),
+            wake: EventFd::new()?,
+            halves: Mutex::new(Halves {
+                rx: Some(pair.rx),
+                tx: Some(pair.tx),
+                ..Halves::default()
+            }),
+            returned: Condvar::new(),
+        }))
+    }
+
+    /// Gives the receiving half, and the sending one where it is here, to the calling thread. `None` while
+    /// another thread has it, or when the port is closed.
+    pub(crate) fn take(&self) -> Option<(Box<dyn RxQueue>, Option<Box<dyn TxQueue>>)> {
+        let mut halves = self.lock();
+        let rx = halves.rx.take()?;
+        // An earlier request to stop was answered when the queue came back.
+        self.asked.store(false, Ordering::Release);
+        self.wake.lower();
+        Some((rx, halves.tx.take()))
+    }
+
+    /// Notes what the loop that took the queue counts.
+    pub(crate) fn counting(&self, counters: &Arc<Counters>) {
+        self.lock().counting = Some(Arc::clone(counters));
+    }
+
+    /// Puts back a sending half that the loop does not need.
+    pub(crate) fn keep_tx(&self, tx: Option<Box<dyn TxQueue>>) {
+        if tx.is_some() {
+            self.lock().tx = tx;
+        }
+    }
+
+    /// A sending half that another port's loop may send by; the queue keeps one of its own. `None` while the
+    /// sending half is with a loop.
+    pub(crate) fn second_tx(&self) -> Option<Box<dyn TxQueue>> {
+        let mut halves = self.lock();
+        let mut two = share(halves.tx.take()?, 2);
+        halves.tx = two.pop();
+        two.pop()
+    }
+
+    /// Takes the queue back from the thread that had it.
+    pub(crate) fn give_back(&self, rx: Box<dyn RxQueue>, tx: Option<Box<dyn TxQueue>>) {
+        let mut halves = self.lock();
+        halves.rx = Some(rx);
+        if tx.is_some() {
+            halves.tx = tx;
+        }
+        if let Some(counters) = halves.counting.take() {
+            halves.counted += counters.totals();
+        }
+        drop(halves);
+        self.returned.notify_all();
+    }
+
+    /// What loops have counted of the queue: dropped, passed, handler_invalid.
+    pub(crate) fn totals(&self) -> Totals {
+        let halves = self.lock();
+        let mut totals = halves.counted;
+        if let Some(counters) = &halves.counting {
+            totals += counters.totals();
+        }
+        totals
+    }
+
+    /// Closes the queue; false while a thread has it.
+    pub(crate) fn close(&self) -> bool {
+        let mut halves = self.lock();
+        let here = halves.rx.take().is_some();
+        halves.tx = None;
+        here
+    }
+
+    /// Asks whoever has the queue to give it back.
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.wake.raise();
+    }
+
+    /// Whether the queue is asked back.
+    #[inline]
+    pub(crate) fn asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Readable once the queue is asked back.
+    pub(crate) fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+
+    /// Waits until the queue is here; false when it is not by then.
+    pub(crate) fn wait_until(&self, deadline: Instant) -> bool {
+        let mut halves = self.lock();
+        while halves.rx.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            halves = self
+                .returned
+                .wait_timeout(halves, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Halves> {
+        // Under this lock whole boxes are moved and numbers added: nothing can be left half done.
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
