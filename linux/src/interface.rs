@@ -1,6 +1,6 @@
 //! The little that a device must know of a network interface: its index and its MTU.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::call::call;
 use crate::{Error, Result};
@@ -15,15 +15,60 @@ pub fn index(name: &str) -> Result<u32> {
         .map_err(|e| Error::rustix("ioctl(SIOCGIFINDEX)", args(), e))
 }
 
+/// Whether an interface is there, and up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// There and set up.
+    Up,
+    /// There and set down.
+    Down,
+    /// None with that index in the namespace.
+    Gone,
+}
+
+/// Whether the interface with index `ifindex` is up, in the network namespace that `socket` was made in,
+/// wherever the calling thread is.
+///
+/// # Errors
+/// Whatever ioctl(SIOCGIFFLAGS) reports, `ENODEV` excepted.
+pub fn link(socket: BorrowedFd<'_>, ifindex: u32) -> Result<Link> {
+    match request(socket, ifindex, libc::SIOCGIFFLAGS, "ioctl(SIOCGIFFLAGS)") {
+        // SAFETY: the kernel filled this integer of the union, for which any pattern is valid.
+        Ok(answer) => match unsafe { answer.ifr_ifru.ifru_flags } as i32 & libc::IFF_UP {
+            0 => Ok(Link::Down),
+            _ => Ok(Link::Up),
+        },
+        Err(error) if error.errno == libc::ENODEV => Ok(Link::Gone),
+        Err(error) => Err(error),
+    }
+}
+
 /// The largest packet in bytes, without its link header, of the interface with that index in the calling
 /// thread's network namespace.
 ///
 /// # Errors
 /// `ENODEV` when there is none with that index.
 pub fn mtu(ifindex: u32) -> Result<u32> {
-    let socket = any_socket()?;
-    let name = rustix::net::netdevice::index_to_name(&socket, ifindex)
-        .map_err(|e| Error::rustix("ioctl(SIOCGIFNAME)", format!("ifindex={ifindex}"), e))?;
+    let answer = request(
+        any_socket()?.as_fd(),
+        ifindex,
+        libc::SIOCGIFMTU,
+        "ioctl(SIOCGIFMTU)",
+    )?;
+    // SAFETY: the kernel filled this integer of the union, for which any pattern is valid.
+    Ok(unsafe { answer.ifr_ifru.ifru_mtu } as u32)
+}
+
+/// Asks by index what ioctl(2) only answers by name. A rename in between is a passing `ENODEV`.
+fn request(
+    socket: BorrowedFd<'_>,
+    ifindex: u32,
+    number: libc::c_ulong,
+    call_name: &'static str,
+) -> Result<libc::ifreq> {
+    let args = || format!("ifindex={ifindex}");
+    let name = rustix::net::netdevice::index_to_name(socket, ifindex)
+        .map_err(|e| Error::rustix("ioctl(SIOCGIFNAME)", args(), e))?;
     // SAFETY: all-zero bytes are a valid ifreq: integers and arrays of them.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request
@@ -36,11 +81,10 @@ pub fn mtu(ifindex: u32) -> Result<u32> {
     }
     let pointer = std::ptr::from_mut(&mut request) as usize;
     let fd = socket.as_raw_fd() as usize;
-    // SAFETY: the request reads and writes one ifreq at `pointer`, which is alive and ours.
-    unsafe { call(libc::SYS_ioctl, [fd, libc::SIOCGIFMTU as usize, pointer, 0, 0, 0]) }
-        .map_err(|errno| Error::new("ioctl(SIOCGIFMTU)", format!("ifname={name}"), errno))?;
-    // SAFETY: the kernel filled this integer of the union, for which any pattern is valid.
-    Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
+    // SAFETY: the requests used here read and write one ifreq at `pointer`, which is alive and ours.
+    unsafe { call(libc::SYS_ioctl, [fd, number as usize, pointer, 0, 0, 0]) }
+        .map_err(|errno| Error::new(call_name, args(), errno))?;
+    Ok(request)
 }
 
 fn any_socket() -> Result<std::os::fd::OwnedFd> {
@@ -55,7 +99,11 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_is_found_by_name() {
-        assert!(mtu(index("lo").unwrap()).unwrap() > 0);
+        let lo = index("lo").unwrap();
+        assert!(mtu(lo).unwrap() > 0);
+        let socket = any_socket().unwrap();
+        assert_ne!(link(socket.as_fd(), lo).unwrap(), Link::Gone);
+        assert_eq!(link(socket.as_fd(), 999_999).unwrap(), Link::Gone);
     }
 
     #[test]

@@ -349,6 +349,24 @@ impl PacketSocket {
         )
     }
 
+    /// Lets `bytes` of frames be on their way (SO_SNDBUFFORCE, else SO_SNDBUF as far as it goes).
+    pub fn send_buffer(&self, bytes: u32) {
+        for name in [libc::SO_SNDBUFFORCE, libc::SO_SNDBUF] {
+            if sockopt::set(
+                self.as_fd(),
+                libc::SOL_SOCKET,
+                name,
+                &bytes,
+                "setsockopt",
+                String::new,
+            )
+            .is_ok()
+            {
+                return;
+            }
+        }
+    }
+
     /// A transmit slot that the kernel refuses is skipped instead of stopping the ring (PACKET_LOSS).
     ///
     /// # Errors

@@ -121,6 +121,17 @@ impl Lab {
             .unwrap()
     }
 
+    /// A file in the far namespace: each write to it leaves `wire` as a frame.
+    pub fn raw_sender(&self) -> std::fs::File {
+        self.far
+            .within(|| {
+                let socket = bifurcate_linux::packet::PacketSocket::open()?;
+                socket.bind(bifurcate_linux::interface::index("wire")?, false)?;
+                Ok(std::fs::File::from(socket.as_fd().try_clone_to_owned().unwrap()))
+            })
+            .unwrap()
+    }
+
     /// A UDP socket in the near namespace, in the kernel's own stack.
     pub fn server(&self, port: u16) -> UdpSocket {
         self.near
@@ -265,6 +276,32 @@ pub fn turn_around(frame: &mut [u8]) {
     for at in 34..36 {
         frame.swap(at, at + 2);
     }
+}
+
+/// A UDP frame from the far end to [`PORT`] of the near one, with a VLAN tag in its bytes if `tag` is given;
+/// without a UDP checksum, which IPv4 allows.
+pub fn udp_frame(data: &[u8], tag: Option<u16>) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    if let Some(tag) = tag {
+        frame.extend([0x81, 0x00]);
+        frame.extend(tag.to_be_bytes());
+    }
+    let udp_len = 8 + data.len() as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + udp_len).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend(FAR.octets());
+    ip.extend(NEAR.octets());
+    let sum = !bifurcate_datapath::frame::checksum::fold(bifurcate_datapath::frame::checksum::sum(&ip));
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip);
+    frame.extend(9999u16.to_be_bytes());
+    frame.extend(PORT.to_be_bytes());
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(data);
+    frame
 }
 
 /// The payload of a UDP over IPv4 frame.

@@ -1,0 +1,289 @@
+//! Receiving: blocks that the kernel filled, frame by frame copied into the pool.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bifurcate_linux::interface::{Link, link};
+use bifurcate_linux::memory::Mapping;
+use bifurcate_linux::packet::{
+    BLOCK_STATUS_AT, BlockHeader, FrameHeader, PacketSocket, ReceiveRing, STATUS_CHECKSUM_NOT_READY,
+    STATUS_KERNEL, STATUS_USER, STATUS_VLAN_TPID_VALID, STATUS_VLAN_VALID,
+};
+
+use crate::device::{Counters, RxQueue, State};
+use crate::frame::{Batch, Frame, Metadata, checksum};
+
+/// How often the kernel is asked for its counters and whether the device is there.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// The clock is looked at once in this many polls.
+const POLLS_PER_CLOCK: u32 = 64;
+
+/// Tag protocol of an ordinary VLAN tag (IEEE 802.1Q).
+const VLAN_8021Q: u16 = 0x8100;
+
+/// Bytes of the two MAC addresses, behind which a VLAN tag stands.
+const ADDRESSES: usize = 12;
+
+/// The receiving half of an AF_PACKET queue.
+pub(super) struct Rx {
+    socket: PacketSocket,
+    ring: Mapping,
+    layout: ReceiveRing,
+    ifindex: u32,
+    metadata: bool,
+    /// The block that is read now, or will be handed over next.
+    block: u32,
+    /// Frames of it that were not read; `None` while the kernel has it.
+    open: Option<Walk>,
+    state: State,
+    counters: Arc<Counters>,
+    polls: u32,
+    last_look: Instant,
+}
+
+/// Where reading a block stands.
+#[derive(Clone, Copy)]
+struct Walk {
+    /// Frames left.
+    frames: u32,
+    /// Bytes from the block's start to the next frame's header.
+    at: u32,
+}
+
+impl Rx {
+    pub(super) fn new(
+        socket: PacketSocket,
+        ring: Mapping,
+        layout: ReceiveRing,
+        ifindex: u32,
+        metadata: bool,
+    ) -> Rx {
+        assert!(ring.len() >= layout.len());
+        Rx {
+            socket,
+            ring,
+            layout,
+            ifindex,
+            metadata,
+            block: 0,
+            open: None,
+            state: State::Up,
+            counters: Arc::default(),
+            polls: 0,
+            last_look: Instant::now(),
+        }
+    }
+
+    fn base(&self) -> *mut u8 {
+        let offset = self.block as usize * self.layout.block_size as usize;
+        // SAFETY: `block` is below the number of blocks (`close` wraps it), and the constructor saw that the
+        // mapping holds them all.
+        unsafe { self.ring.base().as_ptr().add(offset) }
+    }
+
+    fn status(&self) -> &AtomicU32 {
+        // SAFETY: the status word lies within the block, which is page-aligned, and is mapped while `self`
+        // lives; both the kernel and this side treat it as atomic.
+        unsafe { AtomicU32::from_ptr(self.base().add(BLOCK_STATUS_AT).cast()) }
+    }
+
+    /// A copy of a `T` at `at` in the open block, or `None` when it would leave the block or is not aligned.
+    fn read<T: Copy>(&self, at: u32) -> Option<T> {
+        let end = (at as usize).checked_add(size_of::<T>())?;
+        if end > self.layout.block_size as usize || !(at as usize).is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: inside of the block and aligned, as just checked; T is a struct of integers here, so any
+        // bytes are valid. The kernel writes nothing to a block that user space has.
+        Some(unsafe { self.base().add(at as usize).cast::<T>().read() })
+    }
+
+    /// Opens the next block if the kernel has handed it over.
+    fn next_block(&mut self) -> bool {
+        if self.status().load(Ordering::Acquire) & STATUS_USER == 0 {
+            return false;
+        }
+        let header: BlockHeader = self.read(0).expect("a block is longer than its header");
+        self.open = Some(Walk {
+            frames: header.frames,
+            at: header.first_frame,
+        });
+        true
+    }
+
+    /// Gives the block back to the kernel.
+    fn close(&mut self) {
+        self.open = None;
+        self.status().store(STATUS_KERNEL, Ordering::Release);
+        self.block = (self.block + 1) % self.layout.blocks;
+    }
+
+    /// Copies the next frame of the open block into the pool and moves on. True when it went into the batch.
+    fn next_frame(&mut self, walk: Walk, batch: &mut Batch) -> bool {
+        let header: Option<FrameHeader> = self.read(walk.at);
+        let inside = |header: &FrameHeader| {
+            u64::from(walk.at) + u64::from(header.mac_at) + u64::from(header.captured)
+                <= u64::from(self.layout.block_size)
+        };
+        let Some(header) = header.filter(inside) else {
+            // Nothing that follows can be trusted either.
+            self.counters.invalid_descriptor.add(1);
+            self.close();
+            return false;
+        };
+        let took = self.copy(walk.at, &header, batch);
+        if walk.frames <= 1 || header.next == 0 {
+            self.close();
+        } else {
+            self.open = Some(Walk {
+                frames: walk.frames - 1,
+                at: walk.at.saturating_add(header.next),
+            });
+        }
+        took
+    }
+
+    fn copy(&self, at: u32, header: &FrameHeader, batch: &mut Batch) -> bool {
+        if header.captured < header.len {
+            self.counters.too_long.add(1);
+            return false;
+        }
+        let start = at as usize + usize::from(header.mac_at);
+        // SAFETY: the caller saw that the range lies in the block. The block belongs to user space until
+        // `close`, which needs `&mut self`, so nobody writes it while this slice lives.
+        let bytes = unsafe { std::slice::from_raw_parts(self.base().add(start), header.captured as usize) };
+        let tagged = header.status & STATUS_VLAN_VALID != 0 && bytes.len() >= ADDRESSES;
+        let len = bytes.len() + if tagged { 4 } else { 0 };
+        let cache = batch.cache_mut();
+        let Some(mut frame) = cache.take_for(len) else {
+            let longest = if cache.umem().jumbo_frames() > 0 {
+                crate::frame::JUMBO_SIZE
+            } else {
+                cache.umem().frame_size()
+            };
+            let fits = len <= (longest - crate::frame::HEADROOM) as usize;
+            let counter = if fits {
+                &self.counters.no_frames
+            } else {
+                &self.counters.too_long
+            };
+            counter.add(1);
+            return false;
+        };
+        if tagged {
+            let protocol = if header.status & STATUS_VLAN_TPID_VALID != 0 {
+                header.vlan_tpid
+            } else {
+                VLAN_8021Q
+            };
+            let mut tag = [0u8; 4];
+            tag[..2].copy_from_slice(&protocol.to_be_bytes());
+            tag[2..].copy_from_slice(&(header.vlan_tci as u16).to_be_bytes());
+            cache.append(&mut frame, &bytes[..ADDRESSES]);
+            cache.append(&mut frame, &tag);
+            cache.append(&mut frame, &bytes[ADDRESSES..]);
+        } else {
+            cache.append(&mut frame, bytes);
+        }
+        if header.status & STATUS_CHECKSUM_NOT_READY != 0 {
+            checksum::complete_if_pending(cache.bytes_mut(&mut frame));
+        }
+        self.push(frame, header, batch)
+    }
+
+    fn push(&self, frame: Frame, header: &FrameHeader, batch: &mut Batch) -> bool {
+        self.counters.received_bytes.add(frame.len().into());
+        let pushed = if self.metadata {
+            let nanoseconds = u64::from(header.seconds) * 1_000_000_000 + u64::from(header.nanoseconds);
+            let metadata = Metadata {
+                hash: Some(header.hash),
+                timestamp: Some(nanoseconds),
+                vlan: None,
+            };
+            batch.push_with(frame, metadata)
+        } else {
+            batch.push(frame)
+        };
+        match pushed {
+            Ok(()) => true,
+            Err(frame) => {
+                batch.cache_mut().give(frame);
+                false
+            }
+        }
+    }
+
+    /// Adds what the kernel counted since the last time, and learns whether the device is there.
+    #[cold]
+    fn housekeeping(&mut self) {
+        let now = Instant::now();
+        // A socket whose device went down has an error waiting, which ends every sleep until it is taken.
+        let error = self.socket.pending_error().unwrap_or(0);
+        if error == 0 && now.duration_since(self.last_look) < HOUSEKEEPING {
+            return;
+        }
+        self.last_look = now;
+        self.count_losses();
+        if self.state != State::Gone {
+            self.state = match link(self.socket.as_fd(), self.ifindex) {
+                Ok(Link::Gone) => State::Gone,
+                Ok(Link::Down) => State::Down,
+                Ok(Link::Up) | Err(_) => State::Up,
+            };
+        }
+    }
+
+    fn count_losses(&self) {
+        if let Ok(statistics) = self.socket.take_statistics() {
+            self.counters.ring_full.add(statistics.drops);
+        }
+    }
+}
+
+impl RxQueue for Rx {
+    fn poll(&mut self, batch: &mut Batch) -> usize {
+        let mut frames = 0;
+        while batch.room() > 0 {
+            match self.open {
+                Some(walk) if walk.frames > 0 => frames += usize::from(self.next_frame(walk, batch)),
+                Some(_) => self.close(),
+                None => {
+                    if !self.next_block() {
+                        break;
+                    }
+                }
+            }
+        }
+        // A block that is read to its end is worth more to the kernel than to us.
+        if self.open.is_some_and(|walk| walk.frames == 0) {
+            self.close();
+        }
+        self.counters.received.add(frames as u64);
+        self.polls = self.polls.wrapping_add(1);
+        if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
+            self.housekeeping();
+        }
+        frames
+    }
+
+    fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn state(&self) -> State {
+        self.state
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+impl Drop for Rx {
+    fn drop(&mut self) {
+        self.count_losses();
+    }
+}
