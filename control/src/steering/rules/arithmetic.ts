@@ -59,6 +59,8 @@ function protocols(value: Arithmetic, lowering: Lowering): Block[] {
     case "negate":
       return protocols(value.operand, lowering);
     case "binary":
+      // Still asked for: a protocol that cannot be told apart here is an error on either side.
+      protocols(value.right, lowering);
       return protocols(value.left, lowering);
     case "load":
       return [...protocols(value.offset, lowering), ...layerTests(value, lowering)];

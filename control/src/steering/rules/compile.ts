@@ -2,6 +2,7 @@
 import { BifurcateError } from "../../errors.js";
 import { connect, emit, REJECT } from "./emit.js";
 import { lower } from "./lower.js";
+import { thread } from "./thread.js";
 import { parse } from "./parser.js";
 import { MAX_INSTRUCTIONS, type Program } from "./program.js";
 import type { Expression } from "./tree.js";
@@ -26,7 +27,7 @@ export function compile(source: string): Filter {
 
 /** Compiles a tree; `source` is the text it came from, for errors. */
 export function compileTree(tree: Expression, source: string): Program {
-  const entry = connect(lower(tree, source));
+  const entry = thread(connect(lower(tree, source)));
   if (entry === REJECT) {
     throw new BifurcateError("E_FLOW_NEVER", { what: `flow '${source}'`, why: "no packet can match it" });
   }

@@ -1,7 +1,6 @@
 // Syntax tree to tests, in the order in which libpcap evaluates them.
 import { and, compare, equal, loadIndexed, not, or, TRUE, type Block, type Size } from "./blocks.js";
 import { lowerRelation } from "./arithmetic.js";
-import { flowError } from "./flow-error.js";
 import { Layers } from "./layers.js";
 import { OP } from "./program.js";
 import type { Direction, Expression, Primitive, ProtocolWord, Span } from "./tree.js";
@@ -200,7 +199,6 @@ export class Lowering {
 
   #llc(node: Extract<Primitive, { kind: "llc" }>): Block {
     const { layers } = this;
-    if (layers.labelled) throw flowError("E_FLOW_SYNTAX", this.source, node.span, "'llc' behind MPLS labels");
     layers.needEthernet(node.span, "'llc'");
     // 0xffff is Novell's raw IPX, which has no LLC header.
     const present = and(layers.isLength(), not(equal(layers.llc, 2, 0xffff)));
