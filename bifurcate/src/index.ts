@@ -1,1 +1,18 @@
-export {};
+// bifurcate: chosen flows of a network card in user space, everything else with the kernel.
+
+export { BifurcateError, ERRORS, type ErrorCode } from "@bifurcate/control";
+export { Batch } from "./batch.js";
+export { Frame } from "./frame.js";
+export type { Context, Handler, HandlerModule } from "./handler.js";
+export type { Counters, Obtained } from "./native.js";
+export { closeOnSignals } from "./open-ports.js";
+export { open } from "./open.js";
+export {
+  Port,
+  type CloseOptions,
+  type NativeHandler,
+  type NativeRunPortOptions,
+  type PortPath,
+  type PortStats,
+} from "./port.js";
+export type { HandlerFile, RunOptions } from "./run.js";

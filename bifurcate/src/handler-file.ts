@@ -1,0 +1,74 @@
+// Makes one plain JavaScript file of a handler file and all that it imports, so that every Node runs the same.
+
+import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { BifurcateError } from "@bifurcate/control";
+import { build, type BuildFailure } from "esbuild";
+
+/** A bundled handler file, ready for workers to import. */
+export interface HandlerBundle {
+  /** URL of the bundle. */
+  readonly url: string;
+  /** Deletes it. */
+  dispose(): Promise<void>;
+}
+
+/**
+ * Bundles a handler file: TypeScript or JavaScript, with anything it imports. `import ... from "bifurcate"` in it
+ * means this very package, wherever the file lies.
+ * @param file Its path.
+ * @throws E_HANDLER_FILE with esbuild's places and messages.
+ */
+export async function bundleHandler(file: string): Promise<HandlerBundle> {
+  const entry = path.resolve(file);
+  const what = `load the handler file ${file}`;
+  const found = await stat(entry).catch((cause: unknown) => {
+    throw new BifurcateError("E_HANDLER_FILE", { what, why: "there is no such file", cause });
+  });
+  if (!found.isFile()) throw new BifurcateError("E_HANDLER_FILE", { what, why: "it is not a file" });
+  const code = await bundle(entry, what);
+  const folder = await mkdtemp(path.join(tmpdir(), "bifurcate-handler-"));
+  const out = path.join(folder, `${path.parse(entry).name}.mjs`);
+  await writeFile(out, code, { mode: 0o600 });
+  return { url: pathToFileURL(out).href, dispose: () => rm(folder, { recursive: true, force: true }) };
+}
+
+async function bundle(entry: string, what: string): Promise<Uint8Array> {
+  try {
+    const result = await build({
+      entryPoints: [entry],
+      bundle: true,
+      write: false,
+      platform: "node",
+      format: "esm",
+      target: "node20",
+      sourcemap: "inline",
+      sourceRoot: path.dirname(entry),
+      logLevel: "silent",
+      define: { "import.meta.url": JSON.stringify(pathToFileURL(entry).href) },
+      banner: { js: 'import { createRequire as $bfRequire } from "node:module"; const require = $bfRequire(import.meta.url);' },
+      plugins: [
+        {
+          name: "bifurcate-itself",
+          setup(setup) {
+            const itself = fileURLToPath(new URL("./index.js", import.meta.url));
+            setup.onResolve({ filter: /^bifurcate$/ }, () => ({ path: pathToFileURL(itself).href, external: true }));
+          },
+        },
+      ],
+    });
+    return result.outputFiles[0]!.contents;
+  } catch (cause) {
+    throw new BifurcateError("E_HANDLER_FILE", { what, why: messages(cause), cause });
+  }
+}
+
+function messages(failure: unknown): string {
+  const errors = (failure as Partial<BuildFailure>).errors;
+  if (!Array.isArray(errors) || errors.length === 0) return String(failure);
+  return (failure as BuildFailure).errors
+    .map(({ text, location }) => (location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text))
+    .join("; ");
+}

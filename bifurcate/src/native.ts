@@ -1,0 +1,97 @@
+// What the API asks of the addon's data-path half: the shape of its classes, so that tests can stand in for them.
+
+/** Counters of one queue, or of all queues of a port together, since the port was opened. */
+export interface Counters {
+  /** Frames that a handler was given. */
+  readonly received: number;
+  readonly receivedBytes: number;
+  /** Frames given to the card. */
+  readonly sent: number;
+  readonly sentBytes: number;
+  /** Frames dropped by verdict. */
+  readonly dropped: number;
+  /** Frames given back to the kernel. */
+  readonly passed: number;
+  /** Frames lost since the pool had no free frame for them. */
+  readonly noFrames: number;
+  /** Frames lost since a ring was full. */
+  readonly ringFull: number;
+  /** Descriptors that named memory they may not name. */
+  readonly invalidDescriptor: number;
+  /** Frames longer than any frame of the pool. */
+  readonly tooLong: number;
+  /** Verdicts that the native side did not accept: an unknown one, or a length the frame has no room for. */
+  readonly handlerInvalid: number;
+}
+
+/** What a device gave, which may be less than what it was asked for. */
+export interface Obtained {
+  readonly zeroCopy: boolean;
+  readonly needWakeup: boolean;
+  readonly multiBuffer: boolean;
+  readonly busyPoll: boolean;
+  /** What the pool stands in: "huge" or "ordinary" pages. */
+  readonly pages: string;
+  /** Why the kernel refused a better way, for each that was tried. */
+  readonly refused: readonly string[];
+}
+
+/** One queue in the hands of the thread that took it. */
+export interface NativeQueue {
+  /** The frame pool as an external ArrayBuffer. */
+  pool(): ArrayBuffer;
+  /** The shared block, laid out as layout.ts says. */
+  block(): ArrayBuffer;
+  /** Carries out the verdicts in the block and fills it anew. Gives the number of frames; -1 when asked to stop. */
+  readonly turn: () => number;
+  /** Blocks the thread until there is something to do: 1; nothing came in `timeoutMs`: 0; asked to stop: -1. */
+  wait(timeoutMs: number): number;
+  /**
+   * Calls `ready` once, from the event loop, when there is something to do or the queue is to stop.
+   * @returns false when the device has nothing to wait on: it always has something to do.
+   */
+  onReady(ready: () => void): boolean;
+  /** Frames that the handler keeps. */
+  kept(): number;
+  /** Whether the pool ran out of free frames since the last call. */
+  starved(): boolean;
+  /** Gives the queue back to its port, after carrying out the verdicts in the block. */
+  release(): void;
+}
+
+/** An AF_XDP socket of a queue. */
+export interface QueueSocket {
+  readonly queue: number;
+  /** Its descriptor: what goes into an XSKMAP at the key `queue`. */
+  readonly fd: number;
+}
+
+/** A port's queues and pool. */
+export interface NativePort {
+  /** By which a worker names it. */
+  readonly id: number;
+  readonly queues: number;
+  readonly obtained: Obtained;
+  sockets(): QueueSocket[];
+  /** "up", "down" or "gone": asks the kernel. */
+  state(): string;
+  stats(): { readonly total: Counters; readonly queues: Counters[] };
+  /** Opens the way back into the kernel for the verdict pass. */
+  enablePass(generic: boolean): { readonly tap?: string; readonly reason?: string };
+  /** Runs a handler in Rust, a thread a queue, until the port is stopped. */
+  runNative(options: NativeRunOptions, to?: NativePort | null): Promise<void>;
+  /**
+   * Asks for every queue back and waits until all have been given, `graceMs` at most.
+   * @returns the places of the queues that have not.
+   */
+  stop(graceMs: number): Promise<number[]>;
+  /** Like stop; then closes the device and puts zero pages in the place of the pool, unless queues are missing. */
+  close(graceMs: number): Promise<number[]>;
+}
+
+/** How to run a handler in Rust. */
+export interface NativeRunOptions {
+  do: string;
+  cores?: number[];
+  busyPoll?: boolean;
+}

@@ -1,0 +1,167 @@
+// A handler on a port's queues: a function on the calling thread, or a file with one worker a queue.
+
+import { Worker } from "node:worker_threads";
+import { BifurcateError } from "@bifurcate/control";
+import { bundleHandler } from "./handler-file.js";
+import { checkHandler, type Handler } from "./handler.js";
+import type { NativePort, NativeQueue } from "./native.js";
+import { QueueLoop } from "./queue-loop.js";
+import { revive, type FromWorker, type WorkerData } from "./worker-messages.js";
+
+/** How to run a handler. */
+export interface RunOptions {
+  /** Ends the run; the promise of run() then resolves. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Called with every error of the handler, whose batch was dropped; the run goes on. Without it the first error
+   * ends the run, and run() rejects with it.
+   */
+  readonly onError?: ((error: Error) => void) | undefined;
+}
+
+/** A handler file, run by one worker a queue. */
+export interface HandlerFile {
+  /** Its path: TypeScript or JavaScript, exporting `handle(batch, context)`, and if it likes `start` and `stop`. */
+  readonly file: string;
+}
+
+/** What a run needs of its port. */
+export interface RunPort {
+  readonly native: NativePort;
+  readonly name: string;
+  /** Hands a queue to the calling thread. */
+  readonly takeQueue: (portId: number, queue: number) => NativeQueue;
+}
+
+/** A run under way. */
+export interface Running {
+  /** Resolves when it has ended; rejects with what ended it. */
+  readonly done: Promise<void>;
+  /** Ends the threads of the queues at `places`, since their handlers do not come back. */
+  terminate(places: readonly number[]): Promise<void>;
+}
+
+/** Runs a function on the calling thread, all queues in turns. */
+export function runHere(port: RunPort, handler: Handler, options: RunOptions): Running {
+  checkHandler(handler);
+  const { native, name, takeQueue } = port;
+  const queues: NativeQueue[] = [];
+  try {
+    for (let queue = 0; queue < native.queues; queue++) queues.push(takeQueue(native.id, queue));
+  } catch (thrown) {
+    for (const queue of queues) queue.release();
+    throw thrown;
+  }
+  const { onError } = options;
+  const places = queues.length;
+  const loops = queues.map(
+    (queue, place) => new QueueLoop(queue, handler, { port: name, place, places, mayBlock: false, onError }),
+  );
+  const done = settle(loops.map((loop) => loop.run()), () => void native.stop(0));
+  return { done, terminate: () => Promise.resolve() };
+}
+
+/** Runs a handler file: one worker a queue. Resolves when all of them run. */
+export async function runFile(port: RunPort, handler: HandlerFile, options: RunOptions): Promise<Running> {
+  const bundle = await bundleHandler(handler.file);
+  const { native, name } = port;
+  const threads: HandlerThread[] = [];
+  for (let place = 0; place < native.queues; place++) {
+    const data: WorkerData = {
+      portId: native.id,
+      place,
+      places: native.queues,
+      port: name,
+      url: bundle.url,
+      file: handler.file,
+      goOn: options.onError !== undefined,
+    };
+    threads.push(new HandlerThread(data, options.onError));
+  }
+  const done = settle(
+    threads.map((thread) => thread.ended),
+    () => void native.stop(0),
+  );
+  done.catch(() => undefined);
+  try {
+    await Promise.all(threads.map((thread) => thread.running));
+  } catch (thrown) {
+    await native.stop(0);
+    await done.catch(() => undefined);
+    throw thrown;
+  } finally {
+    await bundle.dispose();
+  }
+  const terminate = async (places: readonly number[]): Promise<void> => {
+    await Promise.all(places.map((place) => threads[place]?.terminate()));
+  };
+  return { done, terminate };
+}
+
+/** Waits for all; when one fails, asks the others to stop, and fails with the first error. */
+async function settle(ends: readonly Promise<void>[], stop: () => void): Promise<void> {
+  let failed = false;
+  let error: unknown;
+  await Promise.all(
+    ends.map((end) =>
+      end.catch((thrown: unknown) => {
+        if (failed) return;
+        failed = true;
+        error = thrown;
+        stop();
+      }),
+    ),
+  );
+  if (failed) throw error;
+}
+
+/** One worker and what became of it. */
+class HandlerThread {
+  /** Resolves when the handler is loaded and its queue taken. */
+  readonly running: Promise<void>;
+  /** Resolves when the worker has ended in good order. */
+  readonly ended: Promise<void>;
+  private readonly worker: Worker;
+  private terminated = false;
+
+  constructor(data: WorkerData, onError: ((error: Error) => void) | undefined) {
+    this.worker = new Worker(new URL("./worker.js", import.meta.url), {
+      workerData: data,
+      name: `queue ${data.place}`,
+    });
+    let hasStarted!: () => void;
+    let failure: unknown;
+    const started = new Promise<void>((resolve) => (hasStarted = resolve));
+    this.ended = new Promise((resolve, reject) => {
+      this.worker.on("message", (message: FromWorker) => {
+        if (message.kind === "running") hasStarted();
+        else if (message.kind === "error") onError?.(revive(message.error));
+        else if (message.kind === "failed") failure = revive(message.error);
+      });
+      this.worker.on("error", (cause) => {
+        const why = `its thread died: ${cause.message}`;
+        failure = new BifurcateError("E_HANDLER_THREW", { what: `run the handler ${data.file}`, why, cause });
+      });
+      this.worker.on("exit", () => {
+        if (this.terminated) failure = hangs(data);
+        if (failure === undefined) resolve();
+        else reject(failure as Error);
+      });
+    });
+    this.running = Promise.race([started, this.ended]);
+    this.running.catch(() => undefined);
+  }
+
+  /** Ends the thread from outside, wherever its handler is. */
+  async terminate(): Promise<void> {
+    this.terminated = true;
+    await this.worker.terminate();
+  }
+}
+
+function hangs(data: WorkerData): BifurcateError {
+  return new BifurcateError("E_HANDLER_HANGS", {
+    what: `stop the handler ${data.file}`,
+    why: `it did not come back from a batch of queue ${data.place}, so its thread was ended`,
+  });
+}
