@@ -22,7 +22,8 @@ Examples:
 Exit status: 0 done, 1 failed, 2 usage, 77 this machine cannot. All error codes: docs/errors.md
 `;
 
-function makeProgram(streams: Streams): Command {
+/** The commander program, all commands in place; it throws instead of ending the process. */
+export function makeProgram(streams: Streams): Command {
   const program = new Command("bifurcate")
     .description(
       "One network card, two drivers: chosen flows go to user space, everything else stays with the kernel.",

@@ -18,7 +18,7 @@ export function devicesCommand(streams: Streams): Command {
   return new Command("devices")
     .description("list the network cards, what each mechanism can do on them, and why not more")
     .argument("[DEV]", "only this one")
-    .option("--netns NAME", "look in this network namespace (a name or a path)")
+    .option("--netns <NAME>", "look in this network namespace (a name or a path)")
     .option("--json", "one JSON document")
     .addHelpText("after", HELP)
     .action((ifname: string | undefined, flags: { netns?: string; json?: true }) => {

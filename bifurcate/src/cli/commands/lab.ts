@@ -50,9 +50,9 @@ export function labCommand(streams: Streams): Command {
     .command("up")
     .description("make a lab: a host with a card nic0, and a client at the other end of the wire")
     .argument("[NAME]", "up to 8 letters and digits", DEFAULT_NAME)
-    .option("--clients N", "cards and client namespaces, 1 or 2", "1")
-    .option("--queues N", "receive and transmit queues of each card", "4")
-    .option("--mtu BYTES", "MTU of the wires", "1500")
+    .option("--clients <N>", "cards and client namespaces, 1 or 2", "1")
+    .option("--queues <N>", "receive and transmit queues of each card", "4")
+    .option("--mtu <BYTES>", "MTU of the wires", "1500")
     .option("--json", "one JSON document")
     .action(async (name: string, flags: LabFlags) => {
       const made = await labUp({

@@ -66,13 +66,13 @@ describe("rates", () => {
 
 describe("trees", () => {
   it("say what a flow means", () => {
-    expect(renderTree(compile("udp dst port 53 and not net 192.0.2.0/24 and vlan 7").tree)).toBe(
+    expect(renderTree(compile("vlan 7 and udp dst port 53 and not net 192.0.2.0/24").tree)).toBe(
       [
         "all of",
+        "  VLAN 7",
         "  destination port 53 of UDP",
         "  not",
         "    source or destination address 192.0.2.0/24 (IPv4, ARP or RARP)",
-        "  VLAN 7",
         "",
       ].join("\n"),
     );

@@ -1,0 +1,117 @@
+// The command line without a machine behind it: help, versions, and every way to mistype it.
+import { describe, expect, it } from "vitest";
+import { runCommandLine } from "./program.js";
+
+async function type(...argv: string[]): Promise<{ status: number; out: string; err: string }> {
+  const said = { out: "", err: "" };
+  const streams = {
+    out: (text: string) => void (said.out += text),
+    err: (text: string) => void (said.err += text),
+    live: false,
+  };
+  return { status: await runCommandLine(argv, streams), ...said };
+}
+
+describe("help", () => {
+  for (const words of [["--help"], ["split", "--help"], ["help", "devices"], ["lab", "up", "--help"]]) {
+    it(`bifurcate ${words.join(" ")} goes to stdout, with status 0`, async () => {
+      const { status, out, err } = await type(...words);
+      expect([status, err]).toEqual([0, ""]);
+      expect(out).toContain("Usage: bifurcate");
+    });
+  }
+
+  it("has examples in every command that changes something", async () => {
+    for (const command of ["split", "release", "devices", "explain"]) {
+      expect((await type(command, "--help")).out).toContain("Examples:\n  bifurcate ");
+    }
+  });
+
+  it("says its version", async () => expect((await type("--version")).out).toMatch(/^\d+\.\d+\.\d+\n$/));
+});
+
+describe("mistyped", () => {
+  const cases: [string, string[], string, string][] = [
+    ["nothing at all", [], "E_USAGE", "a command is missing"],
+    ["an unknown command", ["splt", "eth0"], "E_USAGE", "Did you mean split"],
+    ["no device", ["split"], "E_USAGE", "DEV"],
+    ["too many words", ["split", "eth0", "eth1", "--flow", "udp"], "E_USAGE", "too many arguments"],
+    ["an unknown option", ["split", "eth0", "--flows", "udp"], "E_USAGE", "Did you mean --flow"],
+    ["an option without its value", ["split", "eth0", "--flow"], "E_USAGE", "argument missing"],
+    ["no flow", ["split", "eth0"], "E_NO_FLOW", "no flow was named"],
+    [
+      "a queue that is no number",
+      ["split", "eth0", "--flow", "udp", "--queues", "x"],
+      "E_BAD_OPTION",
+      "--queues 'x'",
+    ],
+    [
+      "a backend that is none",
+      ["split", "eth0", "--flow", "udp", "--backend", "dpdk"],
+      "E_BAD_OPTION",
+      "dpdk",
+    ],
+    ["an action that is none", ["split", "eth0", "--flow", "udp", "--do", "fly"], "E_BAD_OPTION", "fly"],
+    [
+      "a time that is none",
+      ["split", "eth0", "--flow", "udp", "--confirm", "soon"],
+      "E_BAD_OPTION",
+      "--confirm 'soon'",
+    ],
+    [
+      "cores for a handler file",
+      ["split", "e", "--flow", "udp", "--do", "run=x", "--cores", "1"],
+      "E_USAGE",
+      "--cores",
+    ],
+    ["an ID and --stale", ["release", "eth0-1", "--stale"], "E_USAGE", "exclude each other"],
+    ["a lab without what to do", ["lab"], "E_USAGE", "a command is missing"],
+    ["a lab's name that is none", ["lab", "up", "Not_A_Name"], "E_BAD_OPTION", "Not_A_Name"],
+    ["a lab of too many", ["lab", "up", "--clients", "3"], "E_BAD_OPTION", "from 1 to 2"],
+    ["a syntax error in an expression", ["explain", "udp dst prt 53"], "E_FLOW_SYNTAX", "at character"],
+    ["a name in an expression", ["explain", "host www.example.com"], "E_FLOW_NAME", "www.example.com"],
+    ["a flow that no frame can match", ["explain", "ip and ip6"], "E_FLOW_NEVER", "no packet"],
+  ];
+  for (const [what, words, code, part] of cases) {
+    it(`${what}: ${code}, status 2, what, why and next`, async () => {
+      const { status, out, err } = await type(...words);
+      expect([status, out]).toEqual([2, ""]);
+      expect(err).toContain(part);
+      expect(err).toMatch(new RegExp(`^bifurcate: .*: [\\s\\S]+\\n {2}next: .+\\n {2}code: ${code}\\n$`));
+    });
+
+    // There --json would be taken for the missing value.
+    if (what === "an option without its value") continue;
+    it(`${what}: one JSON object on stderr with --json`, async () => {
+      const { status, out, err } = await type(...words, "--json");
+      expect([status, out]).toEqual([2, ""]);
+      const { error } = JSON.parse(err) as { error: Record<string, string> };
+      expect(err.indexOf("\n")).toBe(err.length - 1);
+      expect(error["code"]).toBe(code);
+      for (const key of ["what", "why", "next"]) expect(error[key]).toMatch(/\S/);
+    });
+  }
+
+  it("points at the character of a syntax error", async () => {
+    const { err } = await type("explain", "udp dst prt 53", "--json");
+    expect(JSON.parse(err)).toMatchObject({
+      error: { data: { expression: "udp dst prt 53", position: 12 } },
+    });
+  });
+});
+
+describe("explain", () => {
+  it("says the flow in words and as a program", async () => {
+    const { status, out } = await type("explain", "udp dst port 53");
+    expect(status).toBe(0);
+    expect(out).toContain("\n  destination port 53 of UDP\n");
+    expect(out).toContain("(000) ld_h_abs  0xc");
+  });
+
+  it("gives tree and program as one document", async () => {
+    const { out } = await type("explain", "udp", "dst", "port", "53", "--json");
+    const document = JSON.parse(out) as { expression: string; tree: { kind: string }; program: unknown[] };
+    expect(document).toMatchObject({ expression: "udp dst port 53", tree: { kind: "port" } });
+    expect(document.program.length).toBeGreaterThan(5);
+  });
+});
