@@ -34,3 +34,6 @@ export {
   type TransactionOptions,
 } from "./transaction/transaction.js";
 export type { UndoReport } from "./transaction/undo.js";
+export { renderChange, renderPath, renderPlan } from "./steering/render.js";
+export { decide, type Decision, type Repair, type WatchMemory } from "./watch/decide.js";
+export { observe, type Observation, type OwnState } from "./watch/observe.js";

@@ -1,7 +1,7 @@
 // One lasting setting: makes a change, tells whether it holds, and undoes it only where it is still ours.
 import { BifurcateError, errnoOf, wrapError } from "../errors.js";
 import type { Channels, Netns } from "../kernel.js";
-import { defaultTable } from "../steering/carveout.js";
+import { tableOrigin } from "../steering/carveout.js";
 import { receiveQueues } from "../steering/make-plan.js";
 import type { Change, Step } from "../steering/plan.js";
 import { hexOf, sameRule } from "./ntuple-rule.js";
@@ -35,10 +35,12 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
     }
     case "rss": {
       const now = netns.rss(ifname)?.indirection ?? [];
-      const channels = netns.channels(ifname)?.now;
-      const wanted =
-        change.indirection ?? defaultTable(now.length, channels === undefined ? 1 : receiveQueues(channels));
-      return now.length === wanted.length && now.every((queue, i) => queue === wanted[i]);
+      const { indirection } = change;
+      if (indirection === null) {
+        const channels = netns.channels(ifname)?.now;
+        return tableOrigin(now, channels === undefined ? 1 : receiveQueues(channels)) === "default";
+      }
+      return now.length === indirection.length && now.every((queue, i) => queue === indirection[i]);
     }
     case "ntuple": {
       const there = netns.ntupleRules(ifname)?.find((rule) => rule.location === change.location);

@@ -75,7 +75,11 @@ export function writeJournal(directory: string, journal: Journal): void {
     renameSync(fresh, path);
     syncDirectory(directory);
   } catch (thrown) {
-    rmSync(fresh, { force: true, recursive: false });
+    try {
+      rmSync(fresh, { force: true });
+    } catch {
+      // Where it cannot be made it need not be removed.
+    }
     throw new BifurcateError("E_JOURNAL", {
       what: `write the journal ${path}`,
       why: messageOf(thrown),

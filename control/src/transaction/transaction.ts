@@ -126,6 +126,15 @@ export class SplitTransaction {
     return this.#undoing;
   }
 
+  /** Makes steps again that the card lost (a driver reset, say), by their place in the plan. Errors as apply(). */
+  repair(steps: readonly number[]): void {
+    if (this.#state !== "live") return;
+    for (const i of steps) {
+      const step = this.plan.steps[i];
+      if (step !== undefined) applyStep(this.#prepared.netns, this.#nameOf(step), step);
+    }
+  }
+
   /** The split may stay: it no longer undoes itself. */
   confirm(): void {
     if (this.#journal.confirmBy === null) return;

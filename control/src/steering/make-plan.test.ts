@@ -1,0 +1,282 @@
+// Plans: which path, what is said about the ones not taken, who is in the way.
+import { describe, expect, it } from "vitest";
+import { BifurcateError, type ErrorCode } from "../errors.js";
+import { readFacts, type Facts } from "../facts/facts.js";
+import type { SocketFacts } from "../kernel.js";
+import { fakeFlow } from "../testing/fake-flow.js";
+import { fakeCard, fakeLink, FakeKernel, type FakeCard } from "../testing/fake-kernel.js";
+import { makePlan } from "./make-plan.js";
+import type { Plan, SplitRequest } from "./plan.js";
+import { renderPlan } from "./render.js";
+
+function facts(card: FakeCard = fakeCard(), change: Partial<Facts> = {}): Facts {
+  const kernel = new FakeKernel([card]);
+  return { ...readFacts(kernel, kernel.netns, card.link.name), ...change };
+}
+
+function plan(about: Facts, request: Partial<SplitRequest> = {}): Plan {
+  return makePlan(about, { ifname: "eth0", flows: ["port 53"], ...request }, fakeFlow);
+}
+
+function failure(make: () => unknown): BifurcateError {
+  try {
+    make();
+  } catch (thrown) {
+    if (thrown instanceof BifurcateError) return thrown;
+    throw thrown;
+  }
+  throw new Error("it did not fail");
+}
+
+const veth = (change: Partial<FakeCard> = {}): FakeCard =>
+  fakeCard({
+    link: fakeLink({ kind: "veth" }),
+    driver: { driver: "veth", version: "", firmware: "", bus: "" },
+    rss: null,
+    rules: null,
+    capacity: 0,
+    xdpFeatures: {
+      features: ["basic", "redirect", "ndo-xmit", "rx-sg"],
+      zeroCopyMaxSegments: 1,
+      rxMetadata: [],
+    },
+    ...change,
+  });
+
+const socket = (change: Partial<SocketFacts>): SocketFacts => ({
+  protocol: "tcp",
+  family: 4,
+  localAddress: "10.0.0.1",
+  localPort: 22,
+  remoteAddress: "10.0.0.9",
+  remotePort: 40000,
+  state: "established",
+  inode: 7,
+  ...change,
+});
+
+describe("the path", () => {
+  it("is an own queue, zero-copy, where the card steers: RSS carved out, rule at a free place", () => {
+    const made = plan(facts());
+    expect(made.path).toMatchObject({
+      kind: "own-queue",
+      backend: "af_xdp",
+      mode: "driver",
+      queues: [3],
+      zeroCopy: "prefer",
+      steering: "ntuple",
+      rules: [15],
+    });
+    expect(made.steps.map((step) => step.apply.kind)).toEqual(["rss", "ntuple"]);
+    const rss = made.steps[0];
+    expect(rss?.apply).toMatchObject({ indirection: Array.from({ length: 32 }, (_, i) => i % 3) });
+    expect(rss?.undo).toEqual({ kind: "rss", indirection: null });
+    expect(made.guardian).toBe(true);
+  });
+
+  it("needs no lasting setting on veth, shares all queues, and says why it copies", () => {
+    const made = plan(facts(veth()));
+    expect(made.path).toMatchObject({
+      kind: "shared-queues",
+      queues: [0, 1, 2, 3],
+      zeroCopy: "off",
+      steering: "xdp",
+    });
+    expect(made.steps).toEqual([]);
+    expect(made.guardian).toBe(false);
+    expect(made.warnings.join()).toContain("shared with the kernel");
+    expect(made.notes.join()).toContain("veth has no ntuple rules");
+  });
+
+  it("is zero-copy only where the queue is not shared: require on shared queues is an error", () => {
+    expect(failure(() => plan(facts(veth()), { zeroCopy: "require" })).code).toBe("E_NO_ZERO_COPY");
+    const noRules = fakeCard({ rules: null, capacity: 0 });
+    expect(plan(facts(noRules)).path.zeroCopy).toBe("off");
+    expect(failure(() => plan(facts(noRules), { zeroCopy: "require" })).code).toBe("E_NO_ZERO_COPY");
+    expect(plan(facts(noRules), { flows: ["all"], zeroCopy: "require" }).path).toMatchObject({
+      kind: "whole-card",
+      zeroCopy: "require",
+    });
+  });
+
+  it("steps down aloud: no XDP of the driver's own, then a refused generic mode, down to AF_PACKET", () => {
+    const e1000e = fakeCard({
+      driver: { driver: "e1000e", version: "", firmware: "", bus: "" },
+      xdpFeatures: { features: [], zeroCopyMaxSegments: 0, rxMetadata: [] },
+    });
+    const generic = plan(facts(e1000e));
+    expect(generic.path).toMatchObject({ backend: "af_xdp", mode: "generic", zeroCopy: "off" });
+    expect(generic.warnings.join()).toContain("not AF_XDP in driver mode: the driver e1000e has no XDP");
+    const packet = plan(facts(e1000e), {
+      avoid: [{ backend: "af_xdp", mode: "generic", why: "EOPNOTSUPP" }],
+    });
+    expect(packet.path).toMatchObject({ backend: "af_packet", mode: null, steering: "packet-socket" });
+    expect(packet.ladder.map((rung) => rung.taken)).toEqual([false, false, true]);
+    expect(failure(() => plan(facts(e1000e), { mode: "driver" })).code).toBe("E_NO_XDP");
+  });
+
+  it("leaves driver mode where the MTU is too large for it, and stays where frames may have several buffers", () => {
+    const igc = fakeCard({
+      link: fakeLink({ mtu: 9000 }),
+      driver: { driver: "igc", version: "", firmware: "", bus: "" },
+    });
+    expect(plan(facts(igc)).path.mode).toBe("generic");
+    const made = plan(facts(veth({ link: fakeLink({ kind: "veth", mtu: 9000 }) })));
+    expect(made.path).toMatchObject({ mode: "driver", multiBuffer: true });
+  });
+
+  it("adds a queue to a card that uses only one, and takes it away again", () => {
+    const made = plan(facts(fakeCard({}, 1, 8)));
+    expect(made.path.queues).toEqual([1]);
+    expect(made.steps[0]).toMatchObject({
+      apply: { kind: "channels", channels: { combined: 2 } },
+      undo: { kind: "channels", channels: { combined: 1 } },
+    });
+    expect(plan(facts(fakeCard({}, 1, 1))).path.kind).toBe("shared-queues");
+  });
+
+  it("takes a queue that RSS leaves alone, changing no table", () => {
+    const card = fakeCard({ rss: Array.from({ length: 32 }, (_, i) => i % 2), rssUser: true });
+    const made = plan(facts(card));
+    expect(made.path.queues).toEqual([2]);
+    expect(made.steps.map((step) => step.apply.kind)).toEqual(["ntuple"]);
+  });
+
+  it("keeps a user's weights, and puts exactly his table back", () => {
+    const table = Array.from({ length: 32 }, (_, i) => (i < 20 ? 0 : i < 26 ? 1 : i < 30 ? 2 : 3));
+    const rss = plan(facts(fakeCard({ rss: table, rssUser: true }))).steps[0];
+    expect(rss?.undo).toEqual({ kind: "rss", indirection: table });
+    const carved = rss?.apply.kind === "rss" ? (rss.apply.indirection ?? []) : [];
+    expect(carved.slice(0, 30)).toEqual(table.slice(0, 30));
+    expect(carved).not.toContain(3);
+  });
+
+  it("knows igb's way of making a table, and restores it as the driver's", () => {
+    const blocks = Array.from({ length: 32 }, (_, i) => Math.floor((i * 4) / 32));
+    const made = plan(facts(fakeCard({ rss: blocks, rssStyle: "blocks" })));
+    expect(made.steps[0]?.undo).toEqual({ kind: "rss", indirection: null });
+  });
+
+  it("is shared where the rules do not fit, and says so", () => {
+    const full = plan(facts(fakeCard({ capacity: 1 })), { flows: ["long port 53"] });
+    expect(full.path.kind).toBe("shared-queues");
+    expect(full.notes.join()).toContain("need 2 ntuple rules and the card has 1 left");
+  });
+});
+
+describe("VLAN tags", () => {
+  it("are made visible where a flow looks at them, or VLAN devices sit on the card", () => {
+    const off = { kind: "feature", feature: "rx-vlan-hw-parse", on: false };
+    expect(plan(facts(), { flows: ["vlan port 53"] }).steps[0]?.apply).toEqual(off);
+    const vlan = fakeLink({ index: 9, name: "eth0.7", kind: "vlan", link: 2, vlanId: 7 });
+    expect(plan(facts(fakeCard(), { vlans: [vlan] })).steps[0]?.apply).toEqual(off);
+    expect(plan(facts()).steps.some((step) => step.apply.kind === "feature")).toBe(false);
+  });
+
+  it("are a reason to refuse where stripping is fixed", () => {
+    const fixed = { active: true, requested: true, available: true, fixed: true };
+    const card = fakeCard({ features: { "rx-vlan-hw-parse": fixed } });
+    expect(failure(() => plan(facts(card), { flows: ["vlan port 53"] })).code).toBe("E_FEATURE_FIXED");
+    expect(plan(facts(card), { flows: ["vlan port 53"], backend: "af_packet" }).path.backend).toBe(
+      "af_packet",
+    );
+  });
+});
+
+describe("conflicts", () => {
+  it("name the owner of somebody else's XDP program, and displace nobody", () => {
+    const kernel = new FakeKernel([fakeCard({ link: fakeLink({ xdp: { mode: "driver", programId: 42 } }) })]);
+    kernel.owners.set(42, { id: 42, name: "xdp_lb", holders: [{ pid: 311, command: "balancer" }] });
+    const about = readFacts(kernel, kernel.netns, "eth0");
+    const error = failure(() => plan(about));
+    expect(error.code).toBe("E_FOREIGN_XDP");
+    expect(error.why).toContain("42 (xdp_lb), held by balancer (pid 311)");
+    expect(plan(about, { backend: "af_packet" }).warnings.join()).toContain("sees the frames first");
+  });
+
+  it("name the split that has the flow", () => {
+    const other = { id: "eth0-1", pid: 99, flows: ["port 53"], backend: "af_packet", queues: [0] } as const;
+    const error = failure(() => plan(facts(fakeCard(), { otherSplits: [other] })));
+    expect(error.code).toBe("E_FLOW_TAKEN");
+    expect(error.why).toContain("eth0-1 (pid 99)");
+    expect(plan(facts(fakeCard(), { otherSplits: [other] }), { flows: ["port 54"] }).path.kind).toBe(
+      "own-queue",
+    );
+  });
+
+  it("refuse the SSH session in use unless forced", () => {
+    const session = { socket: socket({}), known: "own" } as const;
+    const about = facts(fakeCard(), { sessions: [session] });
+    const error = failure(() => plan(about, { flows: ["port 22"] }));
+    expect(error.code).toBe("E_OWN_SESSION");
+    expect(error.why).toContain("10.0.0.9:40000 to 10.0.0.1:22");
+    expect(failure(() => plan(about, { flows: ["all"] })).code).toBe("E_OWN_SESSION");
+    expect(plan(about, { flows: ["port 22"], force: true }).warnings.join()).toContain("--force");
+    expect(plan(about).warnings.join()).not.toContain("SSH");
+  });
+
+  it("warn of a listener that goes deaf, by name", () => {
+    const listener = {
+      socket: socket({ protocol: "udp", localPort: 53, state: "other" }),
+      holder: "named (pid 5)",
+    };
+    const about = facts(fakeCard(), { listeners: [listener] });
+    expect(plan(about).warnings.join()).toContain("named (pid 5) listens on udp 10.0.0.1:53");
+    expect(plan(about, { flows: ["port 54"] }).warnings.join()).not.toContain("named");
+  });
+});
+
+describe("bad requests", () => {
+  it.each<[ErrorCode, Partial<SplitRequest>]>([
+    ["E_NO_FLOW", { flows: [] }],
+    ["E_FLOW_SYNTAX", { flows: ["nonsense"] }],
+    ["E_NO_SUCH_QUEUE", { queues: [4] }],
+    ["E_NO_SUCH_QUEUE", { queues: 9 }],
+    ["E_BAD_OPTION", { queues: 0 }],
+    ["E_BAD_OPTION", { queues: [] }],
+    ["E_BAD_OPTION", { queues: [1, 1] }],
+  ])("%s", (code, request) => {
+    expect(failure(() => plan(facts(), request)).code).toBe(code);
+  });
+
+  it("E_INTERFACE_DOWN, E_NOT_ETHERNET, E_NO_SUCH_INTERFACE", () => {
+    expect(failure(() => plan(facts(fakeCard({ link: fakeLink({ up: false }) })))).code).toBe(
+      "E_INTERFACE_DOWN",
+    );
+    expect(failure(() => plan(facts(fakeCard({ link: fakeLink({ ethernet: false }) })))).code).toBe(
+      "E_NOT_ETHERNET",
+    );
+    const kernel = new FakeKernel([fakeCard()]);
+    const error = failure(() => readFacts(kernel, kernel.netns, "eth9"));
+    expect(error.code).toBe("E_NO_SUCH_INTERFACE");
+    expect(error.why).toContain("eth0");
+  });
+});
+
+describe("a plan", () => {
+  it("tells what a drivers' attach costs and whose view of the flow ends", () => {
+    const igb = facts(fakeCard({ driver: { driver: "igb", version: "", firmware: "", bus: "" } }));
+    expect(plan(igb).outages[0]).toMatchObject({ seconds: 3 });
+    expect(plan(igb).bypasses.join()).toMatch(/nftables.*tracking.*tcpdump.*accounting/);
+    expect(plan(igb, { tap: true }).bypasses.join()).not.toContain("tcpdump");
+  });
+
+  it("survives JSON and prints itself with each command and its undo", () => {
+    const made = plan(facts());
+    expect(JSON.parse(JSON.stringify(made))).toEqual(made);
+    const text = renderPlan(made);
+    expect(text).toContain("own queue (queue 3), AF_XDP in driver mode");
+    expect(text).toContain("ethtool -X eth0 weight 11 11 10; undo: ethtool -X eth0 default");
+    expect(text).toContain("undo: ethtool -N eth0 delete 15");
+  });
+
+  it("switches LRO off for good only as a step that is undone", () => {
+    const on = { active: true, requested: true, available: true, fixed: false };
+    const card = fakeCard({ features: { "rx-lro": on, "rx-gro-hw": on } });
+    const words = (made: Plan): string[] =>
+      made.steps.flatMap((step) => (step.apply.kind === "feature" ? [step.apply.feature] : []));
+    expect(words(plan(facts(card), { mode: "driver" }))).toEqual(["rx-lro"]);
+    expect(words(plan(facts(card), { mode: "generic" }))).toEqual(["rx-lro", "rx-gro-hw"]);
+    expect(words(plan(facts(card), { backend: "af_packet" }))).toEqual([]);
+  });
+});

@@ -1,0 +1,265 @@
+// A small, faithful model of a card's settings behind the Kernel interface, for tests of decisions.
+import type {
+  Attachment,
+  BpfMap,
+  Channels,
+  DriverInfo,
+  Feature,
+  Kernel,
+  Link,
+  Netns,
+  NtupleRule,
+  Program,
+  ProgramOwner,
+  Rss,
+  SocketFacts,
+  XdpFeatures,
+} from "../kernel.js";
+
+/** What the kernel answers when it refuses. */
+export class FakeRefusal extends Error {
+  readonly code: string;
+  readonly call: string;
+  readonly args = "";
+
+  constructor(call: string, code: string) {
+    super(`${call}: ${code}`);
+    this.code = code;
+    this.call = call;
+  }
+}
+
+/** A card's settings. `rssUser` is the kernel's IFF_RXFH_CONFIGURED: the table was set by a user. */
+export interface FakeCard {
+  link: Link;
+  driver: DriverInfo;
+  max: Channels;
+  now: Channels;
+  rss: number[] | null;
+  rssUser: boolean;
+  /** How the driver makes a table by itself: i mod n as the kernel does, or in blocks as igb does. */
+  rssStyle: "interleaved" | "blocks";
+  features: Record<string, Feature>;
+  /** By location; null where the card has no ntuple rules. */
+  rules: Map<number, Uint8Array> | null;
+  capacity: number;
+  xdpFeatures: XdpFeatures | null;
+}
+
+const FLOW_SPEC = 168;
+const RING_COOKIE = 152;
+
+function total(channels: Channels): number {
+  return channels.combined + channels.rx;
+}
+
+/** The driver's own table for n queues. */
+export function driverTable(card: Pick<FakeCard, "rssStyle">, size: number, n: number): number[] {
+  return Array.from({ length: size }, (_, i) =>
+    card.rssStyle === "blocks" ? Math.floor((i * n) / size) : i % n,
+  );
+}
+
+/** A card with `queues` queues of at most `max`, and everything that a good one has. */
+export function fakeCard(change: Partial<FakeCard> = {}, queues = 4, max = 8): FakeCard {
+  const on: Feature = { active: true, requested: true, available: true, fixed: false };
+  return {
+    link: fakeLink(),
+    driver: { driver: "ice", version: "", firmware: "", bus: "0000:01:00.0" },
+    max: { rx: 0, tx: 0, combined: max, other: 1 },
+    now: { rx: 0, tx: 0, combined: queues, other: 1 },
+    rss: Array.from({ length: 32 }, (_, i) => i % queues),
+    rssUser: false,
+    rssStyle: "interleaved",
+    features: { "rx-vlan-hw-parse": on, "rx-ntuple-filter": on, "rx-lro": { ...on, active: false } },
+    rules: new Map(),
+    capacity: 16,
+    xdpFeatures: {
+      features: ["basic", "redirect", "ndo-xmit", "xsk-zerocopy"],
+      zeroCopyMaxSegments: 1,
+      rxMetadata: [],
+    },
+    ...change,
+  };
+}
+
+/** An Ethernet link that is up. */
+export function fakeLink(change: Partial<Link> = {}): Link {
+  return {
+    index: 2,
+    name: "eth0",
+    mac: "02:00:00:00:00:01",
+    mtu: 1500,
+    up: true,
+    carrier: true,
+    ethernet: true,
+    loopback: false,
+    kind: null,
+    master: null,
+    link: null,
+    vlanId: null,
+    rxQueues: 4,
+    txQueues: 4,
+    xdp: null,
+    ...change,
+  };
+}
+
+/** An ethtool_rx_flow_spec for tests: flow type, a port at the place where UDP over IPv4 has it, queue, location. */
+export function fakeRule(flowType: number, port: number, queue: number, location: number): Uint8Array {
+  const spec = Buffer.alloc(FLOW_SPEC);
+  spec.writeUInt32LE(flowType, 0);
+  spec.writeUInt16BE(port, 4 + 10);
+  spec.writeUInt16BE(0xffff, 76 + 10);
+  spec.writeBigUInt64LE(BigInt(queue), RING_COOKIE);
+  spec.writeUInt32LE(location, 160);
+  return Uint8Array.from(spec);
+}
+
+/** The kernel: cards by number in one namespace. `onChange` is called around every change of a setting. */
+export class FakeKernel implements Kernel {
+  readonly cards: FakeCard[];
+  socketList: SocketFacts[] = [];
+  addressList: { ifindex: number; family: 4 | 6; address: string; prefix: number }[] = [];
+  owners = new Map<number, ProgramOwner>();
+  capabilityList = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"];
+  /** Called before and after each change; what it throws, the caller gets. */
+  onChange: (when: "before" | "after", call: string) => void = () => undefined;
+  readonly netns: Netns;
+
+  constructor(cards: FakeCard[]) {
+    this.cards = cards;
+    this.netns = this.#netns();
+  }
+
+  openNetns(): Netns {
+    return this.netns;
+  }
+
+  programOwner(id: number): ProgramOwner | null {
+    return this.owners.get(id) ?? null;
+  }
+
+  capabilities(): string[] {
+    return [...this.capabilityList];
+  }
+
+  release(): string {
+    return "6.18.0";
+  }
+
+  createMap(): BpfMap {
+    throw new FakeRefusal("bpf(MAP_CREATE)", "EPERM");
+  }
+
+  loadProgram(): Program {
+    throw new FakeRefusal("bpf(PROG_LOAD)", "EPERM");
+  }
+
+  /** The card of that name; ENODEV as the kernel says it. */
+  card(ifname: string): FakeCard {
+    const card = this.cards.find((each) => each.link.name === ifname);
+    if (card === undefined) throw new FakeRefusal(`ioctl(SIOCETHTOOL) dev=${ifname}`, "ENODEV");
+    return card;
+  }
+
+  #netns(): Netns {
+    const change = (call: string, make: () => void): void => {
+      this.onChange("before", call);
+      make();
+      this.onChange("after", call);
+    };
+    const refuse = (): Attachment => {
+      throw new FakeRefusal("bpf(LINK_CREATE)", "EPERM");
+    };
+    return {
+      inode: 4026531840,
+      links: () => this.cards.map((card) => card.link),
+      addresses: () => this.addressList,
+      routes: () => [],
+      sockets: () => this.socketList,
+      driver: (name) => this.card(name).driver,
+      channels: (name) => ({ max: this.card(name).max, now: this.card(name).now }),
+      setChannels: (name, channels) =>
+        change("setChannels", () => this.#setChannels(this.card(name), channels)),
+      rings: () => null,
+      rss: (name): Rss | null => {
+        const { rss } = this.card(name);
+        return rss === null ? null : { indirection: [...rss], key: "", hashFunction: 1 };
+      },
+      setRss: (name, table) => change("setRss", () => this.#setRss(this.card(name), table)),
+      features: (name) => ({ ...this.card(name).features }),
+      setFeature: (name, feature, on) =>
+        change(`setFeature ${feature}`, () => this.#setFeature(this.card(name), feature, on)),
+      ntupleRules: (name): NtupleRule[] | null => {
+        const { rules } = this.card(name);
+        return rules === null ? null : [...rules].map(([location, bytes]) => ({ location, bytes }));
+      },
+      ntupleCapacity: (name) => this.card(name).capacity,
+      insertNtupleRule: (name, rule) => change("insertRule", () => this.#insert(this.card(name), rule)),
+      deleteNtupleRule: (name, location) =>
+        change("deleteRule", () => {
+          if (this.card(name).rules?.delete(location) !== true) throw new FakeRefusal("deleteRule", "ENOENT");
+        }),
+      xdpFeatures: (index) => this.cards.find((card) => card.link.index === index)?.xdpFeatures ?? null,
+      attachXdp: refuse,
+      attachTcIngress: refuse,
+      close: () => undefined,
+    };
+  }
+
+  /** net/ethtool/channels.c: no queue may go that a user's table or a rule points at. */
+  #setChannels(card: FakeCard, channels: Channels): void {
+    const n = total(channels);
+    if (n < 1 || channels.combined > card.max.combined) throw new FakeRefusal("setChannels", "EINVAL");
+    if (card.rssUser && card.rss?.some((queue) => queue >= n) === true) {
+      throw new FakeRefusal("setChannels", "EINVAL");
+    }
+    for (const bytes of card.rules?.values() ?? []) {
+      if (queueOf(bytes) >= n) throw new FakeRefusal("setChannels", "EINVAL");
+    }
+    card.now = { ...channels };
+    if (card.rss !== null && !card.rssUser) card.rss = driverTable(card, card.rss.length, n);
+  }
+
+  /** net/ethtool/ioctl.c ethtool_set_rxfh_indir(): size 0 gives i mod n and forgets that a user set it. */
+  #setRss(card: FakeCard, table: readonly number[] | null): void {
+    const n = total(card.now);
+    if (card.rss === null) throw new FakeRefusal("setRss", "EOPNOTSUPP");
+    if (table === null) {
+      card.rss = card.rss.map((_, i) => i % n);
+      card.rssUser = false;
+      return;
+    }
+    if (table.length !== card.rss.length || table.some((queue) => queue >= n)) {
+      throw new FakeRefusal("setRss", "EINVAL");
+    }
+    card.rss = [...table];
+    card.rssUser = true;
+  }
+
+  #setFeature(card: FakeCard, name: string, on: boolean): void {
+    const feature = card.features[name];
+    if (feature === undefined || feature.fixed) throw new FakeRefusal(`setFeature ${name}`, "EINVAL");
+    card.features = { ...card.features, [name]: { ...feature, active: on, requested: on } };
+    if (name === "rx-ntuple-filter" && !on) card.rules?.clear();
+  }
+
+  #insert(card: FakeCard, rule: NtupleRule): void {
+    if (card.rules === null || card.features["rx-ntuple-filter"]?.active === false) {
+      throw new FakeRefusal("insertRule", "EOPNOTSUPP");
+    }
+    if (queueOf(rule.bytes) >= total(card.now)) throw new FakeRefusal("insertRule", "EINVAL");
+    if (!card.rules.has(rule.location) && card.rules.size >= card.capacity) {
+      throw new FakeRefusal("insertRule", "ENOSPC");
+    }
+    // Drivers keep what the masks look at; the rest comes back as it likes.
+    const kept = Uint8Array.from(rule.bytes);
+    for (let i = 0; i < 72; i++) if (kept[76 + i] === 0) kept[4 + i] = 0;
+    card.rules.set(rule.location, kept);
+  }
+}
+
+function queueOf(rule: Uint8Array): number {
+  return Number(Buffer.from(rule).readBigUInt64LE(RING_COOKIE));
+}
