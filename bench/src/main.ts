@@ -2,13 +2,17 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { afPacket } from "./benches/af-packet.js";
+import { afXdp } from "./benches/af-xdp.js";
 import { api } from "./benches/api.js";
 import type { Bench } from "./benches/bench.js";
 import { loopback } from "./benches/loopback.js";
 import { loopbackTs } from "./benches/loopback-ts.js";
+import { node } from "./benches/node.js";
+import { soak } from "./benches/soak.js";
 import { toLine, toText } from "./rows.js";
 
-const benches: readonly Bench[] = [loopback, loopbackTs, api];
+const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak];
 
 function usage(why: string): never {
   process.stderr.write(
