@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! veth_bench send    --dev DEV [--netns NS] [--seconds 5] [--core N] [--length 64] [--flows 64]
-//!                    [--to MAC] [--port 4660]
+//!                    [--to MAC] [--port 4660] [--rate N]
 //! veth_bench receive --dev DEV [--netns NS] [--seconds 5] [--core N] [--backend af_xdp|af_packet]
 //!                    [--queues 1] [--burst 32] [--frames 4096] [--ring 2048] [--busy] [--generic]
 //! ```
 //!
-//! `send` sends UDP frames by AF_XDP on queue 0 as fast as they go. `receive` waits for the first frame, then
-//! counts for the given time; its line has packets, seconds, and the processor time that the process took
-//! meanwhile (getrusage). For af_xdp every frame that arrives is redirected to the socket of its queue; for
-//! af_packet the filter accepts all.
+//! `send` sends UDP frames by AF_XDP on queue 0 as fast as they go, or at `--rate` frames a second. `receive`
+//! waits for the first frame, then counts for the given time; its line has packets, seconds, and the processor
+//! time that the process took meanwhile (getrusage). For af_xdp every frame that arrives is redirected to the
+//! socket of its queue; for af_packet the filter accepts all.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -106,6 +106,7 @@ fn send(args: &Args, netns: &Netns, device: &str, seconds: Duration) -> Result<(
     let tx = &mut opened.port.queues[0].tx;
     let mut batch = Batch::new(&umem, 32);
     let mut next = 0usize;
+    let rate = args.number("--rate", 0)?;
     let (began, cpu) = (Instant::now(), thread::process_cpu_time());
     while began.elapsed() < seconds {
         for _ in 0..32 {
@@ -117,6 +118,10 @@ fn send(args: &Args, netns: &Netns, device: &str, seconds: Duration) -> Result<(
         }
         tx.send(&mut batch);
         batch.clear();
+        if rate > 0 {
+            let due = began + Duration::from_secs_f64(next as f64 / f64::from(rate));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
     }
     let (elapsed, cpu) = (began.elapsed(), thread::process_cpu_time() - cpu);
     print(
