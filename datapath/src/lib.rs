@@ -4,19 +4,24 @@
 //! [`engine::Verdict`], [`device::TxQueue::send`] or the pool takes it back. What a device or a peer can write
 //! (indices, lengths, addresses) is copied once, checked, counted and dropped when wrong.
 //!
-//! `unsafe` is denied here and lifted in `ring`, `frame` and `device` alone.
+//! `unsafe` is denied here and lifted in `ring`, `frame` and `device` alone. Under `cfg(loom)`, when the rings are
+//! model-checked, only `ring` is there.
 #![deny(unsafe_code)]
 
+#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "raw memory behind UMEM")]
 pub mod frame;
 
 #[allow(unsafe_code, reason = "memory shared with the kernel or a device")]
 pub mod ring;
 
+#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "rings mapped from sockets and registers")]
 pub mod device;
 
+#[cfg(not(loom))]
 pub mod engine;
+#[cfg(not(loom))]
 pub mod filter;
 
 pub use bifurcate_linux::{Error, Result};

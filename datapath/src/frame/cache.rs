@@ -11,6 +11,8 @@ const CACHE_MAX: usize = 512;
 const JUMBO_KEPT: usize = 8;
 /// Bytes that the starts of two colours are apart: a line of the CPU's cache.
 const COLOUR: u32 = 64;
+/// Offsets that differ by 4 KiB fall into the same set of the CPU's first cache (64 sets of 64 bytes).
+const WAY_SHIFT: u32 = 12;
 /// Colours, less one.
 const COLOURS: u32 = 7;
 /// Frames moved between cache and depot at once.
@@ -29,7 +31,6 @@ pub struct Cache {
     jumbo: Vec<u32>,
     pub(super) id: u32,
     mask: u32,
-    shift: u32,
     area: u32,
 }
 
@@ -44,7 +45,6 @@ impl Cache {
             jumbo: Vec::with_capacity(umem.jumbo_frames() as usize),
             id: umem.id(),
             mask: !(umem.frame_size() - 1),
-            shift: umem.shift(),
             area: umem.area(),
             umem: Arc::clone(umem),
         }
@@ -75,7 +75,7 @@ impl Cache {
     pub fn take_coloured(&mut self, len: u32) -> Option<Frame> {
         let colours = self.colours(len)?;
         let mut frame = self.take()?;
-        frame.offset += ((frame.offset >> self.shift) & colours) * COLOUR;
+        frame.offset += ((frame.offset >> WAY_SHIFT) & colours) * COLOUR;
         frame.len = len;
         Some(frame)
     }
@@ -100,7 +100,6 @@ impl Cache {
         let Some(colours) = self.colours(len) else {
             return 0;
         };
-        let shift = self.shift;
         let mut done = 0;
         while done < out.len() {
             if self.top == 0 && self.refill() == 0 {
@@ -110,7 +109,7 @@ impl Cache {
             let from = &self.stack[self.top - count..self.top];
             // Upwards: the order within the burst does not matter, and both sides are walked the same way.
             for (to, &offset) in out[done..done + count].iter_mut().zip(from) {
-                *to = offset + HEADROOM + ((offset >> shift) & colours) * COLOUR;
+                *to = offset + HEADROOM + ((offset >> WAY_SHIFT) & colours) * COLOUR;
             }
             self.top -= count;
             done += count;
