@@ -122,7 +122,8 @@ class Demo {
       await delay(Math.max(0, Math.min(1000, left)), undefined, { signal }).catch(() => undefined);
       const now = performance.now();
       const dead = this.programs.find((program) => !program.alive);
-      if (now > last) this.screen.show((now - begin) / 1000, (now - last) / 1000, this.ways);
+      // A rest of some milliseconds would give a rate of its own.
+      if (now - last > 100) this.screen.show((now - begin) / 1000, (now - last) / 1000, this.ways);
       last = now;
       if (signal.aborted || now - begin >= seconds * 1000) return;
       if (dead !== undefined) {

@@ -1,0 +1,93 @@
+// For tests: runs the built command line as a user would, and follows a split that goes on running.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { run, toolEnvironment, type Ended } from "./tools.js";
+
+/** The command that a user calls. */
+export const cliPath = fileURLToPath(new URL("../../bifurcate/bin/bifurcate.mjs", import.meta.url));
+
+/** The checkout, where the examples are. */
+export const checkout = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Runs `bifurcate ARGS` to its end. */
+export function cli(...args: string[]): Promise<Ended> {
+  return run(process.execPath, [cliPath, ...args]);
+}
+
+/** The error object that a command with --json left on stderr. */
+export function errorOf(ended: Ended): { code: string; what: string; why: string; next: string } {
+  const line = ended.stderr.trim().split("\n").at(-1) ?? "";
+  return (JSON.parse(line) as { error: { code: string; what: string; why: string; next: string } }).error;
+}
+
+/** One object of `split --json`. */
+export interface StreamEvent {
+  readonly event: string;
+  readonly [key: string]: unknown;
+}
+
+/** `bifurcate split ... --json`, running. */
+export class RunningSplit {
+  readonly events: StreamEvent[] = [];
+  readonly ended: Promise<Ended>;
+  private readonly child: ChildProcess;
+  private stderr = "";
+  private readonly waiting = new Set<() => void>();
+
+  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
+    this.child = spawn(process.execPath, [cliPath, "split", ...args, "--json"], {
+      cwd: checkout,
+      env: { ...toolEnvironment, ...environment },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    let stdout = "";
+    createInterface({ input: this.child.stdout! }).on("line", (line) => {
+      stdout += `${line}\n`;
+      this.events.push(JSON.parse(line) as StreamEvent);
+      this.wake();
+    });
+    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
+    this.child.stdin!.on("error", () => undefined);
+    this.ended = new Promise((resolve) => {
+      this.child.on("close", (status) => {
+        resolve({ status, stdout, stderr: this.stderr });
+        this.wake();
+      });
+    });
+  }
+
+  get pid(): number {
+    return this.child.pid!;
+  }
+
+  /** The first event of that name, when it comes. Rejects with the command's own words if it ends before. */
+  async event(name: string): Promise<StreamEvent> {
+    const ended = this.ended.then(() => true);
+    for (;;) {
+      const found = this.events.find((each) => each.event === name);
+      if (found !== undefined) return found;
+      const more = new Promise<boolean>((resolve) => this.waiting.add(() => resolve(false)));
+      if ((await Promise.race([ended, more])) && !this.events.some((each) => each.event === name)) {
+        throw new Error(`the split ended without "${name}": ${this.stderr}`);
+      }
+    }
+  }
+
+  /** Writes a line on its stdin. */
+  type(line: string): void {
+    this.child.stdin!.write(`${line}\n`);
+  }
+
+  /** Sends a signal and waits for the end. */
+  async end(signal: NodeJS.Signals = "SIGINT"): Promise<Ended> {
+    this.child.kill(signal);
+    return this.ended;
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting) resolve();
+    this.waiting.clear();
+  }
+}
