@@ -48,13 +48,18 @@ async function bundle(entry: string, what: string): Promise<Uint8Array> {
       sourceRoot: path.dirname(entry),
       logLevel: "silent",
       define: { "import.meta.url": JSON.stringify(pathToFileURL(entry).href) },
-      banner: { js: 'import { createRequire as $bfRequire } from "node:module"; const require = $bfRequire(import.meta.url);' },
+      banner: {
+        js: 'import { createRequire as $bfRequire } from "node:module"; const require = $bfRequire(import.meta.url);',
+      },
       plugins: [
         {
           name: "bifurcate-itself",
           setup(setup) {
             const itself = fileURLToPath(new URL("./index.js", import.meta.url));
-            setup.onResolve({ filter: /^bifurcate$/ }, () => ({ path: pathToFileURL(itself).href, external: true }));
+            setup.onResolve({ filter: /^bifurcate$/ }, () => ({
+              path: pathToFileURL(itself).href,
+              external: true,
+            }));
           },
         },
       ],
@@ -69,6 +74,8 @@ function messages(failure: unknown): string {
   const errors = (failure as Partial<BuildFailure>).errors;
   if (!Array.isArray(errors) || errors.length === 0) return String(failure);
   return (failure as BuildFailure).errors
-    .map(({ text, location }) => (location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text))
+    .map(({ text, location }) =>
+      location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text,
+    )
     .join("; ");
 }

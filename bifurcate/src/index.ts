@@ -16,3 +16,5 @@ export {
   type PortStats,
 } from "./port.js";
 export type { HandlerFile, RunOptions } from "./run.js";
+export type { SplitOptions } from "./split/options.js";
+export { split } from "./split/split.js";

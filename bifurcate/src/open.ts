@@ -12,7 +12,6 @@ import { parseSpec } from "./spec.js";
 export function open(spec: string): Promise<Port> {
   return Promise.resolve().then(() => {
     const native = openLoopback(parseSpec(spec));
-    const nothing = (): Promise<void> => Promise.resolve();
     return new Port(
       { native, name: "loopback", takeQueue },
       {
@@ -25,8 +24,10 @@ export function open(spec: string): Promise<Port> {
           obtained: native.obtained,
           notes: [],
         },
-        detach: nothing,
-        undo: nothing,
+        id: null,
+        bypasses: [],
+        confirm: () => undefined,
+        close: (shut) => shut(),
       },
     );
   });

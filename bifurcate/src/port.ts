@@ -48,13 +48,17 @@ export interface CloseOptions {
   readonly graceMs?: number | undefined;
 }
 
-/** What stands behind a port and is undone after its sockets are closed: a split's transaction. */
+/** What stands behind a port: a split's transaction, or nothing. */
 export interface Backing {
   readonly path: PortPath;
-  /** Before the device is closed: the flow goes back to the kernel. */
-  detach(): Promise<void>;
-  /** After it is closed: the settings of the card as they were. */
-  undo(): Promise<void>;
+  /** The split's name for `bifurcate release`, null for what is no split. */
+  readonly id: string | null;
+  /** Whose view of the flow ends, e.g. "nftables and iptables". */
+  readonly bypasses: readonly string[];
+  /** Keeps a split that would undo itself otherwise. */
+  confirm(): void;
+  /** Gives the flow back, calls `shut`, which ends what runs and closes the device, and restores the card. */
+  close(shut: () => Promise<void>): Promise<void>;
 }
 
 const GRACE_MS = 2_000;
@@ -67,6 +71,7 @@ export class Port {
   private closing: Promise<void> | undefined;
   private last: PortStats | undefined;
   private failure: ((error: Error) => void) | undefined;
+  private failed: Error | undefined;
 
   /** @internal `open` and `split` make ports. */
   constructor(
@@ -80,6 +85,21 @@ export class Port {
   /** The interface's name, or "loopback". */
   get name(): string {
     return this.inner.name;
+  }
+
+  /** The split's name for `bifurcate release`; null for what is no split. */
+  get id(): string | null {
+    return this.backing.id;
+  }
+
+  /** Whose view of the flow ends while it is here, e.g. "nftables and iptables". */
+  get bypasses(): readonly string[] {
+    return this.backing.bypasses;
+  }
+
+  /** Keeps a split that was asked to undo itself after `confirmSeconds`. */
+  confirm(): void {
+    this.backing.confirm();
   }
 
   /** The counters now; after close(), as they were then. */
@@ -155,30 +175,30 @@ export class Port {
     return this.close();
   }
 
-  /** @internal Ends a run with an error from outside, such as the interface's end. */
+  /** @internal Ends a run with an error from outside, such as the interface's end; the next one, when none runs. */
   fail(error: Error): void {
-    this.failure?.(error);
+    if (this.failure === undefined) this.failed ??= error;
+    else this.failure(error);
   }
 
   private async shut(graceMs: number): Promise<void> {
+    try {
+      await this.backing.close(() => this.shutDevice(graceMs));
+    } finally {
+      openPorts.delete(this);
+    }
+  }
+
+  private async shutDevice(graceMs: number): Promise<void> {
     const { native } = this.inner;
-    const errors: unknown[] = [];
-    const attempt = async (work: () => Promise<void>): Promise<void> => {
-      await work().catch((error: unknown) => errors.push(error));
-    };
-    await attempt(() => this.backing.detach());
-    await attempt(async () => {
-      let left = await native.stop(graceMs);
-      if (left.length > 0) await this.running?.terminate(left);
-      this.last = this.count();
-      left = await native.close(graceMs);
-      if (left.length === 0) return;
-      const why = `queues ${left.join(", ")} are still in a handler, so the pool stays mapped`;
-      throw new BifurcateError("E_HANDLER_HANGS", { what: `close ${this.name}`, why });
-    });
-    await attempt(() => this.backing.undo());
-    openPorts.delete(this);
-    if (errors.length > 0) throw errors[0];
+    const { running } = this;
+    const hanging = await native.stop(graceMs);
+    if (hanging.length > 0) await running?.terminate(hanging);
+    this.last = this.count();
+    const left = await native.close(graceMs);
+    if (left.length === 0) return;
+    const why = `queues ${left.join(", ")} are still in a handler, so the pool stays mapped`;
+    throw new BifurcateError("E_HANDLER_HANGS", { what: `close ${this.name}`, why });
   }
 
   private count(): PortStats {
@@ -187,7 +207,10 @@ export class Port {
   }
 
   /** Notes what runs, for as long as it does. */
-  private async hold(signal: AbortSignal | undefined, start: () => Running | Promise<Running>): Promise<void> {
+  private async hold(
+    signal: AbortSignal | undefined,
+    start: () => Running | Promise<Running>,
+  ): Promise<void> {
     this.checkIdle();
     if (signal?.aborted) return;
     // Taken before the start, which may take a moment, so that a second run is refused from now on.
@@ -222,6 +245,7 @@ export class Port {
   private checkIdle(): void {
     const what = `run a handler on ${this.name}`;
     if (this.closing !== undefined) throw new BifurcateError("E_CLOSED", { what, why: "the port is closed" });
+    if (this.failed !== undefined) throw this.failed;
     if (this.running !== undefined) {
       throw new BifurcateError("E_ALREADY_RUNNING", { what, why: "a handler already runs on it" });
     }

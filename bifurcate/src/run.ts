@@ -57,7 +57,10 @@ export function runHere(port: RunPort, handler: Handler, options: RunOptions): R
   const loops = queues.map(
     (queue, place) => new QueueLoop(queue, handler, { port: name, place, places, mayBlock: false, onError }),
   );
-  const done = settle(loops.map((loop) => loop.run()), () => void native.stop(0));
+  const done = settle(
+    loops.map((loop) => loop.run()),
+    () => void native.stop(0),
+  );
   return { done, terminate: () => Promise.resolve() };
 }
 

@@ -1,0 +1,40 @@
+// What split() can be asked for.
+
+/** How to split a card. */
+export interface SplitOptions {
+  /** pcap-filter(7) expressions, or "all"; a frame of any of them is taken. */
+  readonly flows: string | readonly string[];
+  /** A network namespace by name or path; the process's own when left out. */
+  readonly netns?: string | null | undefined;
+  /** How many own queues, or exactly which queues; chosen when left out. */
+  readonly queues?: number | readonly number[] | undefined;
+  /** "auto": AF_XDP, or AF_PACKET where XDP is refused. */
+  readonly backend?: "auto" | "af_xdp" | "af_packet" | undefined;
+  /** "require" makes a copy an error; "prefer", the default, says so; "off" asks for a copy. */
+  readonly zeroCopy?: "require" | "prefer" | "off" | undefined;
+  /** Where the XDP program is to run. */
+  readonly mode?: "auto" | "driver" | "generic" | undefined;
+  /** "shared": no queue is taken from the kernel, even where the card could steer to one. */
+  readonly steering?: "auto" | "shared" | undefined;
+  /** Take even the SSH session's own flow. */
+  readonly force?: boolean | undefined;
+  /** Poll without ever sleeping: lower latency, a whole core. */
+  readonly busyPoll?: boolean | undefined;
+  /** Show the taken flow to tcpdump (true), or write it to a pcapng file (its path). */
+  readonly tap?: boolean | string | undefined;
+  /** Undo the split by itself after so many seconds, unless `port.confirm()` is called before. */
+  readonly confirmSeconds?: number | null | undefined;
+  /**
+   * The verdict pass: frames back into the kernel. Left out: opened, and a note in `path.notes` where it cannot
+   * be. true: an error where it cannot be. false: not opened; passed frames are dropped.
+   */
+  readonly pass?: boolean | undefined;
+  /** Frames of the pool a queue; 4096 when left out. */
+  readonly frames?: number | undefined;
+  /** "huge" makes ordinary pages an error. */
+  readonly pages?: "auto" | "huge" | "ordinary" | undefined;
+  /** Told what the user should not overlook, at the start and while the split runs. */
+  readonly onWarning?: ((text: string) => void) | undefined;
+  /** Where journals are written; BIFURCATE_STATE_DIR or /run/bifurcate when left out. */
+  readonly stateDirectory?: string | undefined;
+}

@@ -1,0 +1,110 @@
+// Looks at a running split once a second: repairs what the card lost, says what cannot be repaired.
+
+import {
+  BifurcateError,
+  decide,
+  observe,
+  wrapError,
+  type Observation,
+  type Plan,
+  type PreparedSplit,
+  type Repair,
+  type SplitTransaction,
+} from "@bifurcate/control";
+import type { XdpPath } from "./xdp-path.js";
+
+/** Milliseconds between two looks. */
+const LOOK_MS = 1_000;
+
+/** Whom the watch tells. */
+export interface WatchEvents {
+  warn(text: string): void;
+  /** The split cannot go on. */
+  fail(error: Error): void;
+}
+
+/** The watch of one split. */
+export class SplitWatch {
+  private readonly plan: Plan;
+  private before: Observation | undefined;
+  private timer: NodeJS.Timeout | undefined;
+  private readonly repaired: number[] = [];
+  private said = "";
+
+  constructor(
+    private readonly transaction: SplitTransaction,
+    private readonly prepared: PreparedSplit,
+    private readonly way: XdpPath,
+    private readonly events: WatchEvents,
+  ) {
+    this.plan = prepared.plan;
+  }
+
+  /** Begins to look. */
+  start(): void {
+    this.before = this.look();
+    this.timer = setInterval(() => this.again(), LOOK_MS);
+    this.timer.unref();
+  }
+
+  /** Looks no more. */
+  stop(): void {
+    clearInterval(this.timer);
+    this.timer = undefined;
+  }
+
+  private look(): Observation {
+    return observe(this.prepared.netns, this.plan, { attached: this.way.attached, deadQueues: [] });
+  }
+
+  private again(): void {
+    try {
+      this.act();
+    } catch (thrown) {
+      this.end(wrapError(thrown, `watch the split of ${this.plan.device.name}`, "E_CHANGED_UNDERNEATH"));
+    }
+  }
+
+  private act(): void {
+    const now = this.look();
+    const memory = { queues: this.plan.path.queues, repaired: this.repaired };
+    const decision = decide(this.plan, this.before!, now, memory);
+    if (decision.do === "nothing") {
+      this.said = "";
+      return;
+    }
+    if (decision.do === "wait") return this.say(decision.why);
+    if (decision.do === "repair") {
+      this.say(decision.why);
+      for (const repair of decision.repairs) this.repair(repair);
+      return;
+    }
+    const what = `keep the split of ${this.plan.device.name}`;
+    const code = decision.do === "stop" ? decision.code : "E_CHANGED_UNDERNEATH";
+    this.end(new BifurcateError(code, { what, why: decision.why }));
+  }
+
+  private repair(repair: Repair): void {
+    if (repair.kind === "attach") this.way.attach();
+    else if (repair.kind === "steps") {
+      this.transaction.repair(repair.steps);
+      this.repaired.push(...repair.steps);
+    } else if (repair.kind === "open-queues") {
+      this.say(
+        `frames that arrive on queue ${repair.queues.join(", ")} stay with the kernel: split again to have them`,
+      );
+    }
+  }
+
+  private end(error: Error): void {
+    this.stop();
+    this.events.fail(error);
+  }
+
+  /** Says a thing once, until it is over. */
+  private say(text: string): void {
+    if (text === this.said) return;
+    this.said = text;
+    this.events.warn(text);
+  }
+}

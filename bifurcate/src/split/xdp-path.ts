@@ -1,0 +1,180 @@
+// The AF_XDP path of a split: pool and sockets, the map that names them, the program that fills it.
+
+import { openAfXdp } from "@bifurcate/addon";
+import {
+  BifurcateError,
+  messageOf,
+  wrapError,
+  type Attachment,
+  type BpfMap,
+  type Kernel,
+  type Netns,
+  type Plan,
+  type Program,
+} from "@bifurcate/control";
+import { compile, xdpProgram } from "@bifurcate/control/steering/rules/index";
+import type { NativePort } from "../native.js";
+import type { SplitOptions } from "./options.js";
+import { asRefusal } from "./refused.js";
+
+/** Entries of each ring. */
+const RING_SIZE = 2048;
+const FRAMES_A_QUEUE = 4096;
+/** Frames of 12 KiB, where packets longer than a frame can arrive. */
+const JUMBO_FRAMES = 256;
+/** The AF_XDP map may have any number of keys; drivers stop at a few hundred queues. */
+const MAP_ENTRIES = 256;
+
+/** Opens and closes the AF_XDP path; the plan says how. */
+export class XdpPath {
+  /** The port, once open. */
+  native: NativePort | undefined;
+  readonly notes: string[] = [];
+  private map: BpfMap | undefined;
+  private program: Program | undefined;
+  private attachment: Attachment | undefined;
+
+  constructor(
+    private readonly kernel: Kernel,
+    private readonly netns: Netns,
+    private readonly netnsPath: string,
+    private readonly plan: Plan,
+    private readonly options: SplitOptions,
+  ) {}
+
+  /**
+   * Map, program, sockets, then the attachment: from that moment on frames arrive.
+   * @throws Refused where another way may do; E_QUEUE_BUSY, E_NO_ZERO_COPY, E_NO_MEMORY, E_NOT_VERIFIED.
+   */
+  open(): void {
+    const { device, path } = this.plan;
+    const mode = path.mode ?? "driver";
+    const way = { backend: "af_xdp", mode } as const;
+    this.map = this.kernel.createMap({
+      type: "xskmap",
+      name: "bifurcate",
+      keySize: 4,
+      valueSize: 4,
+      maxEntries: MAP_ENTRIES,
+    });
+    const filter = compile(oneExpression(this.plan.flows));
+    const source = xdpProgram(filter, { map: this.map });
+    this.program = asRefusal(way, () => this.kernel.loadProgram({ ...source, fragments: path.multiBuffer }));
+    this.native = asRefusal(way, () => this.openSockets(mode));
+    for (const { queue, fd } of this.native.sockets()) this.map.update(word(queue), word(fd));
+    this.openPass(mode);
+    this.attach();
+    this.verify(device.ifindex);
+  }
+
+  /** Attaches the program; again, when it was lost. */
+  attach(): void {
+    const { device, path } = this.plan;
+    const mode = path.mode ?? "driver";
+    this.attachment?.close();
+    this.attachment = undefined;
+    const program = this.program!;
+    const attach = (): Attachment => this.netns.attachXdp(program, device.ifindex, mode);
+    try {
+      this.attachment = asRefusal({ backend: "af_xdp", mode }, attach);
+    } catch (thrown) {
+      throw this.explainBusy(thrown);
+    }
+  }
+
+  /** Whether the kernel still has the program on the card. */
+  get attached(): boolean {
+    return this.attachment?.attached() ?? false;
+  }
+
+  /** The flow goes back to the kernel at once. */
+  detach(): void {
+    this.attachment?.close();
+    this.attachment = undefined;
+  }
+
+  /** Closes what open() made, as far as it got; the port itself has been closed before, or is closed here. */
+  async close(): Promise<void> {
+    this.detach();
+    await this.native?.close(0);
+    this.program?.close();
+    this.map?.close();
+    this.program = undefined;
+    this.map = undefined;
+  }
+
+  private openSockets(mode: "driver" | "generic"): NativePort {
+    const { device, path } = this.plan;
+    const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
+    try {
+      return openAfXdp({
+        netns: this.netnsPath,
+        ifname: device.name,
+        queues: [...path.queues],
+        frames: frames * path.queues.length,
+        frameSize: 2048,
+        jumboFrames: path.multiBuffer ? JUMBO_FRAMES : 0,
+        zeroCopy: path.zeroCopy,
+        mode,
+        busyPoll,
+        pages,
+        ringSize: RING_SIZE,
+      });
+    } catch (thrown) {
+      const code = (thrown as { code?: unknown }).code;
+      const what = `open AF_XDP sockets on ${device.name}`;
+      if (code === "EBUSY") {
+        throw new BifurcateError("E_QUEUE_BUSY", { what, why: messageOf(thrown), cause: thrown });
+      }
+      if (path.zeroCopy === "require" && (code === "EOPNOTSUPP" || code === "EINVAL")) {
+        throw new BifurcateError("E_NO_ZERO_COPY", { what, why: messageOf(thrown), cause: thrown });
+      }
+      throw thrown;
+    }
+  }
+
+  private openPass(mode: "driver" | "generic"): void {
+    const { pass } = this.options;
+    if (pass === false) return;
+    try {
+      const { reason } = this.native!.enablePass(mode === "generic");
+      if (reason !== undefined)
+        this.notes.push(`pass goes frame by frame, slowly: there is no TAP (${reason})`);
+    } catch (thrown) {
+      if (pass === true)
+        throw wrapError(thrown, `open a way back into the kernel for ${this.plan.device.name}`, "E_NO_PASS");
+      this.notes.push(`the verdict pass drops: ${messageOf(thrown)}`);
+    }
+  }
+
+  private verify(ifindex: number): void {
+    const link = this.netns.links().find(({ index }) => index === ifindex);
+    const id = link?.xdp?.programId;
+    if (id === this.program!.id) return;
+    throw new BifurcateError("E_NOT_VERIFIED", {
+      what: `attach an XDP program to ${this.plan.device.name}`,
+      why: `the card says that it runs ${id === undefined ? "none" : `program ${id}`}, not ${this.program!.id}`,
+    });
+  }
+
+  private explainBusy(thrown: unknown): unknown {
+    const code = (thrown as { code?: unknown }).code;
+    if (code !== "EBUSY" && code !== "EEXIST") return thrown;
+    return new BifurcateError("E_FOREIGN_XDP", {
+      what: `attach an XDP program to ${this.plan.device.name}`,
+      why: messageOf(thrown),
+      cause: thrown,
+    });
+  }
+}
+
+/** The expression that matches what any of the flows matches. */
+export function oneExpression(flows: readonly string[]): string {
+  if (flows.some((flow) => flow.trim() === "all")) return "all";
+  return flows.length === 1 ? flows[0]! : flows.map((flow) => `(${flow})`).join(" or ");
+}
+
+/** A 32-bit number in the machine's order, as bpf(2) takes keys and values. */
+function word(value: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(value).buffer);
+}
