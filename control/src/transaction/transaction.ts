@@ -61,7 +61,6 @@ export class SplitTransaction {
     this.#launch = options.launch ?? launchGuardian;
     this.plan = prepared.plan;
     this.id = newId(prepared.plan);
-    const seconds = prepared.plan.confirmSeconds;
     this.#journal = {
       version: 1,
       id: this.id,
@@ -72,7 +71,7 @@ export class SplitTransaction {
       netns: { path: prepared.netnsPath, inode: prepared.netns.inode },
       plan: prepared.plan,
       steps: prepared.plan.steps.map(() => "pending"),
-      confirmBy: seconds === null ? null : Date.now() + seconds * 1000,
+      confirmBy: null,
     };
   }
 
@@ -93,7 +92,8 @@ export class SplitTransaction {
     checkCapabilities(this.plan, this.#prepared.facts.capabilities);
     this.#state = "applying";
     this.#hooks = hooks;
-    this.#write({});
+    const seconds = this.plan.confirmSeconds;
+    this.#write({ confirmBy: seconds === null ? null : Date.now() + seconds * 1000 });
     try {
       this.#yieldToOthers();
       if (this.plan.guardian) await this.#startGuardian();
