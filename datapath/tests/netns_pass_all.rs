@@ -2,154 +2,17 @@
 
 #[path = "netns_pass/lab.rs"]
 mod lab;
+#[path = "netns_pass/through.rs"]
+mod through;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bifurcate_datapath::device::af_xdp::{self, Config, Mode, ZeroCopy};
-use bifurcate_datapath::device::{Counters, QueueCounters};
-use bifurcate_datapath::engine::pass::TapDevice;
-use bifurcate_datapath::engine::{Handler, Lane, Options, Run, start};
-use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig, Verdict};
-use bifurcate_linux::bpf::{
-    Attachment, Map, MapReference, MapType, Program, ProgramSource, ProgramType, XdpMode,
-};
+use bifurcate_linux::bpf::XdpMode;
 
 use lab::{Lab, count, udp};
-
-/// Passes every frame.
-struct PassAll;
-
-impl Handler for PassAll {
-    fn handle(&mut self, batch: &mut Batch) {
-        batch.each(|_| Verdict::Pass);
-    }
-}
-
-/// The card's two queues in user space, each passed back by its own thread.
-struct Through {
-    run: Option<Run>,
-    loops: Vec<Arc<Counters>>,
-    queues: Vec<QueueCounters>,
-    _attachment: Attachment,
-}
-
-impl Through {
-    fn new(lab: &Lab, mode: XdpMode) -> Through {
-        let umem = Umem::map(&UmemConfig {
-            frames: 4096,
-            frame_size: 2048,
-            jumbo_frames: 256,
-            pages: Pages::Ordinary,
-        })
-        .expect("a pool");
-        let config = Config {
-            queues: vec![0, 1],
-            ring_size: 1024,
-            zero_copy: ZeroCopy::Off,
-            mode: if mode == XdpMode::Generic {
-                Mode::Generic
-            } else {
-                Mode::Driver
-            },
-            multi_buffer: true,
-            ..Config::new("card")
-        };
-        let opened = lab
-            .host
-            .within(|| af_xdp::open(&config, &umem, None))
-            .expect("AF_XDP on veth");
-        let map = Map::create(MapType::Xskmap, "bf_all", 4, 4, 2).expect("a map");
-        for socket in &opened.sockets {
-            map.update(
-                &socket.queue().to_ne_bytes(),
-                &socket.as_fd().as_raw_fd().to_ne_bytes(),
-            )
-            .expect("in the map");
-        }
-        let (_, ways) = TapDevice::open(&lab.host, lab.card, 2).expect("a TAP");
-        let queues = opened.port.counters();
-        let lanes: Vec<_> = opened
-            .port
-            .queues
-            .into_iter()
-            .zip(ways)
-            .map(|(pair, way)| {
-                Lane::new(pair.rx, &umem, 64, Box::new(PassAll), vec![]).with_pass(Box::new(way))
-            })
-            .collect();
-        let loops = lanes.iter().map(|lane| Arc::clone(lane.counters())).collect();
-        let run = Some(start(lanes, &Options::default()).expect("threads"));
-        let program = Program::load(&ProgramSource {
-            kind: ProgramType::Xdp,
-            name: "bf_all",
-            instructions: &everything(),
-            maps: &[MapReference {
-                instruction: 1,
-                map: map.as_fd(),
-            }],
-            fragments: true,
-        })
-        .expect("the verifier takes it");
-        let attachment = lab
-            .host
-            .within(|| Attachment::xdp(&program, lab.card, mode))
-            .expect("XDP on veth");
-        Through {
-            run,
-            loops,
-            queues,
-            _attachment: attachment,
-        }
-    }
-
-    /// Frames received in user space, passed, and lost on the way.
-    fn totals(&self) -> (u64, u64, u64) {
-        let (mut received, mut lost, mut passed) = (0, 0, 0);
-        for queue in &self.queues {
-            let rx = queue.rx.totals();
-            received += rx.received;
-            lost += rx.ring_full + rx.no_frames + rx.too_long + rx.invalid_descriptor;
-        }
-        for counters in &self.loops {
-            let totals = counters.totals();
-            passed += totals.passed;
-            lost += totals.dropped;
-        }
-        (received, passed, lost)
-    }
-}
-
-impl Drop for Through {
-    fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
-            run.stop();
-            let _ = run.join();
-        }
-    }
-}
-
-/// return bpf_redirect_map(map, ctx->rx_queue_index, XDP_PASS)
-fn everything() -> Vec<u8> {
-    let instruction = |code: u8, registers: u8, offset: i16, immediate: i32| {
-        let mut bytes = [code, registers, 0, 0, 0, 0, 0, 0];
-        bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&immediate.to_ne_bytes());
-        bytes
-    };
-    [
-        instruction(0x61, 0x12, 16, 0), // r2 = ctx->rx_queue_index
-        instruction(0x18, 0x01, 0, 0),  // r1 = the map
-        instruction(0x00, 0x00, 0, 0),  //
-        instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
-        instruction(0x85, 0x00, 0, 51), // bpf_redirect_map
-        instruction(0x95, 0x00, 0, 0),  // exit
-    ]
-    .concat()
-}
+use through::Through;
 
 /// Sends `bytes` bytes by TCP from the peer to `address` of the card, and has them all sent back.
 fn echo(lab: &Lab, address: &str, bytes: usize) {
@@ -251,7 +114,7 @@ fn all_traffic_works_through_native_xdp() {
     let Some(lab) = Lab::new("all_traffic_works_through_native_xdp") else {
         return;
     };
-    let through = Through::new(&lab, XdpMode::Driver);
+    let through = Through::xdp(&lab, XdpMode::Driver);
     everything_works(&lab, &through);
     counts_agree(&lab, &through);
 }
@@ -264,7 +127,19 @@ fn all_traffic_works_through_generic_xdp() {
     // In generic mode veth hands over whole segments of TSO, longer than any frame of the pool.
     let output = lab.far_command("ethtool -K peer tso off gso off");
     assert!(output.status.success(), "{output:?}");
-    let through = Through::new(&lab, XdpMode::Generic);
+    let through = Through::xdp(&lab, XdpMode::Generic);
+    everything_works(&lab, &through);
+    counts_agree(&lab, &through);
+}
+
+#[test]
+fn all_traffic_works_through_af_packet() {
+    let Some(lab) = Lab::new("all_traffic_works_through_af_packet") else {
+        return;
+    };
+    let output = lab.far_command("ethtool -K peer tso off gso off");
+    assert!(output.status.success(), "{output:?}");
+    let through = Through::packet(&lab);
     everything_works(&lab, &through);
     counts_agree(&lab, &through);
 }
@@ -279,7 +154,7 @@ fn frames_of_9000_bytes_pass_whole() {
         lab.far_ip("link set peer mtu 9000");
         let output = lab.far_command("ethtool -K peer tso off gso off");
         assert!(output.status.success(), "{output:?}");
-        let through = Through::new(&lab, mode);
+        let through = Through::xdp(&lab, mode);
         let (server, client) = (lab.udp("10.77.0.1:9000"), udp(&lab.far, "10.77.0.2:0"));
         for round in 0..20u8 {
             // One by one: the receive buffer of a socket holds a dozen.

@@ -284,7 +284,7 @@ impl PacketSocket {
         })
     }
 
-    /// Founds a fanout group with this bound socket as its first member; gives the group's number, which
+    /// Founds a fanout group, which does not receive what this host sends, with this bound socket as its first member; gives the group's number, which
     /// the kernel chooses so that it meets no other group of the namespace.
     ///
     /// # Errors
@@ -315,6 +315,11 @@ impl PacketSocket {
     }
 
     fn fanout(&self, group: u16, kind: u32) -> Result<()> {
+        /// PACKET_FANOUT_FLAG_IGNORE_OUTGOING (linux/if_packet.h, since 6.2; kept and not read before): the
+        /// group receives in its members' place, and does not know what they asked for by
+        /// PACKET_IGNORE_OUTGOING.
+        const IGNORE_OUTGOING: u32 = 0x4000;
+        let kind = kind | IGNORE_OUTGOING;
         let value = u32::from(group) | kind << 16;
         self.set("setsockopt(PACKET_FANOUT)", libc::PACKET_FANOUT, &value, || {
             format!("group={group} type_flags={kind:#x}")

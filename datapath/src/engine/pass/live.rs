@@ -27,17 +27,12 @@ impl LivePass {
     /// One way for each of the queues 0 to `queues` - 1 of the card with index `card` in `netns`.
     ///
     /// # Errors
-    /// `EPERM`: no CAP_BPF. `EINVAL`: a kernel without live frames; found out by passing one that nobody takes.
+    /// `EPERM`: no CAP_BPF. `EINVAL`: a kernel without live frames, or no such card.
     pub fn open(netns: &Arc<Netns>, card: u32, queues: u32) -> Result<Vec<LivePass>> {
-        // XDP_PASS is 2 (linux/bpf.h): `r0 = 2; exit`.
-        let instructions = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
-        let program = Arc::new(Program::load(&ProgramSource {
-            kind: ProgramType::Xdp,
-            name: "bifurcate_pass",
-            instructions: &instructions,
-            maps: &[],
-            fragments: false,
-        })?);
+        // A frame that is dropped at once tells whether this kernel can do it at all.
+        let probe = returning(XDP_DROP)?;
+        netns.within(|| probe.run_live(&[0; 60], card, 0, 1))?;
+        let program = Arc::new(returning(XDP_PASS)?);
         Ok((0..queues)
             .map(|queue| LivePass {
                 program: Arc::clone(&program),
@@ -48,6 +43,23 @@ impl LivePass {
             })
             .collect())
     }
+}
+
+/// enum xdp_action of linux/bpf.h.
+const XDP_DROP: u8 = 1;
+const XDP_PASS: u8 = 2;
+
+/// A program that does with every frame the same.
+fn returning(action: u8) -> Result<Program> {
+    // r0 = action; exit
+    let instructions = [[0xb7, 0, 0, 0, action, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
+    Program::load(&ProgramSource {
+        kind: ProgramType::Xdp,
+        name: "bifurcate_pass",
+        instructions: &instructions,
+        maps: &[],
+        fragments: false,
+    })
 }
 
 impl PassPath for LivePass {

@@ -1,0 +1,206 @@
+//! A card whose every frame goes to user space, by AF_XDP or AF_PACKET, and is passed back.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use bifurcate_datapath::device::af_packet;
+use bifurcate_datapath::device::af_xdp::{self, Config, Mode, ZeroCopy};
+use bifurcate_datapath::device::{Counters, Port, QueueCounters};
+use bifurcate_datapath::engine::pass::{PASSED_TC_INDEX, TapDevice};
+use bifurcate_datapath::engine::{Handler, Lane, Options, Run, start};
+use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig, Verdict};
+use bifurcate_linux::bpf::{
+    Attachment, Map, MapReference, MapType, Program, ProgramSource, ProgramType, TcDirection, XdpMode,
+};
+
+use super::lab::Lab;
+
+/// Passes every frame.
+struct PassAll;
+
+impl Handler for PassAll {
+    fn handle(&mut self, batch: &mut Batch) {
+        batch.each(|_| Verdict::Pass);
+    }
+}
+
+/// The card's two queues in user space, each passed back by its own thread.
+pub struct Through {
+    run: Option<Run>,
+    loops: Vec<Arc<Counters>>,
+    queues: Vec<QueueCounters>,
+    attachment: Option<Attachment>,
+}
+
+impl Through {
+    /// By AF_XDP sockets.
+    pub fn xdp(lab: &Lab, mode: XdpMode) -> Through {
+        let umem = pool();
+        let config = Config {
+            queues: vec![0, 1],
+            ring_size: 1024,
+            zero_copy: ZeroCopy::Off,
+            mode: if mode == XdpMode::Generic {
+                Mode::Generic
+            } else {
+                Mode::Driver
+            },
+            multi_buffer: true,
+            ..Config::new("card")
+        };
+        let opened = lab
+            .host
+            .within(|| af_xdp::open(&config, &umem, None))
+            .expect("AF_XDP on veth");
+        let map = Map::create(MapType::Xskmap, "bf_all", 4, 4, 2).expect("a map");
+        for socket in &opened.sockets {
+            map.update(
+                &socket.queue().to_ne_bytes(),
+                &socket.as_fd().as_raw_fd().to_ne_bytes(),
+            )
+            .expect("in the map");
+        }
+        let through = Through::start(lab, opened.port);
+        let program = Program::load(&ProgramSource {
+            kind: ProgramType::Xdp,
+            name: "bf_all",
+            instructions: &everything(),
+            maps: &[MapReference {
+                instruction: 1,
+                map: map.as_fd(),
+            }],
+            fragments: true,
+        })
+        .expect("the verifier takes it");
+        let attachment = lab
+            .host
+            .within(|| Attachment::xdp(&program, lab.card, mode))
+            .expect("XDP on veth");
+        through.with(attachment)
+    }
+
+    /// By AF_PACKET sockets, the kernel's own copy dropped at tc ingress.
+    pub fn packet(lab: &Lab) -> Through {
+        let filter = program(ProgramType::SocketFilter, &unless_passed(0x4_0000, 0));
+        let config = af_packet::Config {
+            queues: 2,
+            ..af_packet::Config::new("card", af_packet::Filter::Program(filter.as_fd()))
+        };
+        let port = lab
+            .host
+            .within(|| af_packet::open(&config, &pool()))
+            .expect("AF_PACKET on veth");
+        let through = Through::start(lab, port);
+        let drop = program(ProgramType::SchedCls, &unless_passed(2, -1));
+        let attach = || Attachment::tc(&drop, lab.card, TcDirection::Ingress);
+        through.with(lab.host.within(attach).expect("tc on veth"))
+    }
+
+    /// Turns the queues of `port`, each in its own thread and with its own way back.
+    fn start(lab: &Lab, port: Port) -> Through {
+        let (_, ways) = TapDevice::open(&lab.host, lab.card, 2).expect("a TAP");
+        let queues = port.counters();
+        let umem = port.umem;
+        let lanes: Vec<_> = port
+            .queues
+            .into_iter()
+            .zip(ways)
+            .map(|(pair, way)| {
+                Lane::new(pair.rx, &umem, 64, Box::new(PassAll), vec![]).with_pass(Box::new(way))
+            })
+            .collect();
+        let loops = lanes.iter().map(|lane| Arc::clone(lane.counters())).collect();
+        let run = Some(start(lanes, &Options::default()).expect("threads"));
+        Through {
+            run,
+            loops,
+            queues,
+            attachment: None,
+        }
+    }
+
+    fn with(mut self, attachment: Attachment) -> Through {
+        self.attachment = Some(attachment);
+        self
+    }
+
+    /// Frames received in user space, passed, and lost on the way.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let (mut received, mut lost, mut passed) = (0, 0, 0);
+        for queue in &self.queues {
+            let rx = queue.rx.totals();
+            received += rx.received;
+            lost += rx.ring_full + rx.no_frames + rx.too_long + rx.invalid_descriptor;
+        }
+        for counters in &self.loops {
+            let totals = counters.totals();
+            passed += totals.passed;
+            lost += totals.dropped;
+        }
+        (received, passed, lost)
+    }
+}
+
+impl Drop for Through {
+    fn drop(&mut self) {
+        // The kernel has its frames back before the loops end.
+        self.attachment = None;
+        if let Some(run) = self.run.take() {
+            run.stop();
+            let _ = run.join();
+        }
+    }
+}
+
+fn pool() -> Arc<Umem> {
+    Umem::map(&UmemConfig {
+        frames: 4096,
+        frame_size: 2048,
+        jumbo_frames: 256,
+        pages: Pages::Ordinary,
+    })
+    .expect("a pool")
+}
+
+fn program(kind: ProgramType, instructions: &[u8]) -> Program {
+    Program::load(&ProgramSource {
+        kind,
+        name: "bf_packet",
+        instructions,
+        maps: &[],
+        fragments: false,
+    })
+    .expect("the verifier takes it")
+}
+
+/// return bpf_redirect_map(map, ctx->rx_queue_index, XDP_PASS)
+fn everything() -> Vec<u8> {
+    [
+        instruction(0x61, 0x12, 16, 0), // r2 = ctx->rx_queue_index
+        instruction(0x18, 0x01, 0, 0),  // r1 = the map
+        instruction(0x00, 0x00, 0, 0),  //
+        instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
+        instruction(0x85, 0x00, 0, 51), // bpf_redirect_map
+        instruction(0x95, 0x00, 0, 0),  // exit
+    ]
+    .concat()
+}
+
+/// return skb->tc_index == PASSED_TC_INDEX ? passed : new
+fn unless_passed(new: i32, passed: i32) -> Vec<u8> {
+    [
+        instruction(0x61, 0x12, 44, 0), // r2 = skb->tc_index
+        instruction(0xb4, 0x00, 0, passed),
+        instruction(0x15, 0x02, 1, i32::from(PASSED_TC_INDEX)),
+        instruction(0xb4, 0x00, 0, new),
+        instruction(0x95, 0x00, 0, 0), // exit
+    ]
+    .concat()
+}
+
+fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> [u8; 8] {
+    let mut bytes = [code, registers, 0, 0, 0, 0, 0, 0];
+    bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&immediate.to_ne_bytes());
+    bytes
+}
