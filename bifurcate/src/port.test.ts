@@ -1,0 +1,351 @@
+// A port over the loopback device: handlers here and in workers, what fails, and what close() leaves of the pool.
+
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { Worker } from "node:worker_threads";
+import { afterAll, afterEach, describe, expect, it } from "vitest";
+import { open, type Batch, type BifurcateError, type Port } from "bifurcate";
+
+const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-test-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+let port: Port | undefined;
+afterEach(async () => {
+  await port?.close({ graceMs: 200 }).catch(() => undefined);
+  port = undefined;
+});
+
+async function loopback(spec = "loopback"): Promise<Port> {
+  port = await open(spec);
+  return port;
+}
+
+function handlerFile(name: string, source: string): { file: string } {
+  const file = path.join(folder, name);
+  writeFileSync(file, source);
+  return { file };
+}
+
+/** The error that a promise is rejected with. */
+async function errorOf(promise: Promise<unknown>): Promise<BifurcateError> {
+  const error = await promise.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  if (error === undefined) throw new Error("it did not fail");
+  return error as BifurcateError;
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error("the condition never came true");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function swapMacs(batch: Batch): void {
+  const { view } = batch;
+  while (batch.next()) {
+    const { at } = batch;
+    const a = view.getInt32(at, true);
+    const b = view.getInt32(at + 4, true);
+    const c = view.getInt32(at + 8, true);
+    view.setInt32(at, (b >>> 16) | (c << 16), true);
+    view.setInt32(at + 4, (c >>> 16) | (a << 16), true);
+    view.setInt32(at + 8, (a >>> 16) | (b << 16), true);
+    batch.send();
+  }
+}
+
+describe("a function on the calling thread", () => {
+  it("is given every frame, and what it sends is counted sent", async () => {
+    const port = await loopback();
+    let frames = 0;
+    const stop = new AbortController();
+    await port.run(
+      (batch) => {
+        frames += batch.count;
+        swapMacs(batch);
+        if (frames > 10_000) stop.abort();
+      },
+      { signal: stop.signal },
+    );
+    expect(frames).toBeGreaterThan(10_000);
+    expect(port.stats.received).toBe(frames);
+    expect(port.stats.sent).toBe(frames);
+    expect(port.stats.dropped).toBe(0);
+  });
+
+  it("lets timers fire while frames keep coming, and can be run again", async () => {
+    const port = await loopback();
+    for (let round = 0; round < 2; round++) {
+      let ticks = 0;
+      const timer = setInterval(() => ++ticks === 3 && void port.stop(), 1);
+      await port.run(swapMacs);
+      clearInterval(timer);
+      expect(ticks).toBeGreaterThanOrEqual(3);
+    }
+  });
+
+  it("serves all queues and is told which", async () => {
+    const port = await loopback("loopback:queues=3");
+    const seen = new Set<number>();
+    await port.run((batch, context) => {
+      seen.add(context.queue);
+      expect(context.queues).toBe(3);
+      while (batch.next()) batch.send();
+      if (seen.size === 3) void port.stop();
+    });
+    expect([...seen].sort()).toEqual([0, 1, 2]);
+    expect(port.stats.queues.every((queue) => queue.sent > 0)).toBe(true);
+  });
+
+  it("that throws ends the run with its own error as the cause, and its batch is dropped", async () => {
+    const port = await loopback();
+    const mine = new RangeError("off by one");
+    const error = await errorOf(
+      port.run((batch) => {
+        while (batch.next()) batch.send();
+        throw mine;
+      }),
+    );
+    expect(error.code).toBe("E_HANDLER_THREW");
+    expect(error.cause).toBe(mine);
+    expect(port.stats.sent).toBe(0);
+    expect(port.stats.dropped).toBe(port.stats.received);
+    await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+
+  it("goes on after errors when somebody takes them", async () => {
+    const port = await loopback();
+    const errors: Error[] = [];
+    await port.run(
+      () => {
+        throw new Error("again");
+      },
+      { onError: (error) => errors.push(error) === 3 && void port.stop() },
+    );
+    expect(errors.length).toBeGreaterThanOrEqual(3);
+  });
+
+  it("that returns a Promise, or is async, is refused", async () => {
+    const port = await loopback();
+    const sly = (() => Promise.reject(new Error("late"))) as unknown as () => void;
+    expect((await errorOf(port.run(sly))).code).toBe("E_HANDLER_PROMISE");
+    // eslint-disable-next-line @typescript-eslint/no-misused-promises
+    expect((await errorOf(port.run(async () => {}))).code).toBe("E_HANDLER_PROMISE");
+  });
+
+  it("that keeps every frame is told so when the pool runs dry, by number", async () => {
+    const port = await loopback("loopback:frames=2048");
+    const error = await errorOf(
+      port.run((batch) => {
+        while (batch.next()) batch.keep();
+      }),
+    );
+    expect(error.code).toBe("E_HANDLER_LEAK");
+    expect(error.message).toContain("2048");
+    // What it kept is back.
+    await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+
+  it("may keep frames for as long as it gives them back", async () => {
+    const port = await loopback("loopback:frames=2048");
+    const held: number[] = [];
+    let frames = 0;
+    await port.run((batch, context) => {
+      while (batch.next()) {
+        held.push(batch.keep());
+        frames++;
+      }
+      while (held.length > 500) context.send(held.shift()!, 60);
+      if (frames > 20_000) void port.stop();
+    });
+    expect(port.stats.sent).toBeGreaterThan(15_000);
+    expect(port.stats.handlerInvalid).toBe(0);
+  });
+
+  it("cannot run twice at once, nor on a closed port", async () => {
+    const port = await loopback();
+    const first = port.run(swapMacs);
+    expect((await errorOf(port.run(swapMacs))).code).toBe("E_ALREADY_RUNNING");
+    expect(() => port[Symbol.asyncIterator]()).toThrow(/already runs/);
+    await port.close();
+    await first;
+    expect((await errorOf(port.run(swapMacs))).code).toBe("E_CLOSED");
+    expect(port.stats.received).toBeGreaterThan(0);
+  });
+});
+
+describe("for await", () => {
+  it("gives batches, carries verdicts out with the next step, and gives the queues back", async () => {
+    const port = await loopback("loopback:queues=2");
+    let batches = 0;
+    for await (const batch of port) {
+      for (const frame of batch) frame.send();
+      if (++batches === 10) break;
+    }
+    expect(port.stats.sent).toBe(port.stats.received);
+    expect(port.stats.received).toBe(320);
+    await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+});
+
+describe("a handler file", () => {
+  const swap = `
+    import type { Batch, Context } from "bifurcate";
+    import { threadId } from "node:worker_threads";
+    enum Word { Zero }
+    export function start(context: Context): void { if (threadId === Word.Zero) throw new Error("not in a worker"); }
+    export function handle(batch: Batch): void { while (batch.next()) batch.send(); }`;
+
+  it("runs in one worker a queue, TypeScript of any kind, with a busy main thread", async () => {
+    const port = await loopback("loopback:queues=2");
+    const run = port.run(handlerFile("swap.ts", swap));
+    await until(() => port.stats.queues.every((queue) => queue.sent > 1000));
+    const before = port.stats.sent;
+    const end = Date.now() + 50;
+    while (Date.now() < end);
+    expect(port.stats.sent).toBeGreaterThan(before);
+    await port.stop();
+    await run;
+    expect(port.stats.sent).toBe(port.stats.received);
+  });
+
+  it("that throws ends the run with its message, and the stack points into the file", async () => {
+    const port = await loopback();
+    const file = handlerFile("throws.ts", `export function handle(): void {\n  throw new TypeError("no luck");\n}`);
+    const error = await errorOf(port.run(file));
+    expect(error.code).toBe("E_HANDLER_THREW");
+    expect(error.message).toContain("no luck");
+    expect((error.cause as Error).stack).toContain("throws");
+  });
+
+  it("that hangs does not keep close() from closing, and is named", async () => {
+    const port = await loopback();
+    const file = handlerFile(
+      "hangs.ts",
+      `let turns = 0; export function handle(): void { if (++turns > 3) for (;;); }`,
+    );
+    const run = errorOf(port.run(file));
+    await until(() => port.stats.received >= 128);
+    await port.close({ graceMs: 50 });
+    const error = await run;
+    expect(error.code).toBe("E_HANDLER_HANGS");
+    expect(error.message).toContain("hangs.ts");
+  });
+
+  it.each([
+    ["missing.ts", undefined, /no such file/],
+    ["syntax.ts", "export function handle( {", /syntax\.ts:1:/],
+    ["empty.ts", "export const x = 1;", /exports no function named handle .*: x/],
+    ["import.ts", 'import "./not-there.js"; export function handle() {}', /not-there/],
+    ["load.ts", 'throw new Error("at load"); export function handle() {}', /at load/],
+  ])("that cannot be used is refused: %s", async (name, source, message) => {
+    const port = await loopback();
+    const file = source === undefined ? { file: path.join(folder, name) } : handlerFile(name, source);
+    const error = await errorOf(port.run(file));
+    expect(error.code).toBe("E_HANDLER_FILE");
+    expect(error.message).toMatch(message);
+    await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+});
+
+describe("a handler in Rust", () => {
+  it("reflects until it is stopped", async () => {
+    const port = await loopback("loopback:queues=2");
+    const run = port.runNative("reflect");
+    await until(() => port.stats.sent > 10_000);
+    await port.stop();
+    await run;
+    expect(port.stats.sent).toBe(port.stats.received);
+  });
+
+  it("forwards to another port, whose close ends it", async () => {
+    const from = await loopback();
+    const to = await open("loopback");
+    const run = from.runNative("forward", { to });
+    await until(() => to.stats.sent > 10_000);
+    await to.close();
+    await run;
+    expect(from.stats.sent).toBe(0);
+  });
+});
+
+describe("close()", () => {
+  it("leaves zeros to whoever kept the view", async () => {
+    const port = await loopback();
+    let kept: DataView | undefined;
+    await port.run((batch) => {
+      kept = batch.view;
+      void port.stop();
+    });
+    const view = kept!;
+    const sum = (): number => {
+      let sum = 0;
+      for (let at = 0; at < view.byteLength; at += 64) sum += view.getUint8(at);
+      return sum;
+    };
+    expect(sum()).toBeGreaterThan(0);
+    await port.close();
+    expect(sum()).toBe(0);
+    view.setUint8(view.byteLength - 1, 7);
+  });
+
+  it("from this thread never faults another that reads all the while", async () => {
+    const port = await loopback();
+    // A worker that reads the pool without pause, and never gives its queue back by itself: it is let go, its view kept.
+    const reader = new Worker(
+      `const { workerData, parentPort } = require("node:worker_threads");
+       import(workerData.addon).then(({ takeQueue }) => {
+         const queue = takeQueue(workerData.id, 0);
+         const bytes = new Uint8Array(queue.pool());
+         queue.release();
+         parentPort.postMessage("reading");
+         let rounds = 0;
+         for (const end = Date.now() + 1500; Date.now() < end; rounds++) {
+           let sum = 0;
+           for (let at = 0; at < bytes.length; at += 512) { sum += bytes[at]; bytes[at] = 1; }
+         }
+         let left = 0;
+         bytes.fill(0);
+         for (const byte of bytes) left += byte;
+         parentPort.postMessage({ rounds, left });
+       });`,
+      {
+        eval: true,
+        workerData: {
+          addon: import.meta.resolve("@bifurcate/addon"),
+          id: (port as unknown as { inner: { native: { id: number } } }).inner.native.id,
+        },
+      },
+    );
+    const messages: unknown[] = [];
+    const exited = new Promise<number>((resolve) => reader.on("exit", resolve));
+    reader.on("message", (message) => messages.push(message));
+    await until(() => messages.length === 1);
+    await port.close();
+    expect(await exited).toBe(0);
+    expect(messages[1]).toMatchObject({ left: 0 });
+    expect((messages[1] as { rounds: number }).rounds).toBeGreaterThan(1);
+  });
+
+  it("twice is once, and `await using` closes", async () => {
+    const port = await loopback();
+    await Promise.all([port.close(), port.close()]);
+    await port[Symbol.asyncDispose]();
+    expect(port.closed).toBe(true);
+  });
+});
+
+describe("open", () => {
+  it.each(["eth0", "loopback:queues=0", "loopback:colour=red", "loopback:frames=4294967296", "loopback:order=warm"])(
+    "refuses %s",
+    async (spec) => {
+      expect((await errorOf(open(spec))).code).toBe("E_BAD_OPTION");
+    },
+  );
+});
+
