@@ -10,7 +10,9 @@ use crate::frame::{Batch, Umem};
 pub mod af_packet;
 pub mod af_xdp;
 pub mod counters;
+pub mod fault;
 pub mod loopback;
+pub mod tap;
 
 pub use counters::{Counters, QueueCounters, Totals};
 
