@@ -27,6 +27,9 @@ export const TAG_FLAG = -80;
 /** Fixed offsets up to this are read with the first bytes of the frame, in one call. */
 const MAX_PREFIX = 256;
 
+/** Offsets that no frame reaches. */
+const FARTHEST = 0x7fffffff;
+
 /** How a kind of program gets at its frame. */
 export interface FrameAccess {
   /** At least this many first bytes are read. */
@@ -263,18 +266,17 @@ class Translation {
 
   #loadFixed(offset: number, size: Size): void {
     const { asm } = this;
-    if (offset + size > 0x7fffffff) return asm.goto(this.#reject);
-    asm.jump64("lt", LENGTH, offset + size, this.#reject);
+    // Beyond what fits a constant it fails just as well.
+    asm.jump64("lt", LENGTH, Math.min(offset + size, FARTHEST), this.#reject);
     if (offset + size <= this.#prefix) return loadStack(asm, A, this.#buffer + offset, size);
-    asm.constant(R.r2, offset);
+    asm.constant(R.r2, Math.min(offset, FARTHEST));
     this.frame.access.loadComputed(asm, size, this.#buffer, this.#reject);
   }
 
   #loadIndexed(offset: number, size: Size): void {
     const { asm } = this;
-    if (offset + size > 0x7fffffff) return asm.goto(this.#reject);
     asm.move(R.r2, X);
-    asm.alu64("add", R.r2, offset);
+    asm.alu64("add", R.r2, Math.min(offset, FARTHEST));
     asm.move(R.r3, R.r2);
     asm.alu64("add", R.r3, size);
     asm.jump64Register("gt", R.r3, LENGTH, this.#reject);
