@@ -2,21 +2,30 @@
 import { readFileSync, writeFileSync } from "node:fs";
 
 const total = "/proc/sys/vm/nr_hugepages";
+const unused = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
-/** Raises the number of 2 MiB pages to at least `pages`; the returned function restores the number from before. */
+function read(file: string): number {
+  return Number(readFileSync(file, "utf8"));
+}
+
+/** Makes at least `pages` pages of 2 MiB free; the returned function takes away as many as were added. */
 export function takeHugepages(pages: number): () => void {
-  const before = Number(readFileSync(total, "utf8"));
-  if (before < pages) writeFileSync(total, String(pages));
-  const now = Number(readFileSync(total, "utf8"));
+  const missing = Math.max(0, pages - read(unused));
+  const before = read(total);
+  if (missing > 0) writeFileSync(total, String(before + missing));
+  const added = read(total) - before;
+  let given = false;
   const giveBack = () => {
-    if (before < pages) writeFileSync(total, String(before));
+    if (!given && added > 0) writeFileSync(total, String(Math.max(0, read(total) - added)));
+    given = true;
     process.removeListener("exit", giveBack);
   };
   process.once("exit", giveBack);
-  if (now < pages) {
+  const free = read(unused);
+  if (free < pages) {
     giveBack();
     throw new Error(
-      `asked the kernel for ${pages} hugepages of 2 MiB and got ${now}: too little free memory in one piece`,
+      `asked the kernel for ${pages} free hugepages of 2 MiB and got ${free}: too little free memory`,
     );
   }
   return giveBack;
