@@ -39,11 +39,11 @@ function declaration({ kind, name, def }, members) {
   }
 }
 
-/** Two spaces before every line, and a semicolon after each member (a line that is not a comment). */
+/** Two spaces before every line; napi-derive leaves a space before methods, where a prefix could stand. */
 function indented(body) {
   return body
     .split("\n")
     .filter((line) => line.trim() !== "")
-    .map((line) => `  ${line}\n`)
+    .map((line) => `  ${line.replace(/^ (?=[\w[])/, "")}\n`)
     .join("");
 }

@@ -1,5 +1,13 @@
 // Generated from addon/src by `node addon/build.mjs`: do not edit.
 
+/** An address of an interface. */
+export interface Address {
+  ifindex: number
+  family: 4 | 6
+  address: string
+  prefix: number
+}
+
 /** What openAfXdp is asked for. */
 export interface AfXdpOptions {
   /** Path of the namespace's file; the process's own when left out. */
@@ -24,6 +32,42 @@ export interface AfXdpOptions {
   pages: string
   /** Entries of each ring, a power of two. */
   ringSize: number
+}
+
+/** An attached program: close(), or the end of the process, detaches it. */
+export declare class Attachment {
+  /** True while the kernel still has it: a deleted interface takes its attachments along. */
+  attached(): boolean
+  /** Detaches. */
+  close(): void
+}
+
+/** A BPF map. */
+export declare class BpfMap {
+  /** The map's number in the kernel. */
+  get id(): number
+  /** Sets the element of `key`. */
+  update(key: Uint8Array, value: Uint8Array): void
+  /** Removes the element of `key`. */
+  delete(key: Uint8Array): void
+  /** The element of `key`, or null. */
+  lookup(key: Uint8Array): Uint8Array | null
+  /** Gives the descriptor back; the map stays while a program uses it. */
+  close(): void
+}
+
+/** Numbers of queues. */
+export interface Channels {
+  rx: number
+  tx: number
+  combined: number
+  other: number
+}
+
+/** The queues a card can have, and has. */
+export interface ChannelsFacts {
+  max: Channels
+  now: Channels
 }
 
 /** Counters since the port was opened. */
@@ -52,6 +96,69 @@ export interface Counters {
   handlerInvalid: number
 }
 
+/** `ethtool -i`. */
+export interface DriverInfo {
+  driver: string
+  version: string
+  firmware: string
+  bus: string
+}
+
+/** `ethtool -k`, one feature. */
+export interface Feature {
+  active: boolean
+  requested: boolean
+  available: boolean
+  fixed: boolean
+}
+
+/** One network interface. */
+export interface Link {
+  index: number
+  name: string
+  mac: string
+  mtu: number
+  up: boolean
+  carrier: boolean
+  ethernet: boolean
+  loopback: boolean
+  kind: string | null
+  master: number | null
+  link: number | null
+  vlanId: number | null
+  rxQueues: number
+  txQueues: number
+  xdp: LinkXdp | null
+}
+
+/** Something that happened to an interface. */
+export interface LinkEvent {
+  /** What happened. */
+  type: "added" | "up" | "down" | "deleted" | "moved" | "renamed" | "mtu" | "failed"
+  /** The interface's number. */
+  ifindex: number
+  /** Its name, after the event; empty of "failed". */
+  name: string
+  /** Of "renamed" the name before. */
+  oldName: string | null
+  /** Of "mtu" the new MTU, in bytes. */
+  mtu: number | null
+  /** Of "failed" why no more events will come. */
+  reason: string | null
+}
+
+/** A subscription to the link events of a namespace. It does not keep the process alive. */
+export declare class LinkWatch {
+  /** Ends the subscription. */
+  close(): void
+}
+
+/** The XDP program of an interface. */
+export interface LinkXdp {
+  mode: "driver" | "generic" | "hardware"
+  programId: number
+}
+
 /** What openLoopback is asked for. */
 export interface LoopbackOptions {
   /** Number of queues. */
@@ -66,14 +173,44 @@ export interface LoopbackOptions {
   order: string
 }
 
+/** What `createMap` makes. */
+export interface MapOptions {
+  /** The kind of map. */
+  type: "xskmap" | "array" | "percpu-array" | "hash" | "devmap"
+  /** At most 15 bytes count. */
+  name: string
+  /** Bytes. */
+  keySize: number
+  /** Bytes. */
+  valueSize: number
+  /** How many elements it holds at most. */
+  maxEntries: number
+}
+
+/** Which instruction wants which map. */
+export interface MapReference {
+  /** The number of an ld_imm64 instruction, in units of eight bytes. */
+  instruction: number
+  /** The map. */
+  map: BpfMap
+}
+
 /** The kernel of this machine. */
 export declare class NativeKernel {
   /** The kernel of this machine; asks it nothing yet. */
-   constructor()
+  constructor()
+  /** A namespace by name (/run/netns/NAME), by path, or the calling thread's own (null). */
+  openNetns(name?: string | null): Netns
+  /** Creates a BPF map. */
+  createMap(options: MapOptions): BpfMap
+  /** Loads a BPF program; a refusal's `args` ends with the verifier's reasons. */
+  loadProgram(source: ProgramSource): Program
+  /** null where no such program is loaded any more. */
+  programOwner(id: number): ProgramOwner | null
   /** Effective capabilities of the calling thread by name, e.g. "CAP_NET_ADMIN". */
-   capabilities(): Array<string>
+  capabilities(): Array<string>
   /** uname -r. */
-   release(): string
+  release(): string
 }
 
 /** An open port: its queues and its frame pool. */
@@ -85,28 +222,28 @@ export declare class NativePort {
   /** What the device really gave. */
   get obtained(): Obtained
   /** The AF_XDP sockets, in the order of the queues; none for other devices. */
-   sockets(): Array<SocketOfQueue>
+  sockets(): Array<SocketOfQueue>
   /** "up", "down" or "gone": the device, asked of the kernel now. Devices without sockets are up. */
-   state(): string
+  state(): string
   /** The counters now. Cheap, and right at any time, from any thread. */
-   stats(): PortCounters
+  stats(): PortCounters
   /** Opens the way back into the kernel for frames with the verdict pass, through the device the port is on. */
-   enablePass(generic: boolean): PassOpened
+  enablePass(generic: boolean): PassOpened
   /**
    * Runs a handler in Rust on every queue, in threads of its own, until the port is stopped. The promise
    * resolves when every thread has ended.
    */
-   runNative(options: NativeRunOptions, to?: NativePort | undefined | null): Promise<void>
+  runNative(options: NativeRunOptions, to?: NativePort | undefined | null): Promise<void>
   /**
    * Asks every loop and handler for its queue, and waits at most `grace_ms` until all have been given back.
    * Resolves with the places of those that have not.
    */
-   stop(graceMs: number): Promise<number[]>
+  stop(graceMs: number): Promise<number[]>
   /**
    * Stops, closes the device and puts zero pages in the place of the pool. Resolves with the places of the
    * queues that were not given back in time; with any, the port stays as it is.
    */
-   close(graceMs: number): Promise<number[]>
+  close(graceMs: number): Promise<number[]>
 }
 
 /** One queue of a port. It belongs to the thread that took it. */
@@ -115,30 +252,30 @@ export declare class NativeQueue {
    * The frame pool, as an ArrayBuffer over the pool itself. Throws E_EXTERNAL_BUFFERS where the runtime forbids
    * that; there is no copy to fall back to.
    */
-   pool(): ArrayBuffer
+  pool(): ArrayBuffer
   /** The shared block, as 32-bit words in the machine's order: see datapath/src/engine/remote/block.rs. */
-   block(): ArrayBuffer
+  block(): ArrayBuffer
   /**
    * A function that does what the block says of the last batch, receives the next one and gives the number of
    * its frames; -1 when the queue is asked back. A plain function, since a method costs 300 ns a call more.
    */
   get turn(): () => number
   /** Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1. */
-   wait(timeoutMs: number): number
+  wait(timeoutMs: number): number
   /**
    * Calls `ready` once, from the event loop, when there may be frames or the queue is asked back. False when
    * there is nothing to wait for: the next turn may always find frames.
    */
-   onReady(ready: () => void): boolean
+  onReady(ready: () => void): boolean
   /** Frames that the handler keeps. */
-   kept(): number
+  kept(): number
   /** Whether the pool ran out of free frames since the last call. */
-   starved(): boolean
+  starved(): boolean
   /**
    * Does what the block says of the last batch and gives the queue back to its port. Kept frames go back to the
    * pool. A second call does nothing.
    */
-   release(): void
+  release(): void
 }
 
 /** How to run a handler in Rust. */
@@ -149,6 +286,63 @@ export interface NativeRunOptions {
   cores?: Array<number>
   /** Never sleep. */
   busyPoll?: boolean
+}
+
+/** An open network namespace. */
+export declare class Netns {
+  /** The namespace file's inode, its identity. */
+  get inode(): number
+  /** Every interface. */
+  links(): Array<Link>
+  /** Every address. */
+  addresses(): Array<Address>
+  /** Every unicast route, of all tables. */
+  routes(): Array<Route>
+  /** Every TCP and UDP socket. */
+  sockets(): Array<SocketFacts>
+  /** The driver of an interface. */
+  driver(ifname: string): DriverInfo
+  /** null where the driver has no such operation (EOPNOTSUPP). */
+  channels(ifname: string): ChannelsFacts | null
+  /** `ethtool -L`. */
+  setChannels(ifname: string, channels: Channels): void
+  /** `ethtool -g`; null where the driver has no such operation. */
+  rings(ifname: string): Rings | null
+  /** `ethtool -x`; null where the driver has no such operation. */
+  rss(ifname: string): Rss | null
+  /** Sets the indirection table; null resets to the driver's default. */
+  setRss(ifname: string, indirection?: readonly number[] | null): void
+  /** `ethtool -k`. */
+  features(ifname: string): Record<string, Feature>
+  /** `ethtool -K`. */
+  setFeature(ifname: string, feature: string, on: boolean): void
+  /** Rules in place, null where the card has none (EOPNOTSUPP). */
+  ntupleRules(ifname: string): Array<NtupleRule> | null
+  /** Number of rules the card holds, 0 where it has none. */
+  ntupleCapacity(ifname: string): number
+  /** Puts a rule into the card; gives the location where it is. */
+  insertNtupleRule(ifname: string, rule: NtupleRule): number
+  /** Takes a rule out of the card. */
+  deleteNtupleRule(ifname: string, location: number): void
+  /** What XDP an interface can, null where the kernel does not tell (before 6.3). */
+  xdpFeatures(ifindex: number): XdpFeatures | null
+  /**
+   * Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
+   * process.
+   */
+  attachXdp(program: Program, ifindex: number, mode: "driver" | "generic"): Attachment
+  /** Attaches a program at tc ingress: tcx (kernel 6.6), or a clsact filter where there is no tcx. */
+  attachTcIngress(program: Program, ifindex: number): Attachment
+  /** Gives the namespace's descriptor back. */
+  close(): void
+  /** Calls `told` for everything that happens to an interface from now on. */
+  watchLinks(told: (event: LinkEvent) => void): LinkWatch
+}
+
+/** A struct ethtool_rx_flow_spec and where it is. */
+export interface NtupleRule {
+  location: number
+  bytes: Uint8Array
 }
 
 /** What a device really gave. */
@@ -183,12 +377,104 @@ export interface PortCounters {
   queues: Array<Counters>
 }
 
+/** A loaded BPF program. */
+export declare class Program {
+  /** The program's number in the kernel. */
+  get id(): number
+  /** BPF_PROG_TEST_RUN on one frame of at least 14 bytes. */
+  testRun(frame: Uint8Array): TestRun
+  /** Gives the descriptor back; the program stays while it is attached. */
+  close(): void
+}
+
+/** A process that holds a BPF program. */
+export interface ProgramHolder {
+  /** Its number. */
+  pid: number
+  /** Its command name. */
+  command: string
+}
+
+/** What the kernel knows of a BPF program, and who holds it. */
+export interface ProgramOwner {
+  /** Its number. */
+  id: number
+  /** Its name, at most 15 bytes. */
+  name: string
+  /** Processes that hold a descriptor of it or of a link that runs it. */
+  holders: Array<ProgramHolder>
+}
+
+/** What `loadProgram` loads. */
+export interface ProgramSource {
+  /** The kind of program. */
+  type: "xdp" | "sched-cls" | "socket-filter"
+  /** At most 15 bytes count. */
+  name: string
+  /** Instructions of 8 bytes each, as bpf(2) takes them. */
+  instructions: Uint8Array
+  /** Which ld_imm64 instruction (by index) wants which map. */
+  maps: readonly MapReference[]
+  /** BPF_F_XDP_HAS_FRAGS. */
+  fragments?: boolean
+}
+
+/** `ethtool -g`. */
+export interface Rings {
+  rx: number
+  tx: number
+  rxMax: number
+  txMax: number
+}
+
+/** A unicast route. */
+export interface Route {
+  ifindex: number
+  family: 4 | 6
+  destination: string
+  gateway: string | null
+}
+
+/** `ethtool -x`. */
+export interface Rss {
+  indirection: Array<number>
+  key: string
+  hashFunction: number
+}
+
+/** A TCP or UDP socket. */
+export interface SocketFacts {
+  protocol: "tcp" | "udp"
+  family: 4 | 6
+  localAddress: string
+  localPort: number
+  remoteAddress: string
+  remotePort: number
+  state: "listen" | "established" | "other"
+  inode: number
+}
+
 /** An AF_XDP socket: what goes into an XSKMAP, at the key `queue`. */
 export interface SocketOfQueue {
   /** The queue's number on its device. */
   queue: number
   /** The socket's descriptor, valid until the port is closed. */
   fd: number
+}
+
+/** What a program made of a frame. */
+export interface TestRun {
+  /** What it returned. */
+  verdict: number
+  /** The frame as it left it. */
+  frame: Uint8Array
+}
+
+/** What XDP an interface can. */
+export interface XdpFeatures {
+  features: Array<string>
+  zeroCopyMaxSegments: number
+  rxMetadata: Array<string>
 }
 
 /** Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP. */

@@ -18,4 +18,16 @@ function load() {
 
 const native = load();
 
-export const { NativeKernel, openAfXdp, openLoopback, takeQueue } = native;
+export const {
+  Attachment,
+  BpfMap,
+  LinkWatch,
+  NativeKernel,
+  NativePort,
+  NativeQueue,
+  Netns,
+  Program,
+  openAfXdp,
+  openLoopback,
+  takeQueue,
+} = native;

@@ -30,3 +30,16 @@ impl<T> OrThrow<T> for bifurcate_linux::Result<T> {
         self.map_err(|error| thrown(env, &error))
     }
 }
+
+/// A descriptor that is not open, the same number on every platform (asm-generic/errno-base.h).
+const EBADF: i32 = 9;
+
+/// The error of using a `what` after its `close()`.
+pub(crate) fn closed(env: &Env, what: &'static str) -> napi::Error {
+    thrown(env, &Error::new(what, "it was closed", EBADF))
+}
+
+/// The error of an argument that no call of the kernel was made with.
+pub(crate) fn invalid(why: impl Into<String>) -> napi::Error {
+    napi::Error::new(napi::Status::InvalidArg, why.into())
+}

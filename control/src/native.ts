@@ -1,15 +1,41 @@
 // The machine's own kernel, by the native addon.
 import { createRequire } from "node:module";
+import type { LinkEvent, LinkWatch, NativeKernel } from "@bifurcate/addon";
 import { BifurcateError, messageOf } from "./errors.js";
 import type { Kernel } from "./kernel.js";
 
-let kernel: Kernel | null = null;
+export type { LinkEvent, LinkWatch } from "@bifurcate/addon";
 
-/** The kernel of this machine; E_NO_ADDON where the addon cannot be loaded. */
+let kernel: NativeKernel | null = null;
+
+/**
+ * The kernel of this machine; E_NO_ADDON where the addon cannot be loaded. That the addon has all that the
+ * control path asks for, the compiler checks here.
+ */
 export function nativeKernel(): Kernel {
+  return load();
+}
+
+/**
+ * Calls `told` on the event loop for everything that happens to the interfaces of a namespace, until the
+ * returned watch is closed. A watch does not keep the process alive.
+ *
+ * @param netns name or path of the namespace, null for the process's own
+ * @throws a KernelError (no such namespace, no descriptor left), or E_NO_ADDON
+ */
+export function watchLinks(netns: string | null, told: (event: LinkEvent) => void): LinkWatch {
+  const open = load().openNetns(netns);
+  try {
+    return open.watchLinks(told);
+  } finally {
+    open.close();
+  }
+}
+
+function load(): NativeKernel {
   if (kernel !== null) return kernel;
   try {
-    const addon = createRequire(import.meta.url)("@bifurcate/addon") as { NativeKernel: new () => Kernel };
+    const addon = createRequire(import.meta.url)("@bifurcate/addon") as typeof import("@bifurcate/addon");
     kernel = new addon.NativeKernel();
     return kernel;
   } catch (thrown) {

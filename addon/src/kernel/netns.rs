@@ -1,0 +1,224 @@
+//! An open network namespace as a JavaScript object: every call happens in it, and the thread comes back.
+
+use super::bpf::{Attachment, Program};
+use super::facts::{
+    Address, Channels, ChannelsFacts, DriverInfo, Feature, Link, NtupleRule, Rings, Route, Rss, SocketFacts,
+    XdpFeatures,
+};
+use super::open;
+use crate::error::{OrThrow, invalid};
+use bifurcate_linux::netlink::{address, link, netdev, route};
+use bifurcate_linux::{bpf, ethtool, netns, sockets};
+use napi::Env;
+use napi_derive::napi;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An open network namespace.
+#[napi]
+pub struct Netns(pub(super) Option<Arc<netns::Netns>>);
+
+impl Netns {
+    /// The namespace, for as long as the caller keeps it.
+    pub(crate) fn netns(&self, env: &Env) -> napi::Result<Arc<netns::Netns>> {
+        open(env, "Netns", self.0.as_ref()).cloned()
+    }
+
+    /// Runs `work` in the namespace.
+    pub(crate) fn within<T>(
+        &self,
+        env: &Env,
+        work: impl FnOnce() -> bifurcate_linux::Result<T>,
+    ) -> napi::Result<T> {
+        self.netns(env)?.within(work).or_throw(env)
+    }
+
+    /// Runs `work` in the namespace, and turns each of its results into what JavaScript gets.
+    fn all<T, U: From<T>>(
+        &self,
+        env: &Env,
+        work: impl FnOnce() -> bifurcate_linux::Result<Vec<T>>,
+    ) -> napi::Result<Vec<U>> {
+        Ok(self.within(env, work)?.into_iter().map(U::from).collect())
+    }
+}
+
+#[napi]
+impl Netns {
+    /// The namespace file's inode, its identity.
+    #[napi(getter)]
+    pub fn inode(&self, env: Env) -> napi::Result<i64> {
+        Ok(self.netns(&env)?.inode() as i64)
+    }
+
+    /// Every interface.
+    #[napi]
+    pub fn links(&self, env: Env) -> napi::Result<Vec<Link>> {
+        self.all(&env, link::links)
+    }
+
+    /// Every address.
+    #[napi]
+    pub fn addresses(&self, env: Env) -> napi::Result<Vec<Address>> {
+        self.all(&env, address::addresses)
+    }
+
+    /// Every unicast route, of all tables.
+    #[napi]
+    pub fn routes(&self, env: Env) -> napi::Result<Vec<Route>> {
+        self.all(&env, route::routes)
+    }
+
+    /// Every TCP and UDP socket.
+    #[napi]
+    pub fn sockets(&self, env: Env) -> napi::Result<Vec<SocketFacts>> {
+        self.all(&env, sockets::sockets)
+    }
+
+    /// The driver of an interface.
+    #[napi]
+    pub fn driver(&self, env: Env, ifname: String) -> napi::Result<DriverInfo> {
+        Ok(self.within(&env, || ethtool::driver(&ifname))?.into())
+    }
+
+    /// null where the driver has no such operation (EOPNOTSUPP).
+    #[napi]
+    pub fn channels(&self, env: Env, ifname: String) -> napi::Result<Option<ChannelsFacts>> {
+        let facts = self.within(&env, || ethtool::channels(&ifname))?;
+        Ok(facts.map(|facts| ChannelsFacts {
+            max: facts.max.into(),
+            now: facts.now.into(),
+        }))
+    }
+
+    /// `ethtool -L`.
+    #[napi]
+    pub fn set_channels(&self, env: Env, ifname: String, channels: Channels) -> napi::Result<()> {
+        self.within(&env, || ethtool::set_channels(&ifname, &channels.into()))
+    }
+
+    /// `ethtool -g`; null where the driver has no such operation.
+    #[napi]
+    pub fn rings(&self, env: Env, ifname: String) -> napi::Result<Option<Rings>> {
+        Ok(self.within(&env, || ethtool::rings(&ifname))?.map(Rings::from))
+    }
+
+    /// `ethtool -x`; null where the driver has no such operation.
+    #[napi]
+    pub fn rss(&self, env: Env, ifname: String) -> napi::Result<Option<Rss>> {
+        Ok(self.within(&env, || ethtool::rss(&ifname))?.map(Rss::from))
+    }
+
+    /// Sets the indirection table; null resets to the driver's default.
+    #[napi]
+    pub fn set_rss(
+        &self,
+        env: Env,
+        ifname: String,
+        #[napi(ts_arg_type = "readonly number[] | null")] indirection: Option<Vec<u32>>,
+    ) -> napi::Result<()> {
+        self.within(&env, || match &indirection {
+            Some(table) => ethtool::set_rss(&ifname, table),
+            None => ethtool::reset_rss(&ifname),
+        })
+    }
+
+    /// `ethtool -k`.
+    #[napi]
+    pub fn features(&self, env: Env, ifname: String) -> napi::Result<BTreeMap<String, Feature>> {
+        let features = self.within(&env, || ethtool::features(&ifname))?;
+        Ok(features
+            .into_iter()
+            .map(|(name, feature)| (name, feature.into()))
+            .collect())
+    }
+
+    /// `ethtool -K`.
+    #[napi]
+    pub fn set_feature(&self, env: Env, ifname: String, feature: String, on: bool) -> napi::Result<()> {
+        self.within(&env, || ethtool::set_feature(&ifname, &feature, on))
+    }
+
+    /// Rules in place, null where the card has none (EOPNOTSUPP).
+    #[napi]
+    pub fn ntuple_rules(&self, env: Env, ifname: String) -> napi::Result<Option<Vec<NtupleRule>>> {
+        let rules = self.within(&env, || ethtool::rules(&ifname))?;
+        let rule = |(location, bytes): (u32, ethtool::FlowSpec)| NtupleRule {
+            location,
+            bytes: bytes.to_vec().into(),
+        };
+        Ok(rules.map(|rules| rules.into_iter().map(rule).collect()))
+    }
+
+    /// Number of rules the card holds, 0 where it has none.
+    #[napi]
+    pub fn ntuple_capacity(&self, env: Env, ifname: String) -> napi::Result<u32> {
+        self.within(&env, || ethtool::rule_capacity(&ifname))
+    }
+
+    /// Puts a rule into the card; gives the location where it is.
+    #[napi]
+    pub fn insert_ntuple_rule(&self, env: Env, ifname: String, rule: NtupleRule) -> napi::Result<u32> {
+        let bytes: ethtool::FlowSpec = rule.bytes.as_ref().try_into().map_err(|_| {
+            invalid(format!(
+                "a rule has {} bytes, and this one {}",
+                ethtool::FLOW_SPEC,
+                rule.bytes.len()
+            ))
+        })?;
+        self.within(&env, || ethtool::insert_rule(&ifname, rule.location, &bytes))
+    }
+
+    /// Takes a rule out of the card.
+    #[napi]
+    pub fn delete_ntuple_rule(&self, env: Env, ifname: String, location: u32) -> napi::Result<()> {
+        self.within(&env, || ethtool::delete_rule(&ifname, location))
+    }
+
+    /// What XDP an interface can, null where the kernel does not tell (before 6.3).
+    #[napi]
+    pub fn xdp_features(&self, env: Env, ifindex: u32) -> napi::Result<Option<XdpFeatures>> {
+        Ok(self
+            .within(&env, || netdev::xdp_features(ifindex))?
+            .map(XdpFeatures::from))
+    }
+
+    /// Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
+    /// process.
+    #[napi]
+    pub fn attach_xdp(
+        &self,
+        env: Env,
+        program: &Program,
+        ifindex: u32,
+        #[napi(ts_arg_type = "\"driver\" | \"generic\"")] mode: String,
+    ) -> napi::Result<Attachment> {
+        let mode = match mode.as_str() {
+            "driver" => bpf::XdpMode::Driver,
+            "generic" => bpf::XdpMode::Generic,
+            other => {
+                return Err(invalid(format!(
+                    "an XDP program is not attached in mode {other:?} here"
+                )));
+            }
+        };
+        let program = program.program(&env)?;
+        Ok(Attachment(Some(self.within(&env, || {
+            bpf::Attachment::xdp(program, ifindex, mode)
+        })?)))
+    }
+
+    /// Attaches a program at tc ingress: tcx (kernel 6.6), or a clsact filter where there is no tcx.
+    #[napi]
+    pub fn attach_tc_ingress(&self, env: Env, program: &Program, ifindex: u32) -> napi::Result<Attachment> {
+        let program = program.program(&env)?;
+        let attach = || bpf::Attachment::tc(program, ifindex, bpf::TcDirection::Ingress);
+        Ok(Attachment(Some(self.within(&env, attach)?)))
+    }
+
+    /// Gives the namespace's descriptor back.
+    #[napi]
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+}
