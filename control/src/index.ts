@@ -19,7 +19,7 @@ export { stateDirectory } from "./transaction/journal.js";
 export { listSplits, type SplitEntry } from "./transaction/registry.js";
 export { beginSplit, type BegunSplit } from "./begin.js";
 export type { GuardianHandle, GuardianOptions, LaunchGuardian } from "./guardian/launch.js";
-export { nativeKernel } from "./native.js";
+export { nativeKernel, watchLinks, type LinkEvent, type LinkWatch } from "./native.js";
 export {
   release,
   releaseStale,
