@@ -1,1 +1,388 @@
-//! Loops over loopback ports.
+//! Loops over loopback ports: verdicts, filters, other pools, threads that sleep, stop and panic.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, Verdict, share, start};
+use crate::device::loopback::{NullConfig, Order, null, pair};
+use crate::device::{Port, QueuePair, RxQueue};
+use crate::filter::{Instruction, Program};
+use crate::frame::{BATCH_DEFAULT, BATCH_MAX, Batch, Cache, Pages, Umem, UmemConfig};
+
+const UMEM: UmemConfig = UmemConfig {
+    frames: 256,
+    frame_size: 2048,
+    jumbo_frames: 2,
+    pages: Pages::Ordinary,
+};
+
+fn assert_whole(umem: &Arc<Umem>) {
+    let mut cache = Cache::new(umem);
+    let frames: Vec<_> = std::iter::from_fn(|| cache.take()).collect();
+    assert_eq!(frames.len(), umem.frames() as usize);
+    for frame in frames {
+        cache.give(frame);
+    }
+}
+
+/// One end of a pair, driven by hand.
+struct Peer {
+    queue: QueuePair,
+    batch: Batch,
+}
+
+impl Peer {
+    fn of(port: &mut Port) -> Peer {
+        Peer {
+            queue: port.queues.remove(0),
+            batch: Batch::new(&port.umem, BATCH_MAX),
+        }
+    }
+
+    fn send(&mut self, packets: &[&[u8]]) {
+        for packet in packets {
+            let frame = self.batch.cache_mut().copy_in(packet).unwrap();
+            self.batch.push_send(frame, 0).unwrap();
+        }
+        self.batch.sending_to(0);
+        self.queue.tx.send(&mut self.batch);
+        self.batch.clear();
+    }
+
+    fn received(&mut self) -> Vec<Vec<u8>> {
+        self.queue.rx.poll(&mut self.batch);
+        let packets = (0..self.batch.len())
+            .map(|i| self.batch.bytes(i).to_vec())
+            .collect();
+        self.batch.clear();
+        packets
+    }
+
+    /// Waits (asleep) until `count` packets have arrived.
+    fn wait_for(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        while packets.len() < count {
+            let fd = self.queue.rx.ready_fd().unwrap();
+            bifurcate_linux::event::wait_one(fd, bifurcate_linux::event::Interest::Read, None).unwrap();
+            packets.extend(self.received());
+        }
+        packets
+    }
+}
+
+/// Ends each frame as its first byte says: the verdict's number; 9 sends out of port 1, 8 out of port 7.
+struct ByFirstByte;
+
+impl Handler for ByFirstByte {
+    fn handle(&mut self, batch: &mut Batch) {
+        for i in 0..batch.len() {
+            match batch.bytes(i)[0] {
+                1 => batch.send(i, 0),
+                2 => batch.set(i, Verdict::Pass),
+                3 => batch.set(i, Verdict::Keep),
+                8 => batch.send(i, 7),
+                9 => batch.send(i, 1),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Passed(Arc<Mutex<(Vec<u8>, usize)>>);
+
+impl PassPath for Passed {
+    fn pass(&mut self, bytes: &[u8]) -> bifurcate_linux::Result<()> {
+        let tag = bytes.get(1).copied().unwrap_or(255);
+        if tag == 66 {
+            return Err(bifurcate_linux::Error::new("test", "refused", 1));
+        }
+        self.0.lock().unwrap().0.push(tag);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> bifurcate_linux::Result<()> {
+        self.0.lock().unwrap().1 += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn every_verdict_is_done_and_counted() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let (mut c, mut d) = pair(1, &UMEM, 1000).unwrap();
+    let (near, other) = (a.queues.remove(0), c.queues.remove(0));
+    let outs = vec![
+        Out::new(near.tx, &a.umem, &a.umem),
+        Out::new(other.tx, &c.umem, &a.umem),
+    ];
+    let passed = Passed::default();
+    let mut lane = Lane::new(near.rx, &a.umem, BATCH_DEFAULT, Box::new(ByFirstByte), outs)
+        .with_pass(Box::new(passed.clone()));
+    let (mut peer, mut far) = (Peer::of(&mut b), Peer::of(&mut d));
+    let packets: Vec<[u8; 60]> = [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (2, 66),
+        (3, 4),
+        (8, 5),
+        (9, 6),
+        (2, 7),
+        (1, 8),
+    ]
+    .map(|(verdict, tag)| {
+        let mut packet = [0; 60];
+        packet[..2].copy_from_slice(&[verdict, tag]);
+        packet
+    })
+    .to_vec();
+    peer.send(&packets.iter().map(|p| p.as_slice()).collect::<Vec<_>>());
+    assert_eq!(lane.turn(), 9);
+    assert_eq!(lane.turn(), 0);
+    assert_eq!(peer.received().iter().map(|p| p[1]).collect::<Vec<_>>(), [2, 8]);
+    assert_eq!(far.received().iter().map(|p| p[1]).collect::<Vec<_>>(), [6]);
+    assert_eq!(*passed.0.lock().unwrap(), (vec![3, 7], 1));
+    let totals = lane.counters().totals();
+    // Dropped: the one that said so, and the one the kernel refused.
+    assert_eq!((totals.dropped, totals.passed, totals.handler_invalid), (2, 2, 2));
+    drop(lane);
+    assert_whole(&a.umem);
+    drop(far);
+    assert_whole(&c.umem);
+}
+
+#[test]
+fn a_filter_passes_what_it_does_not_want_before_the_handler_sees_it() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let near = a.queues.remove(0);
+    // ldb [0]; jeq #5, 0, 1; ret #1; ret #0
+    let op = |code, k, jf| Instruction { code, jt: 0, jf, k };
+    let program = Program::new(&[op(0x30, 0, 0), op(0x15, 5, 1), op(6, 1, 0), op(6, 0, 0)]).unwrap();
+    let passed = Passed::default();
+    let mut lane = Lane::new(
+        near.rx,
+        &a.umem,
+        BATCH_DEFAULT,
+        Box::new(Forward { port: 0 }),
+        vec![Out::new(near.tx, &a.umem, &a.umem)],
+    )
+    .with_filter(program)
+    .with_pass(Box::new(passed.clone()));
+    let mut peer = Peer::of(&mut b);
+    // A frame without a first byte gets the program's 0, as any load beyond the end.
+    peer.send(&[&[5, 1], &[4, 2], &[5, 3], &[6, 4], &[]]);
+    assert_eq!(lane.turn(), 5);
+    assert_eq!(peer.received(), [[5, 1], [5, 3]]);
+    assert_eq!(*passed.0.lock().unwrap(), (vec![2, 4, 255], 1));
+    assert_eq!(lane.counters().totals().passed, 3);
+    drop(lane);
+    assert_whole(&a.umem);
+}
+
+#[test]
+fn reflect_swaps_macs_and_sends_back() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let near = a.queues.remove(0);
+    let outs = vec![Out::new(near.tx, &a.umem, &a.umem)];
+    let mut lane = Lane::new(near.rx, &a.umem, BATCH_DEFAULT, Box::new(Reflect), outs);
+    let mut peer = Peer::of(&mut b);
+    peer.send(&[&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 8, 0, 9], &[1; 11]]);
+    assert_eq!(lane.turn(), 2);
+    assert_eq!(
+        peer.received(),
+        [vec![2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 8, 0, 9]]
+    );
+    assert_eq!(lane.counters().totals().dropped, 1);
+}
+
+#[test]
+fn forwarding_to_a_smaller_pool_loses_what_does_not_fit_counted() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let small = UmemConfig {
+        jumbo_frames: 0,
+        ..UMEM
+    };
+    let (mut c, mut d) = pair(1, &small, 1000).unwrap();
+    let (near, other) = (a.queues.remove(0), c.queues.remove(0));
+    let outs = vec![Out::new(other.tx, &c.umem, &a.umem)];
+    let mut lane = Lane::new(
+        near.rx,
+        &a.umem,
+        BATCH_DEFAULT,
+        Box::new(Forward { port: 0 }),
+        outs,
+    );
+    let (mut peer, mut far) = (Peer::of(&mut b), Peer::of(&mut d));
+    peer.send(&[&[1; 9000], &[2; 1500]]);
+    assert_eq!(lane.turn(), 2);
+    assert_eq!(far.received(), [vec![2; 1500]]);
+    assert_eq!(lane.counters().totals().too_long, 1);
+    drop(lane);
+    assert_whole(&a.umem);
+}
+
+/// Receive only: sleeps in poll(2) when idle, by counting the polls.
+struct Polls {
+    inner: Box<dyn RxQueue>,
+    polls: Arc<AtomicUsize>,
+}
+
+impl RxQueue for Polls {
+    fn poll(&mut self, batch: &mut Batch) -> usize {
+        self.polls.fetch_add(1, Ordering::SeqCst);
+        self.inner.poll(batch)
+    }
+    fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.ready_fd()
+    }
+    fn counters(&self) -> &Arc<crate::device::Counters> {
+        self.inner.counters()
+    }
+}
+
+#[test]
+fn a_loop_answers_while_it_runs_sleeps_when_idle_and_stops_when_told() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let near = a.queues.remove(0);
+    let polls = Arc::new(AtomicUsize::new(0));
+    let rx = Box::new(Polls {
+        inner: near.rx,
+        polls: Arc::clone(&polls),
+    });
+    let outs = vec![Out::new(near.tx, &a.umem, &a.umem)];
+    let lane = Lane::new(rx, &a.umem, BATCH_DEFAULT, Box::new(Reflect), outs);
+    let run = start(vec![lane], &Options::default()).unwrap();
+    let mut peer = Peer::of(&mut b);
+    for round in 0..20u8 {
+        peer.send(&[&[round; 60]]);
+        assert_eq!(peer.wait_for(1), [vec![round; 60]]);
+    }
+    // Between packets it sleeps: a packet costs a poll that finds it and one or two that do not.
+    assert!(polls.load(Ordering::SeqCst) <= 20 * 4 + 4, "{polls:?}");
+    assert!(!run.is_finished());
+    run.stop();
+    let lanes = run.join().unwrap();
+    assert_eq!(lanes.len(), 1);
+    drop(lanes);
+    assert_whole(&a.umem);
+}
+
+#[test]
+fn lanes_are_dealt_to_pinned_threads_and_share_a_transmit_queue() {
+    let (mut a, mut b) = pair(3, &UMEM, 1000).unwrap();
+    let (mut c, mut d) = pair(1, &UMEM, 1000).unwrap();
+    let shared = share(c.queues.remove(0).tx, 3);
+    let lanes = a
+        .queues
+        .drain(..)
+        .zip(shared)
+        .map(|(pair, tx)| {
+            let outs = vec![Out::new(tx, &c.umem, &a.umem)];
+            Lane::new(
+                pair.rx,
+                &a.umem,
+                BATCH_DEFAULT,
+                Box::new(Forward { port: 0 }),
+                outs,
+            )
+        })
+        .collect();
+    let options = Options {
+        cores: vec![0, 0],
+        busy_poll: false,
+    };
+    let run = start(lanes, &options).unwrap();
+    let mut far = Peer::of(&mut d);
+    while !b.queues.is_empty() {
+        Peer::of(&mut b).send(&[[7u8; 60].as_slice(); 5]);
+    }
+    assert_eq!(far.wait_for(15).len(), 15);
+    drop(run);
+    assert_whole(&a.umem);
+    assert_whole(&c.umem);
+}
+
+#[test]
+fn a_core_that_does_not_exist_is_told() {
+    let (mut a, _b) = pair(1, &UMEM, 1000).unwrap();
+    let lane = Lane::new(a.queues.remove(0).rx, &a.umem, 32, Box::new(Discard), vec![]);
+    let options = Options {
+        cores: vec![9999],
+        busy_poll: false,
+    };
+    assert_eq!(
+        start(vec![lane], &options).unwrap().join().err().unwrap().code(),
+        "EINVAL"
+    );
+    assert_eq!(start(vec![], &Options::default()).err().unwrap().code(), "EINVAL");
+}
+
+struct Panics;
+
+impl Handler for Panics {
+    fn handle(&mut self, _: &mut Batch) {
+        panic!("on purpose");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_is_an_error_and_loses_no_frame() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let lane = Lane::new(a.queues.remove(0).rx, &a.umem, 32, Box::new(Panics), vec![]);
+    let run = start(vec![lane], &Options::default()).unwrap();
+    Peer::of(&mut b).send(&[&[1; 60]]);
+    let error = run.join().err().unwrap();
+    assert!(error.to_string().contains("on purpose"), "{error}");
+    assert_whole(&a.umem);
+}
+
+#[test]
+fn a_busy_loop_on_a_null_port_counts_what_it_did() {
+    let config = NullConfig {
+        queues: 2,
+        umem: UmemConfig { frames: 4096, ..UMEM },
+        length: 64,
+        order: Order::Hot,
+    };
+    let mut port = null(&config).unwrap();
+    let counters = port.counters();
+    let lanes: Vec<Lane> = port
+        .queues
+        .drain(..)
+        .map(|pair| {
+            let outs = vec![Out::new(pair.tx, &port.umem, &port.umem)];
+            Lane::new(pair.rx, &port.umem, BATCH_DEFAULT, Box::new(Reflect), outs)
+        })
+        .collect();
+    let options = Options {
+        cores: vec![],
+        busy_poll: true,
+    };
+    let run = start(lanes, &options).unwrap();
+    while counters.iter().any(|c| c.tx.totals().sent < 1000) {
+        std::thread::yield_now();
+    }
+    drop(run);
+    for c in counters {
+        let totals = c.totals();
+        assert_eq!(totals.received, totals.sent);
+        assert_eq!(totals.received_bytes, totals.received * 64);
+        assert_eq!(totals.sent_bytes, totals.sent * 64);
+    }
+    assert_whole(&port.umem);
+}
+
+#[test]
+fn count_looks_and_drops() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let mut peer = Peer::of(&mut b);
+    let mut batch = Batch::new(&a.umem, 32);
+    peer.send(&[&[1; 60], &[2; 60], &[0xff; 60], &[]]);
+    a.queues[0].rx.poll(&mut batch);
+    let mut count = Count::default();
+    count.handle(&mut batch);
+    assert_eq!(count.multicast(), 2);
+    assert_eq!(batch.count_of(Verdict::Drop), 4);
+}
