@@ -45,7 +45,8 @@ export async function testpmd(options: TestpmdOptions): Promise<TestpmdRun> {
     ...(options.cache === undefined ? [] : [`--mbcache=${options.cache}`]),
   ];
   const inside = options.netns === undefined ? [] : ["ip", "netns", "exec", options.netns];
-  const [command, ...rest] = [...inside, "dpdk-testpmd", ...args];
+  // Into a pipe testpmd would write in blocks of 4 KiB, and its answers would come when nobody waits any more.
+  const [command, ...rest] = [...inside, "stdbuf", "-oL", "dpdk-testpmd", ...args];
   const child = new Child(command!, rest);
   try {
     await child.saw(/testpmd> $/);
