@@ -119,7 +119,9 @@ class Demo {
     let last = begin;
     for (;;) {
       const left = seconds * 1000 - (performance.now() - begin);
-      await delay(Math.max(0, Math.min(1000, left)), undefined, { signal }).catch(() => undefined);
+      await delay(Math.max(0, Math.min(this.screen.pace, left)), undefined, { signal }).catch(
+        () => undefined,
+      );
       const now = performance.now();
       const dead = this.programs.find((program) => !program.alive);
       // A rest of some milliseconds would give a rate of its own.

@@ -27,6 +27,11 @@ export class Screen {
     private readonly live: boolean,
   ) {}
 
+  /** Milliseconds between two pictures. */
+  get pace(): number {
+    return this.live ? 500 : 1000;
+  }
+
   /** A line that stays. */
   say(text: string): void {
     this.drawn = 0;
@@ -45,7 +50,7 @@ export class Screen {
     }
     const lines = ways.map((way, n) => {
       const rate = grouped(Math.round(rates[n]!)).padStart(8);
-      return `  ${way.path.padEnd(6)}  ${way.words.padEnd(18)} [${bar(rates[n]!, this.peaks[n]!)}] ${rate} answers/s`;
+      return `  ${way.path.padEnd(6)}  ${way.words.padEnd(20)} [${bar(rates[n]!, this.peaks[n]!)}] ${rate} answers/s`;
     });
     const up = this.drawn > 0 ? `\x1b[${this.drawn}A` : "";
     this.write(up + [`  ${elapsed.toFixed(0)} s`, ...lines].map((line) => `\x1b[2K${line}\n`).join(""));
