@@ -6,3 +6,8 @@ export { encodeProgram, formatProgram, type Instruction, type Program } from "./
 export { interpret, matches } from "./interpret.js";
 export { COUNTER, xdpProgram, type XdpTarget } from "./xdp.js";
 export { PASS_MARK, passMarkProgram, socketFilterProgram, tcDropProgram } from "./skb.js";
+export { explain } from "./explain.js";
+export { matchesSocket, overlap, socketFlows, type Overlap } from "./overlap.js";
+export { sieve, type Sieve } from "./ntuple.js";
+export { encodeRule, type FlowRule } from "./flow-spec.js";
+export { ruleMatches } from "./ntuple-model.js";
