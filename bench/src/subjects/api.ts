@@ -5,12 +5,21 @@
 // The work of every form: check Ethernet, IPv4 and UDP, swap both addresses, send. `detached` detaches an
 // ArrayBuffer elsewhere in the isolate first, as closing another port does.
 import { Batch } from "bifurcate";
+import {
+  BLOCK_WORDS,
+  HEADER_WORDS,
+  ROW_LENGTH,
+  ROW_OFFSET,
+  ROW_VERDICT,
+  ROW_WORDS,
+  VERDICT_SEND,
+} from "bifurcate/layout";
 
 const [form = "cursor", state = "fresh", length = "1"] = process.argv.slice(2);
 const frames = 32;
 const frameSize = 2048;
 const pool = new ArrayBuffer(4096 * frameSize);
-const block = new ArrayBuffer(4 * (16 + 256 * 8));
+const block = new ArrayBuffer(4 * BLOCK_WORDS);
 const words = new Int32Array(block);
 const view = new DataView(pool);
 
@@ -23,10 +32,10 @@ for (let at = 0; at < pool.byteLength; at += frameSize) {
 /** What Rust does between two turns: the rows name the frames of the next batch. */
 function fill(turn: number): void {
   for (let n = 0; n < frames; n += 1) {
-    const row = 16 + n * 8;
-    words[row] = ((turn * frames + n) % 1024) * frameSize + 256;
-    words[row + 1] = 60;
-    words[row + 2] = 0;
+    const row = HEADER_WORDS + n * ROW_WORDS;
+    words[row + ROW_OFFSET] = ((turn * frames + n) % 1024) * frameSize + 256;
+    words[row + ROW_LENGTH] = 60;
+    words[row + ROW_VERDICT] = 0;
   }
 }
 
@@ -54,7 +63,10 @@ const batch = new Batch(pool, block);
 
 const forms: Record<string, () => void> = {
   raw: () => {
-    for (let row = 16; row < 16 + frames * 8; row += 8) if (swap(words[row]!)) words[row + 2] = 1;
+    const end = HEADER_WORDS + frames * ROW_WORDS;
+    for (let row = HEADER_WORDS; row < end; row += ROW_WORDS) {
+      if (swap(words[row + ROW_OFFSET]!)) words[row + ROW_VERDICT] = VERDICT_SEND;
+    }
   },
   cursor: () => {
     batch.begin(frames);
