@@ -7,9 +7,6 @@ use std::sync::Arc;
 use crate::device::{Counters, QueuePair, RxQueue, TxQueue};
 use crate::frame::{Batch, Frame};
 
-#[cfg(test)]
-mod tests;
-
 /// What goes wrong, and how often. Rates are frames in 65,536: 655 is one in a hundred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {

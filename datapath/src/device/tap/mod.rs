@@ -17,14 +17,11 @@ use crate::frame::Batch;
 mod pcapng;
 mod writer;
 
-#[cfg(test)]
-mod tests;
-
 use pcapng::Direction;
 use writer::{Mailbox, Writer};
 
-/// Bytes of frames on their way to the writer.
-const BUFFER: usize = 4 << 20;
+/// Bytes of frames that may be on their way to the writer, for each direction of each queue.
+pub const BUFFER: usize = 4 << 20;
 
 /// An open capture file. [`Tap::wrap`] puts queues in front of it; [`Tap::finish`] closes it.
 pub struct Tap {

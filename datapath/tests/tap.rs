@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use super::Tap;
-use crate::device::loopback::pair;
-use crate::frame::{Batch, Pages, UmemConfig};
+use bifurcate_datapath::device::TxQueue;
+use bifurcate_datapath::device::loopback::pair;
+use bifurcate_datapath::device::tap::{BUFFER, Tap};
+use bifurcate_datapath::frame::{Batch, Pages, UmemConfig};
 
 const UMEM: UmemConfig = UmemConfig {
     frames: 512,
@@ -62,7 +63,7 @@ fn blocks(file: &[u8]) -> Vec<(usize, &[u8])> {
     blocks
 }
 
-fn send(tx: &mut dyn crate::device::TxQueue, batch: &mut Batch, packets: &[Vec<u8>]) {
+fn send(tx: &mut dyn TxQueue, batch: &mut Batch, packets: &[Vec<u8>]) {
     for packet in packets {
         let frame = batch.cache_mut().copy_in(packet).unwrap();
         batch.push_send(frame, 0).unwrap();
@@ -166,7 +167,7 @@ fn a_file_that_does_not_keep_up_costs_captured_frames_only() {
     let closed = gate.lock().unwrap();
     // Three times what the buffer holds, while the file is stuck: the queue never is.
     let packets = vec![vec![9u8; 1500]; 8];
-    let rounds = 3 * super::BUFFER / (8 * 1500);
+    let rounds = 3 * BUFFER / (8 * 1500);
     for _ in 0..rounds {
         send(&mut *tapped.tx, &mut near, &packets);
         assert_eq!(peer.rx.poll(&mut far), 8);

@@ -1,8 +1,8 @@
 //! The same seed does the same, the rates are kept, and no frame is lost to the pool.
 
-use super::{Faults, wrap};
-use crate::device::loopback::pair;
-use crate::frame::{Batch, Pages, UmemConfig};
+use bifurcate_datapath::device::fault::{Faults, wrap};
+use bifurcate_datapath::device::loopback::pair;
+use bifurcate_datapath::frame::{Batch, Pages, UmemConfig};
 
 const UMEM: UmemConfig = UmemConfig {
     frames: 512,
