@@ -8,10 +8,24 @@ export interface Address {
   prefix: number
 }
 
+/** What openAfPacket is asked for. */
+export interface AfPacketOptions {
+  /** The interface's name. */
+  ifname: string
+  /** Number of queues: members of the fanout group. */
+  queues: number
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Frames of 12 KiB for packets longer than a frame. */
+  jumboFrames: number
+  /** "auto", "huge" or "ordinary". */
+  pages: string
+}
+
 /** What openAfXdp is asked for. */
 export interface AfXdpOptions {
-  /** Path of the namespace's file; the process's own when left out. */
-  netns?: string
   /** The interface's name. */
   ifname: string
   /** The queues to bind a socket to. */
@@ -302,6 +316,8 @@ export declare class Netns {
   sockets(): Array<SocketFacts>
   /** The driver of an interface. */
   driver(ifname: string): DriverInfo
+  /** Mbit/s; null where the driver does not tell, or there is no link. */
+  speed(ifname: string): number | null
   /** null where the driver has no such operation (EOPNOTSUPP). */
   channels(ifname: string): ChannelsFacts | null
   /** `ethtool -L`. */
@@ -477,8 +493,14 @@ export interface XdpFeatures {
   rxMetadata: Array<string>
 }
 
+/**
+ * Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
+ * the same frames too, unless a program at tc ingress drops them there.
+ */
+export declare function openAfPacket(netns: Netns, options: AfPacketOptions, filter: Program): NativePort;
+
 /** Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP. */
-export declare function openAfXdp(options: AfXdpOptions): NativePort;
+export declare function openAfXdp(netns: Netns, options: AfXdpOptions): NativePort;
 
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;

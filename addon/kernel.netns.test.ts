@@ -73,11 +73,24 @@ describe.skipIf(!built || !root)("the native kernel (needs the built addon, and 
     expect(home).not.toBe(`net:[${netns.inode}]`);
   });
 
+  it("names the other end of a veth pair only where it is in the same namespace", () => {
+    expect(v0().link).toBe(netns.links().find((link) => link.name === "v1")!.index);
+    const other = `${name}-b`;
+    ip("netns", "add", other);
+    try {
+      ip("-n", name, "link", "set", "v1", "netns", other);
+      expect(v0().link).toBeNull();
+    } finally {
+      ip("netns", "del", other);
+    }
+  });
+
   it("tells and sets what a card has", () => {
     expect(netns.driver("v0").driver).toBe("veth");
     const two = { rx: 2, tx: 2, combined: 0, other: 0 };
     netns.setChannels("v0", two);
     expect(netns.channels("v0")).toMatchObject({ max: { rx: 4, tx: 4 }, now: two });
+    expect(netns.speed("v0")).toBe(10_000);
     expect(netns.rss("v0")).toBeNull();
     expect(netns.ntupleRules("v0")).toBeNull();
     expect(netns.ntupleCapacity("v0")).toBe(0);

@@ -9,7 +9,7 @@ mod ntuple;
 mod request;
 mod rss;
 
-pub use device::{Channels, ChannelsFacts, DriverInfo, Rings, channels, driver, rings, set_channels};
+pub use device::{Channels, ChannelsFacts, DriverInfo, Rings, channels, driver, rings, set_channels, speed};
 pub use features::{Feature, features, set_feature};
 pub use ntuple::{FLOW_SPEC, FlowSpec, delete_rule, insert_rule, rule_capacity, rules};
 pub use rss::{Rss, reset_rss, rss, set_rss};

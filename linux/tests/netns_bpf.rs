@@ -234,3 +234,57 @@ fn tc_programs_drop_what_arrives() {
     assert!(reachable());
     assert!(!lab.run("tc", "qdisc show dev v0").contains("clsact"));
 }
+
+/// An Ethernet frame with a UDP datagram to 10.6.0.1, port 9, as if from 10.6.0.9.
+fn datagram(mac: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut ip = [0u8; 20];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(28 + payload.len() as u16).to_be_bytes());
+    ip[8..10].copy_from_slice(&[64, 17]);
+    ip[12..].copy_from_slice(&[10, 6, 0, 9, 10, 6, 0, 1]);
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    // No UDP checksum: zero says so (RFC 768).
+    let udp = [
+        [0x30, 0x39],
+        [0, 9],
+        (8 + payload.len() as u16).to_be_bytes(),
+        [0, 0],
+    ]
+    .concat();
+    [mac, &[2, 0, 0, 0, 0, 9], &[8, 0], &ip, &udp, payload].concat()
+}
+
+#[test]
+fn live_frames_arrive_as_if_from_the_wire() {
+    let Some((lab, index)) = veth("live_frames_arrive_as_if_from_the_wire") else {
+        return;
+    };
+    lab.ip("addr add 10.6.0.1/24 dev v0");
+    let mac = lab.netns.within(|| link::link("v0")).unwrap().mac;
+    let socket = lab
+        .netns
+        .within(|| Ok(UdpSocket::bind("10.6.0.1:9").unwrap()))
+        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let pass = load(ProgramType::Xdp, "bf_pass", &returning(2), &[]).unwrap();
+    // The receive queues of a veth are known to XDP only while a program is attached.
+    let _attached = lab
+        .netns
+        .within(|| Attachment::xdp(&pass, index, XdpMode::Driver))
+        .unwrap();
+    let frame = datagram(&mac, b"live");
+    lab.netns.within(|| pass.run_live(&frame, index, 0, 3)).unwrap();
+    for _ in 0..3 {
+        let mut bytes = [0; 16];
+        let (length, from) = socket.recv_from(&mut bytes).unwrap();
+        assert_eq!(
+            (&bytes[..length], from.to_string().as_str()),
+            (&b"live"[..], "10.6.0.9:12345")
+        );
+    }
+}

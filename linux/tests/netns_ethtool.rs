@@ -35,6 +35,9 @@ fn a_veths_driver_channels_and_rings() {
     assert_eq!(error.code(), "EINVAL");
     assert!(error.args.contains("dev=v0 rx=9"), "{error}");
     lab.netns.within(|| ethtool::rings("v0")).unwrap();
+    // veth claims 10 Gbit/s (veth_get_link_ksettings, drivers/net/veth.c), the loopback nothing.
+    assert_eq!(lab.netns.within(|| ethtool::speed("v0")), Ok(Some(10_000)));
+    assert_eq!(lab.netns.within(|| ethtool::speed("lo")), Ok(None));
     assert_eq!(
         lab.netns
             .within(|| ethtool::driver("nowhere"))

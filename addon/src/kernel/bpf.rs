@@ -77,7 +77,7 @@ pub struct TestRun {
 
 impl Program {
     /// The program.
-    pub(super) fn program(&self, env: &Env) -> napi::Result<&bpf::Program> {
+    pub(crate) fn program(&self, env: &Env) -> napi::Result<&bpf::Program> {
         open(env, "Program", self.0.as_ref())
     }
 }

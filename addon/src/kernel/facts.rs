@@ -62,7 +62,8 @@ impl From<link::Link> for Link {
             loopback: link.loopback,
             kind: link.kind,
             master: link.master,
-            link: link.link,
+            // A number of another namespace would be taken for an interface of this one.
+            link: link.link.filter(|_| !link.link_elsewhere),
             vlan_id: link.vlan_id.map(u32::from),
             rx_queues: link.rx_queues,
             tx_queues: link.tx_queues,

@@ -14,7 +14,7 @@ use napi_derive::napi;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-pub(crate) use bpf::BpfMap;
+pub(crate) use bpf::{BpfMap, Program};
 pub(crate) use netns::Netns;
 
 /// The kernel of this machine.

@@ -81,6 +81,12 @@ impl Netns {
         Ok(self.within(&env, || ethtool::driver(&ifname))?.into())
     }
 
+    /// Mbit/s; null where the driver does not tell, or there is no link.
+    #[napi]
+    pub fn speed(&self, env: Env, ifname: String) -> napi::Result<Option<u32>> {
+        self.within(&env, || ethtool::speed(&ifname))
+    }
+
     /// null where the driver has no such operation (EOPNOTSUPP).
     #[napi]
     pub fn channels(&self, env: Env, ifname: String) -> napi::Result<Option<ChannelsFacts>> {

@@ -51,10 +51,17 @@ pub struct Rings {
     pub tx_max: u32,
 }
 
+const ETHTOOL_GLINKSETTINGS: u32 = 0x4c;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GRINGPARAM: u32 = 0x10;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
+/// struct ethtool_link_settings without its masks; where speed and the number of mask words stand.
+const LINK_SETTINGS: usize = 48;
+const SPEED: usize = 4;
+const MASK_WORDS: usize = 15;
+/// SPEED_UNKNOWN.
+const UNKNOWN: u32 = u32::MAX;
 /// Sizes in bytes of struct ethtool_drvinfo, ethtool_ringparam, ethtool_channels.
 const DRVINFO: usize = 196;
 const RINGPARAM: usize = 36;
@@ -72,6 +79,23 @@ pub fn driver(name: &str) -> Result<DriverInfo> {
         firmware: field(2),
         bus: field(3),
     })
+}
+
+/// The speed of interface `name` in Mbit/s; none where the driver does not tell, or there is no link.
+pub fn speed(name: &str) -> Result<Option<u32>> {
+    let (device, call) = (Device::open(name)?, "ioctl(ETHTOOL_GLINKSETTINGS)");
+    let mut block = Block::new(ETHTOOL_GLINKSETTINGS, LINK_SETTINGS);
+    // SAFETY: with no mask words asked for, the kernel writes the fixed part and how many there are.
+    if supported(unsafe { device.request(call, "size", &mut block) })?.is_none() {
+        return Ok(None);
+    }
+    // The answer to a wrong number of words is the right one, negative; three masks have so many each.
+    let words = i8::from_ne_bytes([block.bytes()[MASK_WORDS]]).unsigned_abs();
+    let mut block = Block::new(ETHTOOL_GLINKSETTINGS, LINK_SETTINGS + usize::from(words) * 3 * 4);
+    block.put_bytes(MASK_WORDS, &[words]);
+    // SAFETY: the block has room for three masks of as many words as it says.
+    unsafe { device.request(call, "", &mut block) }?;
+    Ok(Some(block.get(SPEED)).filter(|speed| !matches!(*speed, 0 | UNKNOWN)))
 }
 
 /// The queues of interface `name`.

@@ -148,6 +148,12 @@ mod tests {
             ("ETHTOOL_GRXCLSRLCNT", ETHTOOL_GRXCLSRLCNT as usize),
             ("ETHTOOL_GRXCLSRULE", ETHTOOL_GRXCLSRULE as usize),
             ("RX_CLS_LOC_SPECIAL", RX_CLS_LOC_SPECIAL as usize),
+            ("offsetof(struct ethtool_link_settings, link_mode_masks)", 48),
+            (
+                "offsetof(struct ethtool_link_settings, link_mode_masks_nwords)",
+                15,
+            ),
+            ("offsetof(struct ethtool_link_settings, speed)", 4),
             ("sizeof(struct ethtool_drvinfo)", 196),
             ("sizeof(struct ethtool_channels)", 36),
             ("offsetof(struct ethtool_channels, combined_count)", 32),
