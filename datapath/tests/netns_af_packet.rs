@@ -112,8 +112,17 @@ fn reflected_frames_reach_the_sender() {
         return;
     };
     let umem = pool(0);
-    // A ring that is used many times over.
-    let mut port = open(&lab, &umem, |config| config.transmit.slots = 32);
+    // A ring that is used many times over, and a filter and a way out on which our own answers would be seen.
+    let everything = [Instruction {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: 0x4_0000,
+    }];
+    let mut config = Config::new("card", Filter::Classic(&everything));
+    config.transmit.slots = 32;
+    config.bypass_qdisc = false;
+    let mut port = lab.near.within(|| af_packet::open(&config, &umem)).unwrap();
     let client = lab.client(PORT);
     let mut batch = Batch::new(&umem, 32);
     let QueuePair { rx, tx, .. } = &mut port.queues[0];
