@@ -27,6 +27,7 @@ export const {
   NativeQueue,
   Netns,
   Program,
+  openAfPacket,
   openAfXdp,
   openLoopback,
   takeQueue,

@@ -1,8 +1,9 @@
 //! Opening devices: options as JavaScript gives them, turned into what the datapath takes.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use bifurcate_datapath::device::{af_xdp, loopback};
+use bifurcate_datapath::device::{af_packet, af_xdp, loopback};
 use bifurcate_datapath::frame::{PageKind, Pages, Umem, UmemConfig};
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result};
@@ -12,14 +13,13 @@ use napi_derive::napi;
 use super::native_port::NativePort;
 use super::shared::PortShared;
 use crate::error::OrThrow;
+use crate::kernel;
 
 const EINVAL: i32 = 22;
 
 /// What openAfXdp is asked for.
 #[napi(object)]
 pub struct AfXdpOptions {
-    /// Path of the namespace's file; the process's own when left out.
-    pub netns: Option<String>,
     /// The interface's name.
     pub ifname: String,
     /// The queues to bind a socket to.
@@ -75,13 +75,74 @@ pub struct Obtained {
     pub refused: Vec<String>,
 }
 
-/// Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP.
-#[napi]
-pub fn open_af_xdp(env: Env, options: AfXdpOptions) -> napi::Result<NativePort> {
-    af_xdp_port(&options).or_throw(&env)
+/// What openAfPacket is asked for.
+#[napi(object)]
+pub struct AfPacketOptions {
+    /// The interface's name.
+    pub ifname: String,
+    /// Number of queues: members of the fanout group.
+    pub queues: u32,
+    /// Frames of the pool.
+    pub frames: u32,
+    /// Bytes of a frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Frames of 12 KiB for packets longer than a frame.
+    pub jumbo_frames: u32,
+    /// "auto", "huge" or "ordinary".
+    pub pages: String,
 }
 
-fn af_xdp_port(options: &AfXdpOptions) -> Result<NativePort> {
+/// Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
+/// the same frames too, unless a program at tc ingress drops them there.
+#[napi]
+pub fn open_af_packet(
+    env: Env,
+    netns: &kernel::Netns,
+    options: AfPacketOptions,
+    filter: &kernel::Program,
+) -> napi::Result<NativePort> {
+    let filter = af_packet::Filter::Program(filter.program(&env)?.as_fd());
+    af_packet_port(netns.netns(&env)?, &options, filter).or_throw(&env)
+}
+
+fn af_packet_port(
+    netns: Arc<Netns>,
+    options: &AfPacketOptions,
+    filter: af_packet::Filter<'_>,
+) -> Result<NativePort> {
+    let umem = Umem::map(&UmemConfig {
+        frames: options.frames,
+        frame_size: options.frame_size,
+        jumbo_frames: options.jumbo_frames,
+        pages: pages(&options.pages)?,
+    })?;
+    let config = af_packet::Config {
+        queues: options.queues,
+        ..af_packet::Config::new(&options.ifname, filter)
+    };
+    let port = netns.within(|| af_packet::open(&config, &umem))?;
+    let obtained = Obtained {
+        zero_copy: false,
+        need_wakeup: false,
+        multi_buffer: options.jumbo_frames > 0,
+        busy_poll: false,
+        pages: page_name(&umem),
+        refused: Vec::new(),
+    };
+    Ok(NativePort::new(
+        PortShared::new(port, Vec::new())?,
+        obtained,
+        Some(netns),
+    ))
+}
+
+/// Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP.
+#[napi]
+pub fn open_af_xdp(env: Env, netns: &kernel::Netns, options: AfXdpOptions) -> napi::Result<NativePort> {
+    af_xdp_port(netns.netns(&env)?, &options).or_throw(&env)
+}
+
+fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> {
     let config = af_xdp::Config {
         ifname: options.ifname.clone(),
         queues: options.queues.clone(),
@@ -107,7 +168,6 @@ fn af_xdp_port(options: &AfXdpOptions) -> Result<NativePort> {
         jumbo_frames: options.jumbo_frames,
         pages: pages(&options.pages)?,
     })?;
-    let netns = Arc::new(Netns::open(options.netns.as_deref())?);
     let opened = netns.within(|| af_xdp::open(&config, &umem, None))?;
     let obtained = Obtained {
         zero_copy: opened.obtained.zero_copy,

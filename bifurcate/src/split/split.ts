@@ -13,6 +13,8 @@ import {
 } from "@bifurcate/control";
 import { Port, type PortPath } from "../port.js";
 import type { SplitOptions } from "./options.js";
+import { PacketPath } from "./packet-path.js";
+import type { AddonNetns, SplitPath } from "./path.js";
 import { Refused } from "./refused.js";
 import { SplitWatch } from "./watch.js";
 import { XdpPath } from "./xdp-path.js";
@@ -90,13 +92,12 @@ async function attempt(
 async function apply(kernel: Kernel, begun: BegunSplit, options: SplitOptions): Promise<Port> {
   const { prepared, transaction } = begun;
   const { plan, netns } = prepared;
-  if (plan.path.backend !== "af_xdp") {
-    throw new BifurcateError("E_NO_XDP", {
-      what: `split ${plan.device.name}`,
-      why: "the plan says AF_PACKET, which this version does not open yet",
-    });
-  }
-  const way = new XdpPath(kernel, netns, prepared.netnsPath, plan, options);
+  // The control path knows the addon's namespaces by their interface alone.
+  const own = netns as unknown as AddonNetns;
+  const way: SplitPath =
+    plan.path.backend === "af_xdp"
+      ? new XdpPath(kernel, own, plan, options)
+      : new PacketPath(kernel, own, plan, options);
   const warn = options.onWarning ?? (() => undefined);
   let port: Port | undefined;
   let shutDevice: (() => Promise<void>) | undefined;
@@ -140,7 +141,7 @@ async function apply(kernel: Kernel, begun: BegunSplit, options: SplitOptions): 
 }
 
 /** The path that was obtained: what was planned, and what the kernel made of it. */
-function pathOf({ prepared: { plan } }: BegunSplit, way: XdpPath): PortPath {
+function pathOf({ prepared: { plan } }: BegunSplit, way: SplitPath): PortPath {
   const { path, ladder } = plan;
   const { obtained } = way.native!;
   const down = ladder

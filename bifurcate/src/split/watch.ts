@@ -11,7 +11,7 @@ import {
   type Repair,
   type SplitTransaction,
 } from "@bifurcate/control";
-import type { XdpPath } from "./xdp-path.js";
+import type { SplitPath } from "./path.js";
 
 /** Milliseconds between two looks. */
 const LOOK_MS = 1_000;
@@ -34,7 +34,7 @@ export class SplitWatch {
   constructor(
     private readonly transaction: SplitTransaction,
     private readonly prepared: PreparedSplit,
-    private readonly way: XdpPath,
+    private readonly way: SplitPath,
     private readonly events: WatchEvents,
   ) {
     this.plan = prepared.plan;

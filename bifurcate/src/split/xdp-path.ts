@@ -4,17 +4,16 @@ import { openAfXdp } from "@bifurcate/addon";
 import {
   BifurcateError,
   messageOf,
-  wrapError,
   type Attachment,
   type BpfMap,
   type Kernel,
-  type Netns,
   type Plan,
   type Program,
 } from "@bifurcate/control";
 import { compile, xdpProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
+import { openPass, type AddonNetns, type SplitPath } from "./path.js";
 import { asRefusal } from "./refused.js";
 
 /** Entries of each ring. */
@@ -26,7 +25,7 @@ const JUMBO_FRAMES = 256;
 const MAP_ENTRIES = 256;
 
 /** Opens and closes the AF_XDP path; the plan says how. */
-export class XdpPath {
+export class XdpPath implements SplitPath {
   /** The port, once open. */
   native: NativePort | undefined;
   readonly notes: string[] = [];
@@ -36,8 +35,7 @@ export class XdpPath {
 
   constructor(
     private readonly kernel: Kernel,
-    private readonly netns: Netns,
-    private readonly netnsPath: string,
+    private readonly netns: AddonNetns,
     private readonly plan: Plan,
     private readonly options: SplitOptions,
   ) {}
@@ -62,7 +60,7 @@ export class XdpPath {
     this.program = asRefusal(way, () => this.kernel.loadProgram({ ...source, fragments: path.multiBuffer }));
     this.native = asRefusal(way, () => this.openSockets(mode));
     for (const { queue, fd } of this.native.sockets()) this.map.update(word(queue), word(fd));
-    this.openPass(mode);
+    openPass(this, this.plan, this.options, mode === "generic");
     this.attach();
     this.verify(device.ifindex);
   }
@@ -74,7 +72,7 @@ export class XdpPath {
     this.attachment?.close();
     this.attachment = undefined;
     const program = this.program!;
-    const attach = (): Attachment => this.netns.attachXdp(program, device.ifindex, mode);
+    const attach = (): Attachment => this.netns.attachXdp(program as never, device.ifindex, mode);
     try {
       this.attachment = asRefusal({ backend: "af_xdp", mode }, attach);
     } catch (thrown) {
@@ -107,8 +105,7 @@ export class XdpPath {
     const { device, path } = this.plan;
     const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
     try {
-      return openAfXdp({
-        netns: this.netnsPath,
+      return openAfXdp(this.netns, {
         ifname: device.name,
         queues: [...path.queues],
         frames: frames * path.queues.length,
@@ -130,20 +127,6 @@ export class XdpPath {
         throw new BifurcateError("E_NO_ZERO_COPY", { what, why: messageOf(thrown), cause: thrown });
       }
       throw thrown;
-    }
-  }
-
-  private openPass(mode: "driver" | "generic"): void {
-    const { pass } = this.options;
-    if (pass === false) return;
-    try {
-      const { reason } = this.native!.enablePass(mode === "generic");
-      if (reason !== undefined)
-        this.notes.push(`pass goes frame by frame, slowly: there is no TAP (${reason})`);
-    } catch (thrown) {
-      if (pass === true)
-        throw wrapError(thrown, `open a way back into the kernel for ${this.plan.device.name}`, "E_NO_PASS");
-      this.notes.push(`the verdict pass drops: ${messageOf(thrown)}`);
     }
   }
 

@@ -1,0 +1,78 @@
+// The AF_PACKET path of a split: a tap on the card, and the kernel's own copy of the flow dropped at tc ingress.
+
+import { openAfPacket } from "@bifurcate/addon";
+import type { Attachment, Kernel, Plan, Program } from "@bifurcate/control";
+import { compile, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
+import type { NativePort } from "../native.js";
+import type { SplitOptions } from "./options.js";
+import { openPass, type AddonNetns, type SplitPath } from "./path.js";
+import { asRefusal } from "./refused.js";
+import { oneExpression } from "./xdp-path.js";
+
+const FRAMES_A_QUEUE = 4096;
+const JUMBO_FRAMES = 256;
+/** Up to this MTU a frame with its headers and two VLAN tags fits one of 2 KiB. */
+const SMALL_MTU = 1_700;
+
+/** Opens and closes the AF_PACKET path. */
+export class PacketPath implements SplitPath {
+  native: NativePort | undefined;
+  readonly notes: string[] = [];
+  private filter: Program | undefined;
+  private drop: Program | undefined;
+  private attachment: Attachment | undefined;
+
+  constructor(
+    private readonly kernel: Kernel,
+    private readonly netns: AddonNetns,
+    private readonly plan: Plan,
+    private readonly options: SplitOptions,
+  ) {}
+
+  /** Sockets first, so that no frame falls between the tap and the drop. @throws Refused, E_NO_PASS. */
+  open(): void {
+    const { device, path, flows } = this.plan;
+    const way = { backend: "af_packet", mode: null } as const;
+    const { frames = FRAMES_A_QUEUE, pages = "auto" } = this.options;
+    const filter = compile(oneExpression(flows));
+    this.filter = asRefusal(way, () => this.kernel.loadProgram(socketFilterProgram(filter)));
+    this.drop = asRefusal(way, () => this.kernel.loadProgram(tcDropProgram(filter)));
+    const wanted = {
+      ifname: device.name,
+      queues: path.queues.length,
+      frames: frames * path.queues.length,
+      frameSize: 2048,
+      jumboFrames: device.mtu > SMALL_MTU ? JUMBO_FRAMES : 0,
+      pages,
+    };
+    this.native = asRefusal(way, () => openAfPacket(this.netns, wanted, this.filter as never));
+    openPass(this, this.plan, this.options, false);
+    this.attach();
+  }
+
+  attach(): void {
+    const { ifindex } = this.plan.device;
+    this.detach();
+    this.attachment = asRefusal({ backend: "af_packet", mode: null }, () =>
+      this.netns.attachTcIngress(this.drop as never, ifindex),
+    );
+  }
+
+  get attached(): boolean {
+    return this.attachment?.attached() ?? false;
+  }
+
+  detach(): void {
+    this.attachment?.close();
+    this.attachment = undefined;
+  }
+
+  async close(): Promise<void> {
+    this.detach();
+    await this.native?.close(0);
+    this.filter?.close();
+    this.drop?.close();
+    this.filter = undefined;
+    this.drop = undefined;
+  }
+}

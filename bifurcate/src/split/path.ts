@@ -1,0 +1,45 @@
+// What the AF_XDP and the AF_PACKET path of a split have in common.
+
+import type { Netns as AddonNetns } from "@bifurcate/addon";
+import { messageOf, wrapError, type Plan } from "@bifurcate/control";
+import type { NativePort } from "../native.js";
+import type { SplitOptions } from "./options.js";
+
+export type { AddonNetns };
+
+/** A way for a flow's frames, opened as a plan says. */
+export interface SplitPath {
+  /** The port, once open. */
+  readonly native: NativePort | undefined;
+  /** What could not be had. */
+  readonly notes: string[];
+  /** Opens it: when it returns, frames arrive. */
+  open(): void;
+  /** Attaches the program; again, when it was lost. */
+  attach(): void;
+  /** Whether the kernel still has the program on the card. */
+  readonly attached: boolean;
+  /** The flow goes back to the kernel at once. */
+  detach(): void;
+  /** Closes what open() made, as far as it got. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the way back into the kernel, as far as it was asked for.
+ * @throws E_NO_PASS when it was asked for by name and cannot be had.
+ */
+export function openPass(path: SplitPath, plan: Plan, options: SplitOptions, generic: boolean): void {
+  const { pass } = options;
+  if (pass === false) return;
+  try {
+    const { reason } = path.native!.enablePass(generic);
+    if (reason !== undefined)
+      path.notes.push(`pass goes frame by frame, slowly: there is no TAP (${reason})`);
+  } catch (thrown) {
+    if (pass === true) {
+      throw wrapError(thrown, `open a way back into the kernel for ${plan.device.name}`, "E_NO_PASS");
+    }
+    path.notes.push(`the verdict pass drops: ${messageOf(thrown)}`);
+  }
+}

@@ -1,0 +1,141 @@
+// Two network namespaces joined by a veth card of several queues, for tests of real traffic. Needs root.
+
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+
+let made = 0;
+
+/** Why the tests of this kind cannot run here; null when they can. */
+export function cannotRun(): string | null {
+  if (process.getuid?.() !== 0) return "needs root to make network namespaces";
+  try {
+    execFileSync("ip", ["-V"], { stdio: "ignore" });
+    return null;
+  } catch {
+    return "needs ip (package iproute2)";
+  }
+}
+
+/** What a client saw. */
+export interface Answers {
+  readonly sent: number;
+  readonly answered: number;
+}
+
+/** The two ends: `card` is split, `peer` has the clients. */
+export class VethPair {
+  /** Namespace of the card. */
+  readonly netns: string;
+  readonly peerNetns: string;
+  readonly card = "card0";
+  readonly peer = "peer0";
+  readonly address = "10.91.0.1";
+  private readonly children = new Set<ChildProcess>();
+
+  /** @param queues Receive queues of the card. */
+  constructor(queues = 2) {
+    const name = `bfapi${process.pid}n${made++}`;
+    this.netns = `${name}a`;
+    this.peerNetns = `${name}b`;
+    const many = ["numrxqueues", `${queues}`, "numtxqueues", `${queues}`];
+    ip("netns", "add", this.netns);
+    ip("netns", "add", this.peerNetns);
+    const end = ["type", "veth", "peer", "name", this.peer, "netns", this.peerNetns, ...many];
+    ip("link", "add", this.card, "netns", this.netns, ...many, ...end);
+    ip("-n", this.netns, "address", "add", `${this.address}/24`, "dev", this.card);
+    ip("-n", this.peerNetns, "address", "add", "10.91.0.2/24", "dev", this.peer);
+    ip("-n", this.netns, "link", "set", this.card, "up");
+    ip("-n", this.peerNetns, "link", "set", this.peer, "up");
+  }
+
+  /** Everything that `ip -d link` says of the card, without counters. */
+  settings(): string {
+    return ip("-n", this.netns, "-d", "-j", "link", "show", "dev", this.card);
+  }
+
+  /** Sends UDP datagrams one by one and counts those that come back as they were sent. */
+  async ask(port: number, count: number): Promise<Answers> {
+    const out = await this.node(
+      this.peerNetns,
+      `const socket = require("node:dgram").createSocket("udp4");
+       let answered = 0, sent = 0;
+       const end = () => { console.log(JSON.stringify({ sent, answered })); process.exit(0); };
+       const next = () => {
+         if (sent === ${count}) return end();
+         const text = "question " + sent++;
+         const timer = setTimeout(next, 2000);
+         socket.removeAllListeners("message");
+         socket.once("message", (answer) => { if (String(answer) === text) answered++; clearTimeout(timer); next(); });
+         socket.send(text, ${port}, "${this.address}");
+       };
+       next();`,
+    );
+    return JSON.parse(out) as Answers;
+  }
+
+  /** Sends lines over one TCP connection, and counts those that come back. */
+  async askTcp(port: number, count: number): Promise<Answers> {
+    const out = await this.node(
+      this.peerNetns,
+      `const socket = require("node:net").connect(${port}, "${this.address}");
+       let answered = 0, sent = 0;
+       const end = () => { console.log(JSON.stringify({ sent, answered })); process.exit(0); };
+       socket.on("connect", () => { sent++; socket.write("line"); });
+       socket.on("data", () => { answered++; if (sent === ${count}) end(); else { sent++; socket.write("line"); } });
+       socket.on("error", end);
+       setTimeout(end, 5000);`,
+    );
+    return JSON.parse(out) as Answers;
+  }
+
+  /** Echo servers of the kernel's own sockets in the card's namespace; resolves when they listen. */
+  serve(port: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const child = this.spawn(
+        this.netns,
+        `const udp = require("node:dgram").createSocket("udp4");
+         udp.on("message", (text, from) => udp.send(text, from.port, from.address));
+         require("node:net").createServer((socket) => { socket.on("error", () => {}); socket.pipe(socket); })
+           .listen(${port}, () => udp.bind(${port}, () => console.log("ready")));`,
+      );
+      child.stdout!.once("data", () => resolve());
+      child.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
+    });
+  }
+
+  /** Ends the children and deletes the namespaces, and the card with them. */
+  remove(): void {
+    for (const child of this.children) child.kill("SIGKILL");
+    for (const name of [this.netns, this.peerNetns]) {
+      try {
+        ip("netns", "delete", name);
+      } catch {
+        // It may be gone already.
+      }
+    }
+  }
+
+  /** Runs a script in a namespace; what it prints. */
+  node(netns: string, script: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const child = this.spawn(netns, script);
+      let out = "";
+      child.stdout!.on("data", (chunk) => (out += String(chunk)));
+      child.once("exit", (code) =>
+        code === 0 ? resolve(out) : reject(new Error(`ended with ${code}: ${out}`)),
+      );
+    });
+  }
+
+  private spawn(netns: string, script: string): ChildProcess {
+    const args = ["netns", "exec", netns, process.execPath, "-e", script];
+    const child = spawn("ip", args, { stdio: ["ignore", "pipe", "inherit"] });
+    this.children.add(child);
+    child.once("exit", () => this.children.delete(child));
+    return child;
+  }
+}
+
+/** Runs ip(8); what it prints. */
+export function ip(...args: string[]): string {
+  return execFileSync("ip", args, { encoding: "utf8" });
+}
