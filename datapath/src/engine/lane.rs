@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::device::{Counters, RxQueue};
+use crate::device::{Counters, RxQueue, State};
 use crate::filter::Program;
 use crate::frame::{Batch, Umem};
 
@@ -73,6 +73,12 @@ impl Lane {
     #[must_use]
     pub fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
         self.rx.ready_fd()
+    }
+
+    /// Whether the device is there, as the last turn found it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.rx.state()
     }
 
     /// What the loop itself has counted: dropped, passed, handler_invalid, and copies that found no frame.

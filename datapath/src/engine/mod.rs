@@ -14,6 +14,7 @@ mod handlers;
 mod lane;
 pub mod pass;
 pub mod remote;
+mod pace;
 mod run;
 mod shared;
 

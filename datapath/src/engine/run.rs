@@ -4,12 +4,15 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bifurcate_linux::event::{EventFd, Interest, Ready, WAIT_MAX, wait};
 use bifurcate_linux::{Error, Result, thread};
 
+use crate::device::State;
+
 use super::Lane;
+use super::pace::{NAP, Pace};
 
 /// How to run lanes.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +24,15 @@ pub struct Options {
     pub busy_poll: bool,
 }
 
+/// How long a loop sleeps at most: the kernel does not wake a sleeper of every device that goes away.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long a loop rests when a device keeps reporting trouble (it went down) and gives nothing.
 const TROUBLE_REST: Duration = Duration::from_millis(50);
+
+/// How long a loop sleeps at most: poll(2) says nothing when the device of an AF_XDP socket goes, so now and
+/// then a turn looks.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// Lanes that one thread may have: their descriptors and the stop event are polled together.
 const LANES_MAX: usize = WAIT_MAX - 1;
@@ -38,7 +48,7 @@ struct Stop {
     event: EventFd,
 }
 
-/// Starts threads that turn `lanes` until [`Run::stop`].
+/// Starts threads that turn `lanes` until [`Run::stop`], or until every device of a thread's lanes is gone.
 ///
 /// # Errors
 /// `EINVAL` without lanes or with more than 63 for one thread; what making the stop event or a thread
@@ -95,7 +105,7 @@ impl Run {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until every loop has ended; gives the lanes back.
+    /// Waits until every loop has ended, told to or with its devices gone; gives the lanes back.
     ///
     /// # Errors
     /// The first error of a loop: a core that cannot be used, a poll(2) that failed, or `ECANCELED` when a
@@ -140,8 +150,13 @@ fn turn_until_stopped(mut lanes: Vec<Lane>, stop: &Stop, busy_poll: bool) -> Res
         for lane in &mut lanes {
             got += lane.turn();
         }
-        if got == 0 && !busy_poll {
-            sleep(&lanes, stop)?;
+        if got == 0 {
+            if lanes.iter().all(|lane| lane.state() == State::Gone) {
+                break;
+            }
+            if !busy_poll {
+                sleep(&lanes, stop)?;
+            }
         }
     }
     Ok(lanes)
@@ -162,10 +177,10 @@ fn sleep(lanes: &[Lane], stop: &Stop) -> Result<()> {
         }
     }
     let mut ready = [Ready::default(); WAIT_MAX];
-    wait(&fds[..count], &mut ready, None)?;
+    wait(&fds[..count], &mut ready, Some(LOOK))?;
     // A device that is down makes poll(2) return at once, again and again: rest, but hear the stop.
-    let trouble = ready[1..count].iter().any(|r| (r.error || r.gone) && !r.read);
-    if trouble && !ready[1..count].iter().any(|r| r.read) {
+    let lanes = &ready[1..count];
+    if lanes.iter().any(|r| r.error || r.gone) && !lanes.iter().any(|r| r.read) && !ready[0].read {
         wait(&fds[..1], &mut ready, Some(TROUBLE_REST))?;
     }
     Ok(())

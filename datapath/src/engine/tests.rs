@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, Verdict, share, start};
 use crate::device::loopback::{NullConfig, Order, null, pair};
-use crate::device::{Port, QueuePair, RxQueue};
+use crate::device::{Port, QueuePair, RxQueue, State};
 use crate::filter::{Instruction, Program};
 use crate::frame::{BATCH_DEFAULT, BATCH_MAX, Batch, Cache, Pages, Umem, UmemConfig};
 
@@ -336,6 +336,42 @@ fn a_handler_that_panics_is_an_error_and_loses_no_frame() {
     let error = run.join().err().unwrap();
     assert!(error.to_string().contains("on purpose"), "{error}");
     assert_whole(&a.umem);
+}
+
+/// A device that is taken away after its third poll, and whose descriptor is never readable.
+struct Vanishing {
+    polls: usize,
+    never: bifurcate_linux::event::EventFd,
+    counters: Arc<crate::device::Counters>,
+}
+
+impl RxQueue for Vanishing {
+    fn poll(&mut self, _: &mut Batch) -> usize {
+        self.polls += 1;
+        0
+    }
+    fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(&self.never))
+    }
+    fn state(&self) -> State {
+        if self.polls < 3 { State::Down } else { State::Gone }
+    }
+    fn counters(&self) -> &Arc<crate::device::Counters> {
+        &self.counters
+    }
+}
+
+#[test]
+fn a_loop_whose_device_is_gone_ends_by_itself() {
+    let umem = Umem::map(&UMEM).unwrap();
+    let rx = Box::new(Vanishing {
+        polls: 0,
+        never: bifurcate_linux::event::EventFd::new().unwrap(),
+        counters: Arc::default(),
+    });
+    let lane = Lane::new(rx, &umem, 32, Box::new(Discard), vec![]);
+    let lanes = start(vec![lane], &Options::default()).unwrap().join().unwrap();
+    assert_eq!(lanes[0].state(), State::Gone);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::device::{Counters, QueuePair, RxQueue, TxQueue};
+use crate::device::{Counters, QueuePair, RxQueue, State, TxQueue};
 use crate::frame::{Batch, Frame};
 
 /// What goes wrong, and how often. Rates are frames in 65,536: 655 is one in a hundred.
@@ -149,6 +149,10 @@ impl RxQueue for FaultRx {
         } else {
             None
         }
+    }
+
+    fn state(&self) -> State {
+        self.inner.state()
     }
 
     fn counters(&self) -> &Arc<Counters> {

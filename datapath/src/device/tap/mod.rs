@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bifurcate_linux::{Error, Result};
 
-use crate::device::{Counters, QueuePair, RxQueue, TxQueue};
+use crate::device::{Counters, QueuePair, RxQueue, State, TxQueue};
 use crate::frame::Batch;
 
 mod pcapng;
@@ -127,6 +127,10 @@ impl RxQueue for TapRx {
 
     fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.ready_fd()
+    }
+
+    fn state(&self) -> State {
+        self.inner.state()
     }
 
     fn counters(&self) -> &Arc<Counters> {
