@@ -12,9 +12,9 @@ use crate::frame::Batch;
 mod exits;
 mod handlers;
 mod lane;
+mod pace;
 pub mod pass;
 pub mod remote;
-mod pace;
 mod run;
 mod shared;
 

@@ -30,10 +30,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a loop rests when a device keeps reporting trouble (it went down) and gives nothing.
 const TROUBLE_REST: Duration = Duration::from_millis(50);
 
-/// How long a loop sleeps at most: poll(2) says nothing when the device of an AF_XDP socket goes, so now and
-/// then a turn looks.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
-
 /// Lanes that one thread may have: their descriptors and the stop event are polled together.
 const LANES_MAX: usize = WAIT_MAX - 1;
 
@@ -145,16 +141,23 @@ impl Drop for Run {
 }
 
 fn turn_until_stopped(mut lanes: Vec<Lane>, stop: &Stop, busy_poll: bool) -> Result<Vec<Lane>> {
+    let mut pace = Pace::new(Instant::now());
     while !stop.asked.load(Ordering::Relaxed) {
         let mut got = 0;
         for lane in &mut lanes {
             got += lane.turn();
         }
+        pace.arrived(got);
         if got == 0 {
             if lanes.iter().all(|lane| lane.state() == State::Gone) {
                 break;
             }
-            if !busy_poll {
+            if busy_poll {
+                continue;
+            }
+            if pace.naps(Instant::now()) {
+                std::thread::sleep(NAP);
+            } else {
                 sleep(&lanes, stop)?;
             }
         }
