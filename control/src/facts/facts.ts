@@ -1,5 +1,5 @@
 // Everything that a plan is made from, read once: the card, who uses it, who is logged in over it.
-import { BifurcateError, wrapError } from "../errors.js";
+import { BifurcateError, errnoOf, wrapError } from "../errors.js";
 import type {
   Address,
   Channels,
@@ -110,7 +110,7 @@ export function readFacts(
   return {
     netns: { inode: netns.inode },
     link,
-    driver: tell("the driver", () => netns.driver(ifname)),
+    driver: tell("the driver", () => driverOf(netns, link)),
     channels: tell("the channels", () => netns.channels(ifname)),
     rings: tell("the rings", () => netns.rings(ifname)),
     rss: tell("the RSS table", () => netns.rss(ifname)),
@@ -145,6 +145,21 @@ export function readFacts(
     capabilities: kernel.capabilities(),
     kernel: kernel.release(),
   };
+}
+
+/** The loopback interface and some virtual ones answer no `ethtool -i`: their kind has to do. */
+function driverOf(netns: Netns, link: Link): DriverInfo {
+  try {
+    return netns.driver(link.name);
+  } catch (thrown) {
+    if (errnoOf(thrown) !== "EOPNOTSUPP") throw thrown;
+    return {
+      driver: link.kind ?? (link.loopback ? "loopback" : "unknown"),
+      version: "",
+      firmware: "",
+      bus: "",
+    };
+  }
 }
 
 /** Everything stacked on an interface: its master and VLANs, and theirs. */
