@@ -233,6 +233,9 @@ export class Port {
       signal?.addEventListener("abort", abort, { once: true });
       if (this.closing !== undefined || signal?.aborted) void this.inner.native.stop(0);
       await running.done;
+    } catch (thrown) {
+      // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.
+      throw this.failed ?? thrown;
     } finally {
       signal?.removeEventListener("abort", abort);
       this.running = undefined;
