@@ -28,6 +28,13 @@ export interface StreamEvent {
   readonly [key: string]: unknown;
 }
 
+const running = new Set<RunningSplit>();
+
+/** Kills the splits that a failed test has left running, so that the next one does not meet them. */
+export async function endAll(): Promise<void> {
+  await Promise.all([...running].map((split) => split.end("SIGKILL")));
+}
+
 /** `bifurcate split ... --json`, running. */
 export class RunningSplit {
   readonly events: StreamEvent[] = [];
@@ -42,6 +49,7 @@ export class RunningSplit {
       env: { ...toolEnvironment, ...environment },
       stdio: ["pipe", "pipe", "pipe"],
     });
+    running.add(this);
     let stdout = "";
     createInterface({ input: this.child.stdout! }).on("line", (line) => {
       stdout += `${line}\n`;
@@ -52,6 +60,7 @@ export class RunningSplit {
     this.child.stdin!.on("error", () => undefined);
     this.ended = new Promise((resolve) => {
       this.child.on("close", (status) => {
+        running.delete(this);
         resolve({ status, stdout, stderr: this.stderr });
         this.wake();
       });

@@ -4,9 +4,9 @@ import { createInterface } from "node:readline";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { inNetns, labDown, labList, labUp, run, spawnIn, type LabCard } from "@bifurcate/lab";
-import { cli, RunningSplit } from "@bifurcate/lab/harness";
+import { cli, endAll, RunningSplit } from "@bifurcate/lab/harness";
 import { differences, snapshot, type Snapshot } from "@bifurcate/lab/snapshot";
 
 const root = process.getuid?.() === 0;
@@ -29,6 +29,8 @@ beforeAll(async () => {
 beforeEach(({ skip }) => {
   skip(!root, "needs root: it makes network namespaces");
 });
+
+afterEach(endAll);
 
 afterAll(async () => {
   for (const lab of await labList()) await labDown(lab.name);
