@@ -10,6 +10,10 @@ function endpoint(address: string, port: number): string {
   return `${address.includes(":") ? `[${address}]` : address}:${port}`;
 }
 
+function vlanIds(facts: Facts): number[] {
+  return facts.vlans.flatMap((vlan) => (vlan.vlanId === null ? [] : [vlan.vlanId]));
+}
+
 function sessionWords(socket: SocketFacts): string {
   return `${endpoint(socket.remoteAddress, socket.remotePort)} to ${endpoint(socket.localAddress, socket.localPort)}`;
 }
@@ -18,7 +22,7 @@ function sessionWords(socket: SocketFacts): string {
 export function sessionConflict(facts: Facts, request: SplitRequest, flows: readonly Flow[]): string[] {
   const warnings: string[] = [];
   for (const session of facts.sessions) {
-    const flow = flows.find((each) => each.takes(session.socket));
+    const flow = flows.find((each) => each.takes(session.socket, vlanIds(facts)));
     if (flow === undefined) continue;
     const whose = session.known === "own" ? "the SSH session of this command" : "an SSH session in use";
     const why = `'${flow.text}' includes ${whose}, ${sessionWords(session.socket)}`;
@@ -76,8 +80,9 @@ export function programConflict(facts: Facts, backend: "af_xdp" | "af_packet"): 
 /** A warning for each kernel listener that would no longer hear the flow. */
 export function listenerWarnings(facts: Facts, flows: readonly Flow[]): string[] {
   const warnings = new Set<string>();
+  const vlans = vlanIds(facts);
   for (const { socket, holder } of facts.listeners) {
-    const flow = flows.find((each) => each.takes(socket));
+    const flow = flows.find((each) => each.takes(socket, vlans));
     if (flow === undefined) continue;
     const where = endpoint(socket.localAddress, socket.localPort);
     warnings.add(

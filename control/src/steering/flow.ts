@@ -21,8 +21,11 @@ export interface Flow {
   readonly ntuple: { readonly rules: readonly NtupleTemplate[] } | { readonly why: string };
   /** Whether some frame may belong to both. */
   overlaps(other: Flow): boolean;
-  /** Whether frames that this socket would receive may belong to the flow. */
-  takes(socket: SocketFacts): boolean;
+  /**
+   * Whether frames that this socket would receive may belong to the flow; `vlans` are the tags under which VLAN
+   * devices on the card receive, beside untagged frames.
+   */
+  takes(socket: SocketFacts, vlans: readonly number[]): boolean;
 }
 
 /** Compiles an expression; errors E_FLOW_SYNTAX, E_FLOW_UNSUPPORTED, E_FLOW_NAME. */

@@ -45,8 +45,13 @@ export type Change =
   | { readonly kind: "channels"; readonly channels: Channels }
   /** null: the driver's default. */
   | { readonly kind: "rss"; readonly indirection: readonly number[] | null }
-  /** bytes: the struct ethtool_rx_flow_spec in hex; null: no rule there. */
-  | { readonly kind: "ntuple"; readonly location: number; readonly bytes: string | null };
+  /** bytes: the struct ethtool_rx_flow_spec in hex, and what `ethtool -N` would be told; null: no rule there. */
+  | {
+      readonly kind: "ntuple";
+      readonly location: number;
+      readonly bytes: string | null;
+      readonly words?: string;
+    };
 
 /** A change, what undoes it, and which device it is about. */
 export interface Step {

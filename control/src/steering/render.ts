@@ -34,7 +34,7 @@ export function renderChange(device: string, change: Change): string {
     case "ntuple":
       return change.bytes === null
         ? `ethtool -N ${device} delete ${change.location}`
-        : `ethtool -N ${device} flow-type ... loc ${change.location}`;
+        : `ethtool -N ${device} ${change.words ?? `loc ${change.location}`}`;
   }
 }
 

@@ -182,7 +182,12 @@ export function ruleSteps(
     steps.push({
       device,
       when: "after",
-      apply: { kind: "ntuple", location, bytes },
+      apply: {
+        kind: "ntuple",
+        location,
+        bytes,
+        words: `flow-type ${rule.words} action ${queue} loc ${location}`,
+      },
       undo: { kind: "ntuple", location, bytes: null },
       words: `steer ${rule.words} to queue ${queue} (rule ${location})`,
     });
