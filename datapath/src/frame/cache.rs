@@ -215,7 +215,9 @@ impl Cache {
         if frame.pool != self.id {
             return &[];
         }
-        self.slice(frame.offset, frame.len)
+        // SAFETY: Frame's invariant: the range lies in one chunk of this pool that this Frame alone owns; it is
+        // borrowed, so nobody has it mutably.
+        unsafe { self.slice(frame.offset, frame.len) }
     }
 
     /// The frame's bytes, to be changed; none when it is of another pool.
@@ -311,11 +313,14 @@ impl Cache {
         self.top = 0;
     }
 
-    /// `offset..offset + len` must lie in one chunk that the caller owns.
+    /// Bytes of the pool.
+    ///
+    /// # Safety
+    /// `offset..offset + len` lies in the pool, in a chunk that the caller owns and borrows for as long.
     #[inline]
-    pub(super) fn slice(&self, offset: u32, len: u32) -> &[u8] {
-        // SAFETY: both callers pass what Frame's (or Batch's) invariant says of a chunk they borrow: it lies
-        // in this pool, mapped while `self.umem` lives, and nobody writes it through Rust meanwhile.
+    pub(super) unsafe fn slice(&self, offset: u32, len: u32) -> &[u8] {
+        // SAFETY: in the pool, which stays mapped while `self.umem` lives; nobody writes it through Rust
+        // meanwhile, since the owner of the chunk is borrowed.
         unsafe { std::slice::from_raw_parts(self.umem.base().as_ptr().add(offset as usize), len as usize) }
     }
 

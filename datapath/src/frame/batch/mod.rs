@@ -168,7 +168,9 @@ impl Batch {
         if index >= self.count || self.marks[index] == TAKEN {
             return &[];
         }
-        self.cache.slice(self.offsets[index], self.lens[index])
+        // SAFETY: the invariant of `offsets`: below `count` and not TAKEN, so the range lies in one chunk of the
+        // cache's pool that this batch owns; the batch is borrowed.
+        unsafe { self.cache.slice(self.offsets[index], self.lens[index]) }
     }
 
     /// The bytes of frame `index`, to be changed; none when there is no such frame, or it has left.
