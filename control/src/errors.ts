@@ -40,7 +40,7 @@ export const ERRORS = {
   },
   E_FLOW_UNSUPPORTED: {
     meaning: "A flow uses a part of pcap-filter(7) that bifurcate does not implement.",
-    next: "Say the same with the primitives listed in docs/flows.md.",
+    next: "Say the same with the primitives listed in docs/filter.md.",
     status: 2,
   },
   E_FLOW_NAME: {
@@ -60,7 +60,7 @@ export const ERRORS = {
   },
   E_HANDLER_FILE: {
     meaning: "The handler file cannot be read, bundled or loaded, or exports no handler.",
-    next: "The file exports a function named `handler` (or several, see docs/handlers.md).",
+    next: "The file exports a function named `handle`; docs/handlers.md shows one.",
     status: 2,
   },
 

@@ -112,8 +112,26 @@ export function createMap(
   };
 }
 
+koffi.struct("bf_link_create", {
+  program: "uint32_t",
+  target: "uint32_t",
+  attachType: "uint32_t",
+  flags: "uint32_t",
+  more: koffi.array("uint64_t", 4),
+});
+const linkCreate = declare("bf_link_create");
+
+/** Attaches a loaded program at an interface's tc ingress (BPF_LINK_CREATE); returns what takes it away. */
+export function attachTcx(program: number, ifindex: number): () => void {
+  const attributes = { program, target: ifindex, attachType: 46, flags: 0, more: [0, 0, 0, 0] };
+  const fd = linkCreate(SYS_BPF, 28, attributes, koffi.sizeof("bf_link_create"));
+  if (fd < 0) throw failed("bpf(LINK_CREATE) tcx ingress");
+  return () => void closeFd(fd);
+}
+
 /** A loaded program. */
 export interface TestProgram {
+  readonly fd: number;
   /** BPF_PROG_TEST_RUN: the program's value for a frame. The kernel refuses frames below 14 bytes (EINVAL). */
   run(frame: Uint8Array): number;
   close(): void;
@@ -151,6 +169,7 @@ export function loadProgram(source: ProgramSource): TestProgram {
     throw error;
   }
   return {
+    fd,
     run(frame) {
       const attributes = {
         ...{ fd, value: 0, sizeIn: frame.length, sizeOut: 0, dataIn: frame, dataOut: null, repeat: 1 },
