@@ -23,9 +23,10 @@ export async function* batches(
       queues.push(port.takeQueue(port.native.id, queue));
     }
     const cursors = queues.map((queue) => batchOf(queue).batch);
+    const turns = queues.map((queue) => queue.turn);
     let idle = 0;
     for (let index = 0; ; index = (index + 1) % queues.length) {
-      const count = queues[index]!.turn();
+      const count = turns[index]!();
       if (count < 0) return;
       if (count > 0) {
         idle = 0;

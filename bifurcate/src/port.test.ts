@@ -216,7 +216,10 @@ describe("a handler file", () => {
 
   it("that throws ends the run with its message, and the stack points into the file", async () => {
     const port = await loopback();
-    const file = handlerFile("throws.ts", `export function handle(): void {\n  throw new TypeError("no luck");\n}`);
+    const file = handlerFile(
+      "throws.ts",
+      `export function handle(): void {\n  throw new TypeError("no luck");\n}`,
+    );
     const error = await errorOf(port.run(file));
     expect(error.code).toBe("E_HANDLER_THREW");
     expect(error.message).toContain("no luck");
@@ -341,11 +344,13 @@ describe("close()", () => {
 });
 
 describe("open", () => {
-  it.each(["eth0", "loopback:queues=0", "loopback:colour=red", "loopback:frames=4294967296", "loopback:order=warm"])(
-    "refuses %s",
-    async (spec) => {
-      expect((await errorOf(open(spec))).code).toBe("E_BAD_OPTION");
-    },
-  );
+  it.each([
+    "eth0",
+    "loopback:queues=0",
+    "loopback:colour=red",
+    "loopback:frames=4294967296",
+    "loopback:order=warm",
+  ])("refuses %s", async (spec) => {
+    expect((await errorOf(open(spec))).code).toBe("E_BAD_OPTION");
+  });
 });
-

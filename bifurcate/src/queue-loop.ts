@@ -10,7 +10,7 @@ import type { NativeQueue } from "./native.js";
 /** Milliseconds of work after which timers, signals and messages get their turn. */
 const SLICE_MS = 4;
 /** Turns between two looks at the clock. */
-const TURNS_A_LOOK = 32;
+const TURNS_A_LOOK = 64;
 /** How long a worker sleeps on the queue itself before it goes back to its event loop, in milliseconds. */
 const BLOCK_MS = 1;
 
@@ -48,6 +48,8 @@ export class QueueLoop {
   failures = 0;
   private readonly batch: Batch;
   private readonly kept: KeptFrames;
+  // Asked for once: each asking makes a new function, and the optimiser wants to see the same one.
+  private readonly turn: () => number;
   private wake: () => void = () => undefined;
 
   /**
@@ -61,6 +63,7 @@ export class QueueLoop {
   ) {
     const { batch, block } = batchOf(queue);
     this.batch = batch;
+    this.turn = queue.turn;
     this.kept = new KeptFrames(block, () => this.wake());
     this.context = {
       port: options.port,
@@ -92,8 +95,7 @@ export class QueueLoop {
 
   /** Turns until there is nothing, the slice is over, or the queue is to stop. */
   private step(): Left {
-    const { batch, context, handler } = this;
-    const { turn } = this.queue;
+    const { batch, context, handler, turn } = this;
     const until = performance.now() + SLICE_MS;
     do {
       for (let turns = 0; turns < TURNS_A_LOOK; turns++) {

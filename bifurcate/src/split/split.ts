@@ -99,7 +99,8 @@ async function apply(kernel: Kernel, begun: BegunSplit, options: SplitOptions): 
       ? new XdpPath(kernel, own, plan, options)
       : new PacketPath(kernel, own, plan, options);
   const warn = options.onWarning ?? (() => undefined);
-  let port: Port | undefined;
+  // Made when the transaction is through; its events can only come later.
+  let port: Port | undefined = undefined as Port | undefined;
   let shutDevice: (() => Promise<void>) | undefined;
   await transaction.apply({
     open: () => way.open(),
@@ -117,7 +118,7 @@ async function apply(kernel: Kernel, begun: BegunSplit, options: SplitOptions): 
   });
   for (const text of plan.warnings) warn(text);
   const native = way.native!;
-  const watch = new SplitWatch(transaction, prepared, way, { warn, fail: (error) => port?.fail(error) });
+  const watch = new SplitWatch(transaction, prepared, way, own, { warn, fail: (error) => port?.fail(error) });
   port = new Port(
     { native, name: plan.device.name, takeQueue },
     {

@@ -1,4 +1,4 @@
-// Looks at a running split once a second: repairs what the card lost, says what cannot be repaired.
+// Looks at a running split when its card changes and now and then: repairs what was lost, says what cannot be.
 
 import {
   BifurcateError,
@@ -11,10 +11,10 @@ import {
   type Repair,
   type SplitTransaction,
 } from "@bifurcate/control";
-import type { SplitPath } from "./path.js";
+import type { AddonNetns, SplitPath } from "./path.js";
 
-/** Milliseconds between two looks. */
-const LOOK_MS = 1_000;
+/** Milliseconds between two looks: rules and tables change without an event. */
+const LOOK_MS = 2_000;
 
 /** Whom the watch tells. */
 export interface WatchEvents {
@@ -28,6 +28,7 @@ export class SplitWatch {
   private readonly plan: Plan;
   private before: Observation | undefined;
   private timer: NodeJS.Timeout | undefined;
+  private events: { close(): void } | undefined;
   private readonly repaired: number[] = [];
   private said = "";
 
@@ -35,7 +36,8 @@ export class SplitWatch {
     private readonly transaction: SplitTransaction,
     private readonly prepared: PreparedSplit,
     private readonly way: SplitPath,
-    private readonly events: WatchEvents,
+    private readonly netns: AddonNetns,
+    private readonly told: WatchEvents,
   ) {
     this.plan = prepared.plan;
   }
@@ -45,12 +47,18 @@ export class SplitWatch {
     this.before = this.look();
     this.timer = setInterval(() => this.again(), LOOK_MS);
     this.timer.unref();
+    const { ifindex } = this.plan.device;
+    this.events = this.netns.watchLinks((event) => {
+      if (event.ifindex === ifindex && this.timer !== undefined) this.again();
+    });
   }
 
   /** Looks no more. */
   stop(): void {
     clearInterval(this.timer);
     this.timer = undefined;
+    this.events?.close();
+    this.events = undefined;
   }
 
   private look(): Observation {
@@ -98,13 +106,13 @@ export class SplitWatch {
 
   private end(error: Error): void {
     this.stop();
-    this.events.fail(error);
+    this.told.fail(error);
   }
 
   /** Says a thing once, until it is over. */
   private say(text: string): void {
     if (text === this.said) return;
     this.said = text;
-    this.events.warn(text);
+    this.told.warn(text);
   }
 }
