@@ -125,7 +125,7 @@ export function readFacts(
         : {
             programId: link.xdp.programId,
             mode: link.xdp.mode,
-            owner: tell("the XDP program's owner", () => kernel.programOwner(link.xdp?.programId ?? 0)),
+            owner: programOwner(kernel, link.xdp.programId),
           },
     xdpFeatures: tell("the XDP features", () => netns.xdpFeatures(link.index)),
     vlans: links.filter((each) => each.kind === "vlan" && each.link === link.index),
@@ -159,6 +159,16 @@ function driverOf(netns: Netns, link: Link): DriverInfo {
       firmware: "",
       bus: "",
     };
+  }
+}
+
+/** Who holds a program; null also where the process may not ask, which only a dry run comes to. */
+function programOwner(kernel: Kernel, id: number): ProgramOwner | null {
+  try {
+    return kernel.programOwner(id);
+  } catch (thrown) {
+    if (errnoOf(thrown) === "EPERM") return null;
+    throw wrapError(thrown, `read the owner of the XDP program ${id}`);
   }
 }
 

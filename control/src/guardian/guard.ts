@@ -1,10 +1,10 @@
 // What a guardian does: watches the owner of one split, and undoes the split when the owner is dead.
-import { existsSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import type { Kernel, Netns } from "../kernel.js";
 import { isAlive } from "../facts/processes.js";
 import { readJournal, type Journal } from "../transaction/journal.js";
 import { reopenNetns } from "../transaction/locate.js";
-import { confirmationPath } from "../transaction/transaction.js";
+import { confirmationPath, forgetConfirmation } from "../transaction/transaction.js";
 import { undoJournal } from "../transaction/undo.js";
 
 /** How often the owner is looked at besides the pipe, which a forked child of the owner may keep open. */
@@ -90,7 +90,7 @@ async function undoAll(world: Surroundings): Promise<0 | 1> {
     try {
       const journal = readJournal(world.directory, world.id);
       if (journal !== null) await undoJournal(world.kernel, world.netns, world.directory, journal);
-      rmSync(confirmationPath(world.directory, world.id), { force: true });
+      forgetConfirmation(world.directory, world.id);
       return 0;
     } catch {
       // The journal stays, so `bifurcate release --stale` says what failed.

@@ -69,11 +69,16 @@ function refusal(facts: Facts, way: Way, avoid: readonly Refusal[]): string | nu
   if (known !== undefined && !(known.includes("basic") && known.includes("redirect"))) {
     return `the driver ${driver} has no XDP of its own (it would run for every packet after the kernel's copy)`;
   }
+  return mtuRefusal(facts);
+}
+
+/** Why the driver takes no XDP at this MTU, or null where it does. */
+export function mtuRefusal(facts: Facts): string | null {
+  const { driver } = facts.driver;
   const limit = driverNotes(driver).maxMtu;
-  if (limit !== null && facts.link.mtu > limit && known?.includes("rx-sg") !== true) {
-    return `the MTU of ${facts.link.name} is ${facts.link.mtu}, and ${driver} takes XDP up to ${limit}`;
-  }
-  return null;
+  if (limit === null || facts.link.mtu <= limit) return null;
+  if (facts.xdpFeatures?.features.includes("rx-sg") === true) return null;
+  return `the MTU of ${facts.link.name} is ${facts.link.mtu}, and ${driver} takes XDP up to ${limit}`;
 }
 
 /**

@@ -121,6 +121,7 @@ describe("the path", () => {
       driver: { driver: "igc", version: "", firmware: "", bus: "" },
     });
     expect(plan(facts(igc)).path.mode).toBe("generic");
+    expect(failure(() => plan(facts(igc), { mode: "driver" })).code).toBe("E_MTU");
     const made = plan(facts(veth({ link: fakeLink({ kind: "veth", mtu: 9000 }) })));
     expect(made.path).toMatchObject({ mode: "driver", multiBuffer: true });
   });

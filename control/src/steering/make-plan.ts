@@ -1,11 +1,11 @@
 // From facts and a request to a plan. Pure: reads nothing, changes nothing.
-import { BifurcateError } from "../errors.js";
+import { BifurcateError, type ErrorCode } from "../errors.js";
 import type { Facts } from "../facts/facts.js";
 import type { Channels } from "../kernel.js";
 import { listenerWarnings, programConflict, sessionConflict, splitConflict } from "./conflicts.js";
 import { driverNotes } from "./drivers.js";
 import type { CompileFlow, Flow } from "./flow.js";
-import { chooseWay, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
+import { chooseWay, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
 import { carveOutSteps, featureSteps, ownQueueChoice, ruleSteps } from "./steps.js";
 
@@ -28,7 +28,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
   const flows = checkRequest(facts, request, compile);
   const { way, rungs } = chooseWay(facts, request);
   if (way === null) {
-    throw new BifurcateError(request.backend === "af_packet" ? "E_DEVICE_FAILED" : "E_NO_XDP", {
+    throw new BifurcateError(noWayCode(facts, request, rungs), {
       what: `split ${facts.link.name}`,
       why: rungs.map((rung) => `${rung.name}: ${rung.why}`).join("; "),
       data: { ladder: rungs },
@@ -151,6 +151,12 @@ function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow)
     }
   }
   return flows;
+}
+
+/** Which error it is when no way is open. */
+function noWayCode(facts: Facts, request: SplitRequest, rungs: readonly Rung[]): ErrorCode {
+  if (request.backend === "af_packet") return "E_DEVICE_FAILED";
+  return rungs.length === 1 && rungs[0]?.why === mtuRefusal(facts) ? "E_MTU" : "E_NO_XDP";
 }
 
 function stepDown(rung: Rung): string {

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, isErrorCode, messageOf } from "../errors.js";
-import type { ProcessIdentity } from "../facts/processes.js";
+import { identify, type ProcessIdentity } from "../facts/processes.js";
 import type { Plan } from "../steering/plan.js";
 
 /** Where journals are kept: BIFURCATE_STATE_DIR, or a directory that a reboot empties. */
@@ -143,6 +143,20 @@ export function readJournals(directory: string): { journals: Journal[]; errors: 
     }
   }
   return { journals, errors };
+}
+
+/** Removes what a process that died in the middle of a write left: `ID.json.PID.new`. */
+export function sweep(directory: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(directory);
+  } catch {
+    return;
+  }
+  for (const name of names) {
+    const pid = /\.json\.(\d+)\.new$/.exec(name)?.[1];
+    if (pid !== undefined && identify(Number(pid)) === null) rmSync(join(directory, name), { force: true });
+  }
 }
 
 /** Puts a journal that cannot be read out of the way, keeping it for a person to look at; gives its new path. */

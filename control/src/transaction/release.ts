@@ -1,5 +1,4 @@
 // Ends splits from outside: asks a living owner to, and undoes what the dead have left.
-import { rmSync } from "node:fs";
 import { BifurcateError, messageOf, wrapError } from "../errors.js";
 import { bootId, commandOf, isAlive } from "../facts/processes.js";
 import type { Kernel } from "../kernel.js";
@@ -9,11 +8,12 @@ import {
   removeJournal,
   setAside,
   stateDirectory,
+  sweep,
   type Journal,
 } from "./journal.js";
 import { reopenNetns } from "./locate.js";
 import { stateOf } from "./registry.js";
-import { confirmationPath } from "./transaction.js";
+import { forgetConfirmation } from "./transaction.js";
 import { undoJournal, type UndoReport } from "./undo.js";
 
 export interface ReleaseOptions {
@@ -93,6 +93,7 @@ export async function releaseStale(
   const directory = options.directory ?? stateDirectory();
   const released: Released[] = [];
   const errors: BifurcateError[] = [];
+  sweep(directory);
   const found = readJournals(directory);
   for (const error of found.errors)
     errors.push(error.code === "E_JOURNAL_CORRUPT" ? aside(directory, error) : error);
@@ -112,7 +113,7 @@ export async function releaseStale(
 }
 
 async function undoStale(kernel: Kernel, directory: string, journal: Journal): Promise<UndoReport> {
-  rmSync(confirmationPath(directory, journal.id), { force: true });
+  forgetConfirmation(directory, journal.id);
   if (journal.bootId !== bootId()) {
     removeJournal(directory, journal.id);
     return {

@@ -328,6 +328,25 @@ describe("the journal", () => {
     expect(calls).toEqual([]);
   });
 
+  it("that can no longer be written in the middle undoes what was done", async () => {
+    const kernel = new FakeKernel([fakeCard()]);
+    const at = directory();
+    const transaction = new SplitTransaction(kernel, prepare(kernel, {}, at), { launch });
+    const full = (): void => {
+      rmSync(at, { recursive: true });
+      writeFileSync(at, ""); // a file where the directory was: every write fails
+    };
+    await expect(transaction.apply({ open: full })).rejects.toMatchObject({ code: "E_JOURNAL" });
+    expect(settings(kernel.card("eth0"))).toEqual(settings(fakeCard()));
+  });
+
+  it("that a process died writing leaves no file behind", async () => {
+    const at = directory();
+    writeFileSync(`${journalPath(at, "eth0-1")}.999999999.new`, "{");
+    await releaseStale(new FakeKernel([fakeCard()]), { directory: at });
+    expect(readdirSync(at)).toEqual([]);
+  });
+
   it("that cannot be read is set aside and reported, and stops no other", async () => {
     const kernel = new FakeKernel([fakeCard()]);
     const at = directory();
@@ -421,11 +440,19 @@ describe("who is in charge", () => {
       return Promise.resolve({ identity, confirmed: () => undefined, dismiss: () => undefined });
     };
     const transaction = new SplitTransaction(kernel, prepare(kernel, {}, at), { launch: counting });
-    await transaction.apply();
+    const lost: string[] = [];
+    await transaction.apply({ guardianLost: (error) => void lost.push(error.code) });
     started[0]?.died();
     await new Promise((resolve) => setImmediate(resolve));
     expect(started).toHaveLength(2);
     expect(readJournals(at).journals[0]?.guardian?.pid).toBe(process.ppid);
+    for (let i = 1; i < 7; i++) {
+      started.at(-1)?.died();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    // It dies again and again: not started for ever, and said.
+    expect(started).toHaveLength(6);
+    expect(lost).toEqual(["E_GUARDIAN"]);
     await transaction.undo();
   });
 

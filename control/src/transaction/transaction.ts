@@ -36,6 +36,10 @@ export function confirmationPath(directory: string, id: string): string {
   return join(directory, `${id}.confirmed`);
 }
 
+/** A guardian that dies more often than this is not started again. */
+const DEATHS = 5;
+const DEATHS_MS = 10_000;
+
 /** A name for a split that is short enough to type: the interface and four hex digits. */
 function newId(plan: Plan): string {
   return `${plan.device.name.replace(/[^A-Za-z0-9_-]/g, "_")}-${randomBytes(3).toString("hex")}`;
@@ -156,7 +160,7 @@ export class SplitTransaction {
       }
       await undo.steps("before");
       const report = undo.finish();
-      rmSync(confirmationPath(stateDirectory, this.id), { force: true });
+      forgetConfirmation(stateDirectory, this.id);
       if (closing !== null) throw wrapError(closing, `close the sockets of ${this.plan.device.name}`);
       return report;
     } finally {
@@ -207,6 +211,7 @@ export class SplitTransaction {
   }
 
   async #startGuardian(): Promise<void> {
+    const deaths: number[] = [];
     const launch = (): Promise<GuardianHandle> =>
       this.#launch({
         directory: this.#prepared.stateDirectory,
@@ -215,9 +220,14 @@ export class SplitTransaction {
         died: () => {
           if (this.#guardian === null) return;
           this.#guardian = null;
-          launch().then(adopt, (thrown: unknown) =>
-            this.#hooks.guardianLost?.(wrapError(thrown, "start the guardian again", "E_GUARDIAN")),
-          );
+          const lost = (thrown: unknown): void =>
+            this.#hooks.guardianLost?.(wrapError(thrown, "start the guardian again", "E_GUARDIAN"));
+          const now = Date.now();
+          if (deaths.unshift(now) > DEATHS && now - (deaths[DEATHS] ?? 0) < DEATHS_MS) {
+            const why = `it died ${DEATHS + 1} times within ${DEATHS_MS / 1000} s`;
+            return lost(new BifurcateError("E_GUARDIAN", { what: "keep a guardian", why }));
+          }
+          launch().then(adopt, lost);
         },
       });
     const adopt = (handle: GuardianHandle): void => {
@@ -245,6 +255,15 @@ export class SplitTransaction {
     const journal = { ...this.#journal, ...change };
     writeJournal(this.#prepared.stateDirectory, journal);
     this.#journal = journal;
+  }
+}
+
+/** Removes the marker, if there is one. It is harmless where it stays. */
+export function forgetConfirmation(directory: string, id: string): void {
+  try {
+    rmSync(confirmationPath(directory, id), { force: true });
+  } catch {
+    // No directory, no marker.
   }
 }
 
