@@ -223,6 +223,30 @@ fn forwarding_to_a_smaller_pool_loses_what_does_not_fit_counted() {
     assert_whole(&a.umem);
 }
 
+#[test]
+fn forwarding_between_pools_goes_on_for_longer_than_a_batch() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let (mut c, mut d) = pair(1, &UMEM, 1000).unwrap();
+    let (near, other) = (a.queues.remove(0), c.queues.remove(0));
+    let outs = vec![Out::new(other.tx, &c.umem, &a.umem)];
+    let mut lane = Lane::new(
+        near.rx,
+        &a.umem,
+        BATCH_DEFAULT,
+        Box::new(Forward { port: 0 }),
+        outs,
+    );
+    let (mut peer, mut far) = (Peer::of(&mut b), Peer::of(&mut d));
+    for round in 0..40u8 {
+        peer.send(&[[round; 60].as_slice(); 20]);
+        assert_eq!(lane.turn(), 20);
+        assert_eq!(far.received(), vec![vec![round; 60]; 20]);
+    }
+    drop((lane, far));
+    assert_whole(&a.umem);
+    assert_whole(&c.umem);
+}
+
 /// Receive only: sleeps in poll(2) when idle, by counting the polls.
 struct Polls {
     inner: Box<dyn RxQueue>,

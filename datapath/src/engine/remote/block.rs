@@ -39,7 +39,7 @@ const PAIRS: usize = 2;
 pub struct Block(Arc<[AtomicU64]>);
 
 /// What a handler wrote into a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) offset: i32,
     pub(super) len: i32,
@@ -79,12 +79,14 @@ impl Block {
         self.set(0, rows, 0);
     }
 
-    /// Fills a row: verdict `Drop`, port 0.
+    /// Fills rows from the first on: offset, length, verdict `Drop`, port 0.
     #[inline]
-    pub(super) fn write_row(&self, row: usize, offset: u32, len: u32) {
-        let pair = pair_of_row(row);
-        self.set(pair, offset as i32, len as i32);
-        self.set(pair + 1, 0, 0);
+    pub(super) fn write_rows(&self, places: impl Iterator<Item = (u32, u32)>) {
+        let rows = self.0[HEADER_WORDS / PAIRS..].chunks_exact(ROW_WORDS / PAIRS);
+        for (row, (offset, len)) in rows.zip(places) {
+            row[0].store(join(offset as i32, len as i32), Ordering::Relaxed);
+            row[1].store(0, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn write_metadata(&self, row: usize, metadata: Metadata) {
@@ -112,7 +114,12 @@ impl Block {
 
     #[inline]
     fn at(&self, pair: usize) -> Row {
-        let ((offset, len), (verdict, port)) = (self.get(pair), self.get(pair + 1));
+        // One check for both pairs.
+        let Some([place, end]) = self.0.get(pair..pair + 2) else {
+            return Row::default();
+        };
+        let (offset, len) = split(place.load(Ordering::Relaxed));
+        let (verdict, port) = split(end.load(Ordering::Relaxed));
         Row {
             offset,
             len,
@@ -123,24 +130,33 @@ impl Block {
 
     #[inline]
     fn set(&self, pair: usize, first: i32, second: i32) {
-        let (low, high) = if cfg!(target_endian = "little") {
-            (first, second)
-        } else {
-            (second, first)
-        };
-        let value = u64::from(low as u32) | u64::from(high as u32) << 32;
-        self.0[pair].store(value, Ordering::Relaxed);
+        self.0[pair].store(join(first, second), Ordering::Relaxed);
     }
 
     #[inline]
     fn get(&self, pair: usize) -> (i32, i32) {
-        let value = self.0[pair].load(Ordering::Relaxed);
-        let (low, high) = (value as u32 as i32, (value >> 32) as u32 as i32);
-        if cfg!(target_endian = "little") {
-            (low, high)
-        } else {
-            (high, low)
-        }
+        split(self.0[pair].load(Ordering::Relaxed))
+    }
+}
+
+/// Two words, the first at the lower address.
+#[inline]
+fn join(first: i32, second: i32) -> u64 {
+    let (low, high) = if cfg!(target_endian = "little") {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    u64::from(low as u32) | u64::from(high as u32) << 32
+}
+
+#[inline]
+fn split(pair: u64) -> (i32, i32) {
+    let (low, high) = (pair as u32 as i32, (pair >> 32) as u32 as i32);
+    if cfg!(target_endian = "little") {
+        (low, high)
+    } else {
+        (high, low)
     }
 }
 

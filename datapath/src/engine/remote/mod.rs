@@ -21,7 +21,7 @@ pub use block::{BLOCK_WORDS, Block, HEADER_WORDS, RELEASE_WORD, ROW_WORDS};
 use kept::Kept;
 
 /// Bytes of the shortest frame that is sent or passed: an Ethernet header (IEEE 802.3).
-pub const SHORTEST: usize = 14;
+pub const SHORTEST: u32 = 14;
 
 /// One queue whose handler is elsewhere. Belongs to one thread at a time.
 pub struct RemoteQueue {
@@ -40,13 +40,14 @@ impl RemoteQueue {
     /// reaches the first 256.
     #[must_use]
     pub fn new(rx: Box<dyn RxQueue>, umem: &Arc<Umem>, burst: usize, outs: Vec<Out>) -> RemoteQueue {
+        let exits = Exits::new(outs, rx.left_to_card());
         RemoteQueue {
             rx,
             batch: Batch::new(umem, burst),
             block: Block::new(umem.frame_size()),
             kept: Kept::new(umem),
             filter: None,
-            exits: Exits::new(outs),
+            exits,
             metadata_written: false,
         }
     }
@@ -91,10 +92,7 @@ impl RemoteQueue {
             self.exits.sieve(program, &mut self.batch);
         }
         let rows = self.batch.len();
-        for row in 0..rows {
-            self.block
-                .write_row(row, self.batch.offset(row), self.batch.size(row));
-        }
+        self.block.write_rows(self.batch.places());
         self.write_metadata(rows);
         self.block.set_count(rows);
         rows
@@ -146,34 +144,25 @@ impl RemoteQueue {
 
     fn apply_rows(&mut self) {
         let outs = self.exits.outs.len();
-        let mut invalid = 0;
-        for at in 0..self.batch.len() {
-            let row = self.block.row(at);
+        let (block, kept) = (&self.block, &mut self.kept);
+        let invalid = self.batch.judge(|at, size| {
+            let row = block.row(at);
             // What a batch begins with, and most handlers leave for most frames.
             if row.verdict == Verdict::Drop as i32 {
-                continue;
+                return Some((Verdict::Drop, size, 0));
             }
-            let valid = match checked(&row, outs) {
-                Some((verdict, len, port)) => {
-                    let fits = len == self.batch.size(at) as usize || self.batch.set_len(at, len);
-                    if fits {
-                        match verdict {
-                            Verdict::Send => self.batch.send(at, port),
-                            Verdict::Keep => {
-                                if let Some(frame) = self.batch.take(at) {
-                                    self.kept.put(frame, self.batch.cache_mut());
-                                }
-                            }
-                            other => self.batch.set(at, other),
-                        }
-                    }
-                    fits
+            checked(&row, outs)
+        });
+        self.exits.counters.handler_invalid.add(invalid as u64);
+        if self.batch.count_of(Verdict::Keep) > 0 {
+            for at in 0..self.batch.len() {
+                if self.batch.verdict(at) == Some(Verdict::Keep)
+                    && let Some(frame) = self.batch.take(at)
+                {
+                    kept.put(frame, self.batch.cache_mut());
                 }
-                None => false,
-            };
-            invalid += u64::from(!valid);
+            }
         }
-        self.exits.counters.handler_invalid.add(invalid);
     }
 
     fn apply_releases(&mut self) {
@@ -197,11 +186,11 @@ impl RemoteQueue {
     /// frame is then dropped, for the handler has given it up.
     fn release(&mut self, mut frame: Frame, row: &Row, outs: usize) -> bool {
         let verdict = match row.verdict {
-            0 => Some((Verdict::Drop, frame.len() as usize, 0)),
+            0 => Some((Verdict::Drop, frame.len(), 0)),
             3 => None,
             _ => checked(row, outs),
         };
-        let verdict = verdict.filter(|&(_, len, _)| self.batch.cache().set_len(&mut frame, len));
+        let verdict = verdict.filter(|&(_, len, _)| self.batch.cache().set_len(&mut frame, len as usize));
         let at = self.batch.len();
         if let Err(frame) = self.batch.push(frame) {
             // At most BATCH_MAX releases a turn, into an empty batch: there is room. Were there none, drop.
@@ -233,8 +222,8 @@ impl RemoteQueue {
 
 /// Verdict, length and port of a row that says something else than drop; `None` when one of them cannot be.
 #[inline]
-fn checked(row: &Row, outs: usize) -> Option<(Verdict, usize, u8)> {
-    let len = usize::try_from(row.len).ok().filter(|&len| len >= SHORTEST)?;
+fn checked(row: &Row, outs: usize) -> Option<(Verdict, u32, u8)> {
+    let len = u32::try_from(row.len).ok().filter(|&len| len >= SHORTEST)?;
     match row.verdict {
         1 => {
             let port = u8::try_from(row.port)

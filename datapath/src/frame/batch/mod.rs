@@ -262,6 +262,48 @@ impl Batch {
         }
     }
 
+    /// Ends every frame with what `judge` says of it, given its place in the batch and its length: verdict,
+    /// length and port. One of which it says nothing, or a length that its chunk has no room for, is dropped;
+    /// gives how many those were.
+    #[inline]
+    pub fn judge(&mut self, mut judge: impl FnMut(usize, u32) -> Option<(Verdict, u32, u8)>) -> usize {
+        let mut invalid = 0;
+        let umem = self.cache.umem();
+        let count = self.count;
+        let (offsets, lens) = (&self.offsets[..count], &mut self.lens[..count]);
+        let frames = self.marks[..count].iter_mut().zip(offsets).zip(lens);
+        for (at, ((m, &offset), len)) in frames.enumerate() {
+            if *m == TAKEN {
+                continue;
+            }
+            *m = match judge(at, *len) {
+                Some((verdict, new, port)) if new == *len || new <= umem.chunk_end(offset) - offset => {
+                    *len = new;
+                    mark(verdict, port)
+                }
+                _ => {
+                    invalid += 1;
+                    mark(Verdict::Drop, 0)
+                }
+            };
+        }
+        invalid
+    }
+
+    /// Offset in the pool and length of every frame, in order, those that have left included.
+    #[inline]
+    pub fn places(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (offsets, lens) = (&self.offsets[..self.count], &self.lens[..self.count]);
+        offsets.iter().copied().zip(lens.iter().copied())
+    }
+
+    /// Whether frame `index` is there and to be sent out of the port numbered `port`.
+    #[must_use]
+    #[inline]
+    pub fn sends_to(&self, index: usize, port: u8) -> bool {
+        index < self.count && self.marks[index] == mark(Verdict::Send, port)
+    }
+
     /// The verdict of frame `index`; `None` when it is not there any more.
     #[must_use]
     pub fn verdict(&self, index: usize) -> Option<Verdict> {
