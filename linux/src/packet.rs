@@ -12,9 +12,10 @@ use crate::sockopt::{self, Plain};
 use crate::{Error, Result};
 
 pub use layout::{
-    BLOCK_STATUS_AT, BlockHeader, FrameHeader, ReceiveRing, STATUS_AVAILABLE, STATUS_CHECKSUM_NOT_READY,
-    STATUS_KERNEL, STATUS_LOSING, STATUS_SEND_REQUEST, STATUS_SENDING, STATUS_USER, STATUS_VLAN_TPID_VALID,
-    STATUS_VLAN_VALID, STATUS_WRONG_FORMAT, SlotLayout, TransmitRing,
+    BLOCK_STATUS_AT, BlockHeader, FrameHeader, PACKET_OUTGOING, PACKET_TYPE_AT, ReceiveRing,
+    STATUS_AVAILABLE, STATUS_CHECKSUM_NOT_READY, STATUS_KERNEL, STATUS_LOSING, STATUS_SEND_REQUEST,
+    STATUS_SENDING, STATUS_USER, STATUS_VLAN_TPID_VALID, STATUS_VLAN_VALID, STATUS_WRONG_FORMAT, SlotLayout,
+    TransmitRing,
 };
 
 /// The ring layouts that are used here.
@@ -209,7 +210,7 @@ impl PacketSocket {
             frame_nr: ring.block_size / NOMINAL_FRAME * ring.blocks,
             retire_blk_tov: ring.retire_ms.max(1),
             sizeof_priv: 0,
-            feature_req_word: FILL_HASH,
+            feature_req_word: if ring.hash { FILL_HASH } else { 0 },
         };
         self.set(
             "setsockopt(PACKET_RX_RING)",
@@ -284,8 +285,9 @@ impl PacketSocket {
         })
     }
 
-    /// Founds a fanout group, which does not receive what this host sends, with this bound socket as its first member; gives the group's number, which
-    /// the kernel chooses so that it meets no other group of the namespace.
+    /// Founds a fanout group, which does not receive what this host sends, with this bound socket as its
+    /// first member; gives the group's number, which the kernel chooses so that it meets no other group of
+    /// the namespace.
     ///
     /// # Errors
     /// `EINVAL` before a bind.

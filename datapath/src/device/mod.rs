@@ -11,10 +11,12 @@ pub mod af_packet;
 pub mod af_xdp;
 pub mod counters;
 pub mod fault;
+pub mod left;
 pub mod loopback;
 pub mod tap;
 
 pub use counters::{Counters, QueueCounters, Totals};
+pub use left::{LeftToCard, Mtu};
 
 /// Whether the device behind a queue is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,11 @@ pub trait RxQueue: Send {
         State::Up
     }
 
+    /// What frames from this queue may lack, for the loop to make up for before it sends them. Asked once.
+    fn left_to_card(&self) -> LeftToCard {
+        LeftToCard::NOTHING
+    }
+
     /// What this half has counted. Any thread may read them at any time.
     fn counters(&self) -> &Arc<Counters>;
 }
@@ -54,6 +61,11 @@ pub trait TxQueue: Send {
     /// rings the doorbell when it must; gives how many frames the device took. What finds no room is left in
     /// the batch or given back, and counted as `ring_full`.
     fn send(&mut self, batch: &mut Batch) -> usize;
+
+    /// The largest packet that it sends; `None` when there is no limit but the frame.
+    fn mtu(&self) -> Option<&Mtu> {
+        None
+    }
 
     /// What this half has counted. Any thread may read them at any time.
     fn counters(&self) -> &Arc<Counters>;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::device::{Counters, TxQueue};
+use crate::device::{Counters, LeftToCard, TxQueue};
 use crate::filter::Program;
 use crate::frame::{BATCH_MAX, Batch, Umem, Verdict};
 
 use super::PassPath;
+use super::finish::Finish;
 
 /// A transmit queue that a loop may send to. Its place in the list of outs is the port number of a verdict.
 pub struct Out {
@@ -36,8 +37,13 @@ impl Out {
         self.tx
     }
 
+    /// Most bytes of an IP packet that it sends.
+    pub(super) fn mtu(&self) -> usize {
+        self.tx.mtu().map_or(usize::MAX, |mtu| mtu.get() as usize)
+    }
+
     /// Sends what `batch` has for port `port`, and collects completions either way.
-    fn send(&mut self, batch: &mut Batch, port: u8, counters: &Counters) {
+    pub(super) fn send(&mut self, batch: &mut Batch, port: u8, counters: &Counters) {
         batch.sending_to(port);
         let Some(staging) = &mut self.staging else {
             self.tx.send(batch);
@@ -67,14 +73,18 @@ pub(super) struct Exits {
     pub(super) outs: Vec<Out>,
     pub(super) pass: Option<Box<dyn PassPath>>,
     pub(super) counters: Arc<Counters>,
+    /// For frames that lack what a card would have made.
+    finish: Option<Finish>,
 }
 
 impl Exits {
-    pub(super) fn new(outs: Vec<Out>) -> Exits {
+    /// `left`: what the frames that will leave here may lack.
+    pub(super) fn new(outs: Vec<Out>, left: LeftToCard) -> Exits {
         Exits {
             outs,
             pass: None,
             counters: Arc::default(),
+            finish: left.anything().then(|| Finish::new(left)),
         }
     }
 
@@ -95,6 +105,9 @@ impl Exits {
     /// Does with every frame what its verdict says; the batch is empty afterwards.
     #[inline]
     pub(super) fn settle(&mut self, batch: &mut Batch) {
+        if let Some(finish) = &mut self.finish {
+            finish.sends(batch, &mut self.outs, &self.counters);
+        }
         for (port, out) in self.outs.iter_mut().enumerate() {
             out.send(batch, port as u8, &self.counters);
         }

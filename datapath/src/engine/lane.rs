@@ -30,12 +30,13 @@ impl Lane {
         handler: Box<dyn Handler>,
         outs: Vec<Out>,
     ) -> Lane {
+        let exits = Exits::new(outs, rx.left_to_card());
         Lane {
             rx,
             batch: Batch::new(umem, burst),
             handler,
             filter: None,
-            exits: Exits::new(outs),
+            exits,
         }
     }
 

@@ -10,6 +10,7 @@
 use crate::frame::Batch;
 
 mod exits;
+mod finish;
 mod handlers;
 mod lane;
 mod pace;

@@ -5,6 +5,8 @@ use super::checksum::{TCP, UDP};
 /// A whole (not fragmented) TCP segment or UDP datagram inside of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport<'a> {
+    /// Byte of the frame where the IP header starts.
+    pub network: u16,
     /// Source and destination address, next to each other as the header has them: 8 or 32 bytes.
     pub addresses: &'a [u8],
     /// [`TCP`] or [`UDP`].
@@ -46,7 +48,7 @@ fn ipv4(frame: &[u8], at: usize) -> Option<Transport<'_>> {
         return None;
     }
     let end = at + usize::from(be16(frame, at + 2)?);
-    found(frame, &header[12..20], header[9], at + 4 * words, end)
+    found(frame, at, &header[12..20], header[9], at + 4 * words, end)
 }
 
 /// RFC 8200, sections 3 and 4.
@@ -67,7 +69,7 @@ fn ipv6(frame: &[u8], at: usize) -> Option<Transport<'_>> {
             // On its way through a list of addresses the pseudo-header has the last of them, not the one in
             // the header: leave such a frame alone. Byte 3 is the number of segments left.
             ROUTING if *frame.get(start + 3)? == 0 => {}
-            _ => return found(frame, &header[8..40], next, start, end),
+            _ => return found(frame, at, &header[8..40], next, start, end),
         }
         next = *frame.get(start)?;
         start += 8 + 8 * usize::from(*frame.get(start + 1)?);
@@ -77,6 +79,7 @@ fn ipv6(frame: &[u8], at: usize) -> Option<Transport<'_>> {
 
 fn found<'a>(
     frame: &'a [u8],
+    network: usize,
     addresses: &'a [u8],
     protocol: u8,
     start: usize,
@@ -91,6 +94,7 @@ fn found<'a>(
         return None;
     }
     Some(Transport {
+        network: u16::try_from(network).ok()?,
         addresses,
         protocol,
         start: u16::try_from(start).ok()?,

@@ -17,10 +17,11 @@ mod cache;
 pub mod checksum;
 pub mod headers;
 mod owner;
+pub mod segment;
 mod umem;
 
 #[cfg(test)]
-mod test_frames;
+pub(crate) mod test_frames;
 #[cfg(test)]
 mod tests;
 

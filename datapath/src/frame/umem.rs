@@ -13,9 +13,9 @@ pub use bifurcate_linux::memory::PageKind;
 /// leaves (`XDP_PACKET_HEADROOM`, linux/bpf.h).
 pub const HEADROOM: u32 = 256;
 
-/// Bytes of a jumbo frame: 9,000 of payload, an Ethernet header with two VLAN tags, the headroom, rounded up
-/// to a multiple of both frame sizes.
-pub const JUMBO_SIZE: u32 = 12_288;
+/// Bytes of a jumbo frame: a packet of 65,535 bytes (what the kernel joins or leaves unsegmented, and the most that
+/// IPv4 has), an Ethernet header with two VLAN tags, the headroom, rounded up to a multiple of both frame sizes.
+pub const JUMBO_SIZE: u32 = 69_632;
 
 /// Which pages to put the pool in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -113,6 +113,14 @@ impl Version {
     }
 }
 
+/// Byte of a version 3 frame, from its header's start, that says how it came: `sll_pkttype` of the struct sockaddr_ll
+/// behind the header (TPACKET_ALIGN, linux/if_packet.h).
+pub const PACKET_TYPE_AT: u32 = (size_of::<FrameHeader>().next_multiple_of(16)
+    + std::mem::offset_of!(libc::sockaddr_ll, sll_pkttype)) as u32;
+
+/// `PACKET_OUTGOING`: this host sent it.
+pub const PACKET_OUTGOING: u8 = 4;
+
 /// A receive ring of blocks (`struct tpacket_req3`).
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveRing {
@@ -122,6 +130,8 @@ pub struct ReceiveRing {
     pub blocks: u32,
     /// A block that is not full is handed over after this many milliseconds, at least 1.
     pub retire_ms: u32,
+    /// Have the kernel work out each frame's flow hash, for which it takes the frame apart.
+    pub hash: bool,
 }
 
 /// A transmit ring of slots (`struct tpacket_req`).

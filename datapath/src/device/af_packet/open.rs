@@ -8,8 +8,8 @@ use bifurcate_linux::{Error, Result, interface};
 
 use super::rx::Rx;
 use super::tx::Tx;
-use crate::device::{Port, QueuePair};
-use crate::frame::{JUMBO_SIZE, Umem};
+use crate::device::{Mtu, Port, QueuePair};
+use crate::frame::Umem;
 
 /// Which frames are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,7 @@ impl<'a> Config<'a> {
                 block_size: 128 << 10,
                 blocks: 32,
                 retire_ms: 1,
+                hash: true,
             },
             transmit: TransmitRing {
                 slot_size: 2048,
@@ -85,18 +86,27 @@ pub fn instructions(bytes: &[u8]) -> Option<Vec<Instruction>> {
     })
 }
 
+/// Largest MTU that a slot is made for; the loopback interface has one of 65,536.
+const MTU_MAX: u32 = 65_535;
+/// Bytes around a packet in a slot: the ring's header of at most 48, an Ethernet header, a VLAN tag.
+const AROUND: u32 = 48 + 14 + 4;
+
 /// Opens an interface over `umem`, into which received frames are copied.
 ///
-/// With jumbo frames in the pool, a slot of the transmit ring is made large enough for one.
+/// With jumbo frames in the pool, a slot of the transmit ring is made large enough for the interface's MTU.
 ///
 /// # Errors
 /// `EINVAL` for a configuration that cannot be, or a filter that the kernel refuses; `ENODEV`; `EPERM`
 /// without CAP_NET_RAW; `ENOMEM`.
 pub fn open(config: &Config<'_>, umem: &Arc<Umem>) -> Result<Port> {
     let mut config = config.clone();
+    let ifindex = interface::index(&config.ifname)?;
+    let mtu = Mtu::new(interface::mtu(ifindex)?);
     if umem.jumbo_frames() > 0 {
-        config.transmit.slot_size = config.transmit.slot_size.max(JUMBO_SIZE.next_power_of_two());
+        let needed = (mtu.get().min(MTU_MAX) + AROUND).next_power_of_two();
+        config.transmit.slot_size = config.transmit.slot_size.max(needed);
     }
+    config.receive.hash &= config.metadata;
     let (receive, transmit) = (config.receive, config.transmit);
     let powers = receive.block_size.is_power_of_two()
         && transmit.slot_size.is_power_of_two()
@@ -113,13 +123,11 @@ pub fn open(config: &Config<'_>, umem: &Arc<Umem>) -> Result<Port> {
         );
         return Err(Error::new("open(AF_PACKET)", args, 22));
     }
-    let ifindex = interface::index(&config.ifname)?;
-    let mtu = interface::mtu(ifindex)?;
     let mut group = None;
     let mut queues = Vec::with_capacity(config.queues as usize);
     for index in 0..config.queues {
         let rx = receiver(&config, ifindex, &mut group).map_err(|error| explain(&config, error))?;
-        let tx = sender(&config, ifindex, mtu).map_err(|error| explain(&config, error))?;
+        let tx = sender(&config, ifindex, &mtu).map_err(|error| explain(&config, error))?;
         queues.push(QueuePair {
             index,
             rx: Box::new(rx),
@@ -153,7 +161,7 @@ fn receiver(config: &Config<'_>, ifindex: u32, group: &mut Option<u16>) -> Resul
     Ok(Rx::new(socket, ring, config.receive, ifindex, config.metadata))
 }
 
-fn sender(config: &Config<'_>, ifindex: u32, mtu: u32) -> Result<Tx> {
+fn sender(config: &Config<'_>, ifindex: u32, mtu: &Mtu) -> Result<Tx> {
     let with = |version: Version| {
         let socket = PacketSocket::open()?;
         socket.version(version)?;

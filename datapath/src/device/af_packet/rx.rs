@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bifurcate_linux::interface::{Link, link};
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::packet::{
-    BLOCK_STATUS_AT, BlockHeader, FrameHeader, PacketSocket, ReceiveRing, STATUS_CHECKSUM_NOT_READY,
-    STATUS_KERNEL, STATUS_USER, STATUS_VLAN_TPID_VALID, STATUS_VLAN_VALID,
+    BLOCK_STATUS_AT, BlockHeader, FrameHeader, PACKET_OUTGOING, PACKET_TYPE_AT, PacketSocket, ReceiveRing,
+    STATUS_CHECKSUM_NOT_READY, STATUS_KERNEL, STATUS_USER, STATUS_VLAN_TPID_VALID, STATUS_VLAN_VALID,
 };
 
-use crate::device::{Counters, RxQueue, State};
+use crate::device::{Counters, LeftToCard, RxQueue, State};
 use crate::frame::{Batch, Frame, Metadata, checksum};
 
 /// How often the kernel is asked for its counters and whether the device is there.
@@ -146,7 +146,16 @@ impl Rx {
         took
     }
 
+    /// Whether this host sent the frame at `at` itself. Kernels before 6.2 give a fanout group such frames whatever its
+    /// members asked for.
+    fn is_outgoing(&self, at: u32) -> bool {
+        self.read(at.saturating_add(PACKET_TYPE_AT)) == Some(PACKET_OUTGOING)
+    }
+
     fn copy(&self, at: u32, header: &FrameHeader, batch: &mut Batch) -> bool {
+        if self.is_outgoing(at) {
+            return false;
+        }
         if header.captured < header.len {
             self.counters.too_long.add(1);
             return false;
@@ -199,7 +208,7 @@ impl Rx {
         let pushed = if self.metadata {
             let nanoseconds = u64::from(header.seconds) * 1_000_000_000 + u64::from(header.nanoseconds);
             let metadata = Metadata {
-                hash: Some(header.hash),
+                hash: self.layout.hash.then_some(header.hash),
                 timestamp: Some(nanoseconds),
                 vlan: None,
             };
@@ -275,6 +284,15 @@ impl RxQueue for Rx {
 
     fn state(&self) -> State {
         self.state
+    }
+
+    /// The kernel says which checksums are not made, and they are made on receipt. What it joined, or a sender left
+    /// unsegmented, stays long.
+    fn left_to_card(&self) -> LeftToCard {
+        LeftToCard {
+            segments: true,
+            ..LeftToCard::NOTHING
+        }
     }
 
     fn counters(&self) -> &Arc<Counters> {

@@ -8,7 +8,7 @@ use bifurcate_linux::packet::{
     PacketSocket, STATUS_SEND_REQUEST, STATUS_SENDING, SlotLayout, TransmitRing, Version,
 };
 
-use crate::device::{Counters, TxQueue};
+use crate::device::{Counters, Mtu, TxQueue};
 use crate::frame::Batch;
 
 /// Bytes of an Ethernet header.
@@ -23,7 +23,8 @@ pub(super) struct Tx {
     ring: Mapping,
     ring_layout: TransmitRing,
     slot: SlotLayout,
-    /// Most bytes of a frame: what a slot holds, and what the device takes.
+    mtu: Mtu,
+    /// Most bytes of a frame: what a slot holds, and what the device takes, as its MTU was when this batch came.
     longest: u32,
     /// The slot that is filled next.
     next: u32,
@@ -38,17 +39,17 @@ impl Tx {
         ring: Mapping,
         version: Version,
         ring_layout: TransmitRing,
-        mtu: u32,
+        mtu: &Mtu,
     ) -> Tx {
         let slot = version.transmit_slot();
         assert!(ring.len() >= ring_layout.len() && ring_layout.slot_size as usize > slot.data);
-        let longest = (ring_layout.slot_size - slot.data as u32).min(mtu + ETHERNET_HEADER + VLAN_TAG);
         Tx {
             socket,
             ring,
             ring_layout,
             slot,
-            longest,
+            mtu: mtu.clone(),
+            longest: 0,
             next: 0,
             asked: false,
             counters: Arc::default(),
@@ -97,6 +98,8 @@ impl Tx {
 
 impl TxQueue for Tx {
     fn send(&mut self, batch: &mut Batch) -> usize {
+        let device = self.mtu.get().saturating_add(ETHERNET_HEADER + VLAN_TAG);
+        self.longest = (self.ring_layout.slot_size - self.slot.data as u32).min(device);
         let (mut frames, mut bytes) = (0u64, 0u64);
         let mut tried = false;
         while let Some(frame) = batch.next_send() {
@@ -125,6 +128,10 @@ impl TxQueue for Tx {
         self.counters.sent.add(frames);
         self.counters.sent_bytes.add(bytes);
         frames as usize
+    }
+
+    fn mtu(&self) -> Option<&Mtu> {
+        Some(&self.mtu)
     }
 
     fn counters(&self) -> &Arc<Counters> {

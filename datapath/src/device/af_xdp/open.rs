@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{RingKind, RingOffsets, XskSocket};
-use bifurcate_linux::{Error, Result, interface};
+use bifurcate_linux::{Error, Result, ethtool, interface};
 
 use super::bind::{Attempt, Mode, ZeroCopy, bind, is_refusal, ladder};
 use super::rx::Rx;
 use super::socket::QueueSocket;
 use super::tx::Tx;
-use crate::device::{Port, QueuePair};
+use crate::device::{LeftToCard, Mtu, Port, QueuePair, left};
 use crate::frame::{Cache, Owner, Umem};
 use crate::ring::{Consumer, Descriptor, Mapped, Plain, Producer};
 
@@ -138,6 +138,8 @@ pub fn open(config: &Config, umem: &Arc<Umem>, share: Option<&QueueSocket>) -> R
         umem,
         ifindex,
         fill,
+        mtu: Mtu::new(interface::mtu(ifindex)?),
+        left: left_to_card(config),
     };
 
     let mut queues = Vec::with_capacity(config.queues.len());
@@ -174,6 +176,17 @@ pub fn open(config: &Config, umem: &Arc<Umem>, share: Option<&QueueSocket>) -> R
 
 const EINVAL: i32 = 22;
 
+/// What the senders of this interface's frames leave undone. In generic mode the kernel may also have joined
+/// segments, of which the checksum is then still to be made, on any device.
+fn left_to_card(config: &Config) -> LeftToCard {
+    let is_virtual = ethtool::driver(&config.ifname).is_ok_and(|info| left::is_virtual(&info.driver));
+    if is_virtual || config.mode == Mode::Generic {
+        LeftToCard::EVERYTHING
+    } else {
+        LeftToCard::NOTHING
+    }
+}
+
 /// What is the same for all queues.
 struct Plan<'a> {
     config: &'a Config,
@@ -181,6 +194,8 @@ struct Plan<'a> {
     ifindex: u32,
     /// Frames lent to each fill ring.
     fill: u32,
+    mtu: Mtu,
+    left: LeftToCard,
 }
 
 /// A queue that is bound, in parts.
@@ -338,9 +353,17 @@ fn finish(plan: &Plan<'_>, queues: Vec<Queue>, obtained: Obtained) -> Opened {
             target,
             busy,
             obtained.multi_buffer,
+            plan.left,
         );
         let owner = Owner::new(plan.umem).expect("a pool has room for more owners than a device has queues");
-        let tx = Tx::new(&socket, queue.tx, queue.completion, owner, obtained.multi_buffer);
+        let tx = Tx::new(
+            &socket,
+            queue.tx,
+            queue.completion,
+            owner,
+            obtained.multi_buffer,
+            &plan.mtu,
+        );
         pairs.push(QueuePair {
             index: queue.number,
             rx: Box::new(rx),

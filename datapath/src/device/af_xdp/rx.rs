@@ -8,7 +8,7 @@ use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{CONTINUED, NEED_WAKEUP, Statistics};
 
 use super::socket::QueueSocket;
-use crate::device::{Counters, RxQueue, State};
+use crate::device::{Counters, LeftToCard, RxQueue, State};
 use crate::frame::{Batch, Cache, Frame, Owner};
 use crate::ring::{Consumer, Descriptor, Mapped, Producer};
 
@@ -33,6 +33,7 @@ pub(super) struct Rx {
     busy_poll: bool,
     multi_buffer: bool,
     partial: Option<Partial>,
+    left: LeftToCard,
     counters: Arc<Counters>,
     seen: Statistics,
     hostile: u64,
@@ -57,6 +58,7 @@ impl Rx {
         target: u32,
         busy_poll: bool,
         multi_buffer: bool,
+        left: LeftToCard,
     ) -> Rx {
         Rx {
             socket: Arc::clone(socket),
@@ -67,6 +69,7 @@ impl Rx {
             busy_poll,
             multi_buffer,
             partial: None,
+            left,
             counters: Arc::default(),
             seen: Statistics::default(),
             hostile: 0,
@@ -256,6 +259,10 @@ impl RxQueue for Rx {
 
     fn state(&self) -> State {
         self.socket.state()
+    }
+
+    fn left_to_card(&self) -> LeftToCard {
+        self.left
     }
 
     fn counters(&self) -> &Arc<Counters> {

@@ -6,12 +6,15 @@ use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{CONTINUED, NEED_WAKEUP};
 
 use super::socket::QueueSocket;
-use crate::device::{Counters, TxQueue};
+use crate::device::{Counters, Mtu, TxQueue};
 use crate::frame::{Batch, Cache, Frame, HEADROOM, Owner};
 use crate::ring::{Consumer, Descriptor, Mapped, Producer};
 
 /// Bytes of an Ethernet header: no frame is shorter.
 const ETHERNET_HEADER: u32 = 14;
+
+/// Bytes of two VLAN tags: what a frame may have beyond the device's MTU and its Ethernet header.
+const TAGS: u32 = 8;
 
 /// Most pieces a frame is split into: the kernel puts a packet of a copy-mode socket into one skb, which has
 /// room for 17 (MAX_SKB_FRAGS, include/linux/skbuff.h).
@@ -28,6 +31,9 @@ pub(super) struct Tx {
     /// `None` only while being dropped.
     owner: Option<Owner>,
     multi_buffer: bool,
+    mtu: Mtu,
+    /// Most bytes of a frame, as the MTU was when this batch came: the kernel drops longer ones unseen.
+    longest: u32,
     counters: Arc<Counters>,
     invalid_seen: u64,
     hostile: u64,
@@ -50,6 +56,7 @@ impl Tx {
         completion: Consumer<Mapped<u64, Mapping>>,
         owner: Owner,
         multi_buffer: bool,
+        mtu: &Mtu,
     ) -> Tx {
         Tx {
             socket: Arc::clone(socket),
@@ -57,6 +64,8 @@ impl Tx {
             completion,
             owner: Some(owner),
             multi_buffer,
+            mtu: mtu.clone(),
+            longest: 0,
             counters: Arc::default(),
             invalid_seen: 0,
             hostile: 0,
@@ -88,6 +97,11 @@ impl Tx {
     fn place(&mut self, frame: Frame, room: &mut u32, cache: &mut Cache) -> Placed {
         if frame.len() < ETHERNET_HEADER {
             self.counters.handler_invalid.add(1);
+            cache.give(frame);
+            return Placed::Never;
+        }
+        if frame.len() > self.longest {
+            self.counters.too_long.add(1);
             cache.give(frame);
             return Placed::Never;
         }
@@ -184,6 +198,7 @@ impl TxQueue for Tx {
         if in_flight > self.completion.size() / COLLECT_AT || (in_flight > 0 && batch.is_empty()) {
             self.collect(batch.cache_mut());
         }
+        self.longest = self.mtu.get().saturating_add(ETHERNET_HEADER + TAGS);
         let mut room = self.room(batch.len() as u32);
         let mut tried = false;
         while let Some(mut frame) = batch.next_send() {
@@ -215,6 +230,10 @@ impl TxQueue for Tx {
         self.counters.sent.add(frames);
         self.counters.sent_bytes.add(bytes);
         frames as usize
+    }
+
+    fn mtu(&self) -> Option<&Mtu> {
+        Some(&self.mtu)
     }
 
     fn counters(&self) -> &Arc<Counters> {

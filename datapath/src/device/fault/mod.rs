@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::device::{Counters, QueuePair, RxQueue, State, TxQueue};
+use crate::device::{Counters, LeftToCard, Mtu, QueuePair, RxQueue, State, TxQueue};
 use crate::frame::{Batch, Frame};
 
 /// What goes wrong, and how often. Rates are frames in 65,536: 655 is one in a hundred.
@@ -155,6 +155,10 @@ impl RxQueue for FaultRx {
         self.inner.state()
     }
 
+    fn left_to_card(&self) -> LeftToCard {
+        self.inner.left_to_card()
+    }
+
     fn counters(&self) -> &Arc<Counters> {
         self.inner.counters()
     }
@@ -190,6 +194,10 @@ impl TxQueue for FaultTx {
         let gone = batch.retain_sends(|bytes| random.strike(faults, bytes));
         self.lost.dropped.add(gone as u64);
         self.inner.send(batch)
+    }
+
+    fn mtu(&self) -> Option<&Mtu> {
+        self.inner.mtu()
     }
 
     fn counters(&self) -> &Arc<Counters> {

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bifurcate_linux::{Error, Result};
 
-use crate::device::{Counters, QueuePair, RxQueue, State, TxQueue};
+use crate::device::{Counters, LeftToCard, Mtu, QueuePair, RxQueue, State, TxQueue};
 use crate::frame::Batch;
 
 mod pcapng;
@@ -133,6 +133,10 @@ impl RxQueue for TapRx {
         self.inner.state()
     }
 
+    fn left_to_card(&self) -> LeftToCard {
+        self.inner.left_to_card()
+    }
+
     fn counters(&self) -> &Arc<Counters> {
         self.inner.counters()
     }
@@ -152,6 +156,10 @@ impl TxQueue for TapTx {
             self.copier.copy(count, |add| batch.each_send(add));
         }
         self.inner.send(batch)
+    }
+
+    fn mtu(&self) -> Option<&Mtu> {
+        self.inner.mtu()
     }
 
     fn counters(&self) -> &Arc<Counters> {
