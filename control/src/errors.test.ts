@@ -68,6 +68,19 @@ describe("BifurcateError", () => {
     const busy = Object.assign(new Error("bind(AF_XDP) dev=eth0: busy (EBUSY)"), { code: "EBUSY" });
     expect(wrapError(busy, "open eth0", "E_QUEUE_BUSY").code).toBe("E_QUEUE_BUSY");
     expect(wrapError(new TypeError("x is undefined"), "open eth0").code).toBe("E_INTERNAL");
+    const load = Object.assign(new Error("bpf(BPF_PROG_LOAD): no"), {
+      code: "EINVAL",
+      call: "bpf(BPF_PROG_LOAD)",
+      args: "type=Xdp; the verifier says:\n0: (85) call unknown#189\ninvalid func unknown#189",
+    });
+    expect(wrapError(load, "open eth0")).toMatchObject({
+      code: "E_KERNEL_TOO_OLD",
+      status: 77,
+      next: expect.stringContaining("5.18") as string,
+    });
+    expect(
+      wrapError(Object.assign(load, { args: "type=Xdp; the verifier says: R1 invalid" }), "x").code,
+    ).toBe("E_SYSTEM");
     expect(wrapError(error, "again")).toBe(error);
     expect(exitStatus(new Error("anything"))).toBe(1);
   });

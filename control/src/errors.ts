@@ -1,5 +1,7 @@
 // Every error of bifurcate: one table of stable codes, and the error that carries one.
 
+import { missingFacility } from "./kernel-age.js";
+
 /** Exit status of a command that ends with an error. 77 is what test harnesses read as "skipped". */
 export type ExitStatus = 1 | 2 | 77;
 
@@ -120,11 +122,6 @@ export const ERRORS = {
   E_NO_ZERO_COPY: {
     meaning: "Zero-copy was required and cannot be had on this path.",
     next: "Use --zero-copy prefer to accept a copy, or another card or driver.",
-    status: 77,
-  },
-  E_NO_QUEUE_TO_SPARE: {
-    meaning: "The card has no queue that could be taken from the kernel.",
-    next: "Raise the number of queues with `ethtool -L`, or share the queues.",
     status: 77,
   },
   E_FEATURE_FIXED: {
@@ -399,6 +396,16 @@ const ERRNO_CODES: Readonly<Record<string, ErrorCode>> = {
  */
 export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "E_SYSTEM"): BifurcateError {
   if (thrown instanceof BifurcateError) return thrown;
+  const missing = missingFacility(thrown);
+  if (missing !== null) {
+    return new BifurcateError("E_KERNEL_TOO_OLD", {
+      what,
+      why: `the running kernel lacks ${missing.facility}`,
+      next: `Use Linux ${missing.since} or newer, with that facility configured.`,
+      cause: thrown,
+      data: { ...missing },
+    });
+  }
   const errno = errnoOf(thrown);
   const code =
     (errno === null ? undefined : ERRNO_CODES[errno]) ?? (errno === null ? "E_INTERNAL" : fallback);

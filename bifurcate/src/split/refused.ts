@@ -1,6 +1,6 @@
 // A way that the kernel refused at run time: the plan steps down from it and says why.
 
-import { errnoOf, messageOf, type Refusal } from "@bifurcate/control";
+import { errnoOf, messageOf, wrapError, type Refusal } from "@bifurcate/control";
 
 /** Thrown by an opening hook when another way may do. */
 export class Refused extends Error {
@@ -15,7 +15,16 @@ export class Refused extends Error {
 }
 
 /** Answers of a driver or kernel that does not know or does not want the way itself; others are real failures. */
-const REFUSALS = new Set(["EOPNOTSUPP", "ENOTSUP", "EINVAL", "ERANGE", "E2BIG", "ENOSYS", "EPROTONOSUPPORT"]);
+const REFUSALS = new Set([
+  "EOPNOTSUPP",
+  "ENOTSUP",
+  "EAFNOSUPPORT",
+  "EINVAL",
+  "ERANGE",
+  "E2BIG",
+  "ENOSYS",
+  "EPROTONOSUPPORT",
+]);
 
 /** Runs a call of one way; what refuses the way itself becomes a Refused. */
 export function asRefusal<T>(way: Pick<Refusal, "backend" | "mode">, call: () => T): T {
@@ -24,6 +33,7 @@ export function asRefusal<T>(way: Pick<Refusal, "backend" | "mode">, call: () =>
   } catch (thrown) {
     const errno = errnoOf(thrown);
     if (errno === null || !REFUSALS.has(errno)) throw thrown;
-    throw new Refused({ ...way, why: messageOf(thrown) }, thrown);
+    const { code } = wrapError(thrown, "open the sockets");
+    throw new Refused({ ...way, why: messageOf(thrown), code }, thrown);
   }
 }

@@ -113,6 +113,14 @@ describe("the path", () => {
     expect(packet.path).toMatchObject({ backend: "af_packet", mode: null, steering: "packet-socket" });
     expect(packet.ladder.map((rung) => rung.taken)).toEqual([false, false, true]);
     expect(failure(() => plan(facts(e1000e), { mode: "driver" })).code).toBe("E_NO_XDP");
+    const old = {
+      backend: "af_xdp",
+      mode: null,
+      why: "no bpf_xdp_load_bytes",
+      code: "E_KERNEL_TOO_OLD",
+    } as const;
+    expect(plan(facts(), { avoid: [old] }).path.backend).toBe("af_packet");
+    expect(failure(() => plan(facts(), { avoid: [old], backend: "af_xdp" })).code).toBe("E_KERNEL_TOO_OLD");
   });
 
   it("leaves driver mode where the MTU is too large for it, and stays where frames may have several buffers", () => {

@@ -156,6 +156,7 @@ function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow)
 /** Which error it is when no way is open. */
 function noWayCode(facts: Facts, request: SplitRequest, rungs: readonly Rung[]): ErrorCode {
   if (request.backend === "af_packet") return "E_DEVICE_FAILED";
+  if (request.avoid?.some((each) => each.code === "E_KERNEL_TOO_OLD") === true) return "E_KERNEL_TOO_OLD";
   return rungs.length === 1 && rungs[0]?.why === mtuRefusal(facts) ? "E_MTU" : "E_NO_XDP";
 }
 

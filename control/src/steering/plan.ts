@@ -1,4 +1,5 @@
 // The plan of a split: a value that can be printed, explained and tested without a kernel.
+import type { ErrorCode } from "../errors.js";
 import type { Channels } from "../kernel.js";
 
 export type Backend = "af_xdp" | "af_packet";
@@ -37,6 +38,8 @@ export interface Refusal {
   /** null: the backend in any mode. */
   readonly mode: Mode | null;
   readonly why: string;
+  /** What the refusal is, where it has a code of its own (E_KERNEL_TOO_OLD). */
+  readonly code?: ErrorCode;
 }
 
 /** One lasting setting of a device, as it is to be. Everything is JSON, for it goes into the journal. */
