@@ -11,7 +11,7 @@ export interface DriverNotes {
 }
 
 /**
- * Drivers by `ethtool -i` name, from drivers/net of Linux 6.18. MTUs are for 4 KiB pages on x86-64, where
+ * Drivers by `ethtool -i` name; files are those of drivers/net in Linux. MTUs are for 4 KiB pages on x86-64, where
  * struct skb_shared_info takes 320 bytes.
  */
 const DRIVERS: Readonly<Record<string, DriverNotes>> = {
@@ -41,9 +41,10 @@ const DRIVERS: Readonly<Record<string, DriverNotes>> = {
     bounces: true,
     expect: "igc closes and reopens the device when a program comes or goes",
   },
-  // intel/ixgbe/ixgbe_main.c ixgbe_xdp_setup(): queues are set up anew by ixgbe_setup_tc().
+  // intel/ixgbe/ixgbe_main.c ixgbe_max_xdp_frame_size(): 3,072 less IXGBE_PKT_HDR_PAD; ixgbe_xdp_setup() sets
+  // the queues up anew.
   ixgbe: {
-    maxMtu: 3050,
+    maxMtu: 3046,
     bounces: true,
     expect: "ixgbe sets its queues up anew when a program comes or goes",
   },
@@ -55,11 +56,12 @@ const DRIVERS: Readonly<Record<string, DriverNotes>> = {
     bounces: true,
     expect: "ice takes the interface down and up when a program comes or goes",
   },
-  // mellanox/mlx5/core/en_main.c mlx5e_xdp_set(): channels are opened anew, the link stays.
-  mlx5_core: { maxMtu: 3498, bounces: false, expect: "mlx5 opens its channels anew; some packets are lost" },
-  // broadcom/bnxt/bnxt_xdp.c bnxt_xdp_set(): BNXT_MAX_PAGE_MODE_MTU; the NIC is closed and opened.
+  // mellanox/mlx5/core/en_main.c mlx5e_xdp_set(): channels are opened anew. Its limit depends on how the receive
+  // queue strides: left to the driver to tell.
+  mlx5_core: { maxMtu: null, bounces: false, expect: "mlx5 opens its channels anew; some packets are lost" },
+  // broadcom/bnxt/bnxt_xdp.c bnxt_xdp_set(): BNXT_MAX_PAGE_MODE_MTU (bnxt.h); the NIC is closed and opened.
   bnxt_en: {
-    maxMtu: 3498,
+    maxMtu: 3502,
     bounces: true,
     expect: "bnxt closes and reopens the NIC when a program comes or goes",
   },
