@@ -144,12 +144,18 @@ impl RemoteQueue {
 
     fn apply_rows(&mut self) {
         let outs = self.exits.outs.len();
+        let known_ports = outs.min(usize::from(u8::MAX) + 1) as u32;
         let (block, kept) = (&self.block, &mut self.kept);
         let invalid = self.batch.judge(|at, size| {
             let row = block.row(at);
             // What a batch begins with, and most handlers leave for most frames.
             if row.verdict == Verdict::Drop as i32 {
                 return Some((Verdict::Drop, size, 0));
+            }
+            // The most frequent other one, in one comparison each: sent as long as it came.
+            let known = row.verdict == Verdict::Send as i32 && (row.port as u32) < known_ports;
+            if known && row.len == size as i32 && size >= SHORTEST {
+                return Some((Verdict::Send, size, row.port as u8));
             }
             checked(&row, outs)
         });
