@@ -22,6 +22,8 @@ export interface AfPacketOptions {
   jumboFrames: number
   /** "auto", "huge" or "ordinary". */
   pages: string
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
 }
 
 /** What openAfXdp is asked for. */
@@ -44,6 +46,8 @@ export interface AfXdpOptions {
   busyPoll: boolean
   /** "auto", "huge" or "ordinary". */
   pages: string
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
   /** Entries of each ring, a power of two. */
   ringSize: number
 }
@@ -504,6 +508,9 @@ export declare function openAfXdp(netns: Netns, options: AfXdpOptions): NativePo
 
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;
+
+/** Binds the calling thread to a processor: a worker's own, for as long as it lives. */
+export declare function pinThread(core: number): void;
 
 /**
  * Takes a queue of a port for the calling thread.

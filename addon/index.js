@@ -30,5 +30,6 @@ export const {
   openAfPacket,
   openAfXdp,
   openLoopback,
+  pinThread,
   takeQueue,
 } = native;

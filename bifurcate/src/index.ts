@@ -16,5 +16,6 @@ export {
   type PortStats,
 } from "./port.js";
 export type { HandlerFile, RunOptions } from "./run.js";
+export { openSender, type SenderOptions } from "./split/sender.js";
 export type { SplitOptions } from "./split/options.js";
 export { split } from "./split/split.js";

@@ -214,6 +214,24 @@ describe("a handler file", () => {
     expect(port.stats.sent).toBe(port.stats.received);
   });
 
+  it("has its workers bound to the processors it names, and refuses one that is not there", async () => {
+    const port = await loopback();
+    const file = handlerFile(
+      "bound.ts",
+      `import { readFileSync } from "node:fs";
+       export function start(): void {
+         const allowed = /Cpus_allowed_list:\\s*(\\S+)/.exec(readFileSync("/proc/thread-self/status", "utf8"))![1];
+         if (allowed !== "0") throw new Error("bound to " + allowed);
+       }
+       export function handle(batch: { next(): boolean }): void { batch.next(); }`,
+    );
+    const run = port.run({ ...file, cores: [0] });
+    await until(() => port.stats.received > 100);
+    await port.stop();
+    await run;
+    expect((await errorOf(port.run({ ...file, cores: [4000] }))).message).toContain("4000");
+  });
+
   it("that throws ends the run with its message, and the stack points into the file", async () => {
     const port = await loopback();
     const file = handlerFile(

@@ -232,7 +232,8 @@ export class Port {
       };
       signal?.addEventListener("abort", abort, { once: true });
       failed ??= this.failed;
-      if (failed !== undefined || this.closing !== undefined || signal?.aborted) void this.inner.native.stop(0);
+      if (failed !== undefined || this.closing !== undefined || signal?.aborted)
+        void this.inner.native.stop(0);
       await running.done;
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.

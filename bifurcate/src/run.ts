@@ -23,6 +23,8 @@ export interface RunOptions {
 export interface HandlerFile {
   /** Its path: TypeScript or JavaScript, exporting `handle(batch, context)`, and if it likes `start` and `stop`. */
   readonly file: string;
+  /** The processors to bind the workers to, one after another; not bound when left out. */
+  readonly cores?: readonly number[] | undefined;
 }
 
 /** What a run needs of its port. */
@@ -76,14 +78,20 @@ export async function runFile(port: RunPort, handler: HandlerFile, options: RunO
       places: native.queues,
       port: name,
       url: bundle.url,
+      core: handler.cores === undefined ? null : (handler.cores[place % handler.cores.length] ?? null),
       file: handler.file,
       goOn: options.onError !== undefined,
     };
     threads.push(new HandlerThread(data, options.onError));
   }
+  const stop = (): void => {
+    void native.stop(0);
+    // A thread that takes its queue only now has not heard it.
+    void Promise.allSettled(threads.map((thread) => thread.running)).then(() => native.stop(0));
+  };
   const done = settle(
     threads.map((thread) => thread.ended),
-    () => void native.stop(0),
+    stop,
   );
   done.catch(() => undefined);
   try {

@@ -10,6 +10,8 @@ export interface WorkerData {
   readonly places: number;
   /** The interface's name. */
   readonly port: string;
+  /** The processor that the thread is bound to, null for any. */
+  readonly core: number | null;
   /** URL of the bundled handler. */
   readonly url: string;
   /** Path of the handler file as the user gave it, for messages. */

@@ -1,7 +1,7 @@
 // The thread of one queue: loads the bundled handler file and turns the queue until it is asked to stop.
 
 import { parentPort, workerData } from "node:worker_threads";
-import { takeQueue } from "@bifurcate/addon";
+import { pinThread, takeQueue } from "@bifurcate/addon";
 import { BifurcateError } from "@bifurcate/control";
 import { checkHandler, type HandlerModule } from "./handler.js";
 import type { NativeQueue } from "./native.js";
@@ -33,6 +33,7 @@ async function main(data: WorkerData): Promise<void> {
   const module = await load(data);
   const { handle } = module;
   checkHandler(handle);
+  if (data.core !== null) pinThread(data.core);
   const queue: NativeQueue = takeQueue(data.portId, data.place);
   const onError = data.goOn ? (error: Error) => tell({ kind: "error", error: describe(error) }) : undefined;
   const { port, place, places } = data;

@@ -1,9 +1,11 @@
 //! Opening devices: options as JavaScript gives them, turned into what the datapath takes.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use bifurcate_datapath::device::{af_packet, af_xdp, loopback};
+use bifurcate_datapath::device::tap::Tap;
+use bifurcate_datapath::device::{Port, af_packet, af_xdp, loopback};
 use bifurcate_datapath::frame::{PageKind, Pages, Umem, UmemConfig};
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result};
@@ -16,6 +18,8 @@ use crate::error::OrThrow;
 use crate::kernel;
 
 const EINVAL: i32 = 22;
+/// Bytes of a frame that a capture keeps: libpcap's largest.
+const SNAPLEN: u32 = 262_144;
 
 /// What openAfXdp is asked for.
 #[napi(object)]
@@ -38,6 +42,8 @@ pub struct AfXdpOptions {
     pub busy_poll: bool,
     /// "auto", "huge" or "ordinary".
     pub pages: String,
+    /// A pcapng file to write every received and sent frame to.
+    pub tap: Option<String>,
     /// Entries of each ring, a power of two.
     pub ring_size: u32,
 }
@@ -90,6 +96,8 @@ pub struct AfPacketOptions {
     pub jumbo_frames: u32,
     /// "auto", "huge" or "ordinary".
     pub pages: String,
+    /// A pcapng file to write every received and sent frame to.
+    pub tap: Option<String>,
 }
 
 /// Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
@@ -129,8 +137,9 @@ fn af_packet_port(
         pages: page_name(&umem),
         refused: Vec::new(),
     };
+    let (port, tap) = tapped(port, options.tap.as_deref())?;
     Ok(NativePort::new(
-        PortShared::new(port, Vec::new())?,
+        PortShared::new(port, Vec::new(), tap)?,
         obtained,
         Some(netns),
     ))
@@ -177,7 +186,8 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         pages: page_name(&umem),
         refused: opened.obtained.refused.iter().map(ToString::to_string).collect(),
     };
-    let shared = PortShared::new(opened.port, opened.sockets)?;
+    let (port, tap) = tapped(opened.port, options.tap.as_deref())?;
+    let shared = PortShared::new(port, opened.sockets, tap)?;
     Ok(NativePort::new(shared, obtained, Some(netns)))
 }
 
@@ -212,10 +222,25 @@ fn loopback_port(options: &LoopbackOptions) -> Result<NativePort> {
         refused: Vec::new(),
     };
     Ok(NativePort::new(
-        PortShared::new(port, Vec::new())?,
+        PortShared::new(port, Vec::new(), None)?,
         obtained,
         None,
     ))
+}
+
+/// Puts a capture into `file` over every queue of the port.
+fn tapped(mut port: Port, file: Option<&str>) -> Result<(Port, Option<Tap>)> {
+    let Some(file) = file else {
+        return Ok((port, None));
+    };
+    let out = File::create(file).map_err(|error| Error::io("open", format!("path={file}"), &error))?;
+    let tap = Tap::new(Box::new(out), &port.name)?;
+    port.queues = port
+        .queues
+        .into_iter()
+        .map(|pair| tap.wrap(pair, SNAPLEN))
+        .collect();
+    Ok((port, Some(tap)))
 }
 
 fn pages(name: &str) -> Result<Pages> {

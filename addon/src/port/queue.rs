@@ -52,6 +52,12 @@ pub fn take_queue(env: Env, port: u32, place: u32) -> napi::Result<NativeQueue> 
     take(port, place as usize).or_throw(&env)
 }
 
+/// Binds the calling thread to a processor: a worker's own, for as long as it lives.
+#[napi]
+pub fn pin_thread(env: Env, core: u32) -> napi::Result<()> {
+    bifurcate_linux::thread::pin(core).or_throw(&env)
+}
+
 fn take(id: u32, place: usize) -> bifurcate_linux::Result<NativeQueue> {
     const ENOENT: i32 = 2;
     const EBUSY: i32 = 16;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use bifurcate_datapath::device::af_xdp::QueueSocket;
+use bifurcate_datapath::device::tap::Tap;
 use bifurcate_datapath::device::{Port, QueueCounters, Totals};
 use bifurcate_datapath::engine::PassPath;
 use bifurcate_datapath::frame::Umem;
@@ -25,6 +26,8 @@ pub(crate) struct PortShared {
     sockets: Mutex<Vec<Arc<QueueSocket>>>,
     /// Ports whose loops send by this port's queues.
     senders: Mutex<Vec<Weak<PortShared>>>,
+    /// Writes every frame of the port to a file, until the port is closed.
+    tap: Mutex<Option<Tap>>,
     closed: AtomicBool,
 }
 
@@ -41,6 +44,7 @@ impl PortShared {
     pub(crate) fn new(
         port: Port,
         sockets: Vec<Arc<QueueSocket>>,
+        tap: Option<Tap>,
     ) -> bifurcate_linux::Result<Arc<PortShared>> {
         let counters = port.counters();
         let slots = port
@@ -57,6 +61,7 @@ impl PortShared {
             counters,
             sockets: Mutex::new(sockets),
             senders: Mutex::default(),
+            tap: Mutex::new(tap),
             closed: AtomicBool::new(false),
         });
         lock(&PORTS).insert(shared.id, Arc::downgrade(&shared));
@@ -148,7 +153,11 @@ impl PortShared {
         }
         lock(&self.sockets).clear();
         lock(&self.pass).clear();
-        self.umem.retire()
+        let tapped = lock(&self.tap)
+            .take()
+            .map_or(Ok(()), |tap| tap.finish().map(drop));
+        self.umem.retire()?;
+        tapped
     }
 }
 

@@ -52,7 +52,12 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
     if (request.confirmSeconds !== null) askToConfirm(port, request.confirmSeconds, streams, request.json);
     if (request.seconds !== null) stop.after(request.seconds);
     tell = setInterval(() => shown.rates(port.stats), TELL_MS);
-    await act(port, request, stop.signal);
+    const to =
+      request.action.kind === "forward"
+        ? await api.openSender(request.action.to, { netns: request.netns })
+        : undefined;
+    if (to !== undefined) ports.push(to);
+    await act(port, to, request, stop.signal);
     stop.because("ended");
   } catch (error) {
     failure = error;
@@ -71,10 +76,15 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
 }
 
 /** Runs what --do says until the signal. */
-async function act(port: Port, request: SplitCommand, signal: AbortSignal): Promise<void> {
+async function act(
+  port: Port,
+  to: Port | undefined,
+  request: SplitCommand,
+  signal: AbortSignal,
+): Promise<void> {
   const { action, cores } = request;
-  if (action.kind === "run") await port.run({ file: action.file }, { signal });
-  else await port.runNative(action.kind, { cores, signal });
+  if (action.kind === "run") await port.run({ file: action.file, cores }, { signal });
+  else await port.runNative(action.kind, { cores, to, signal });
 }
 
 /** Says how to confirm, and takes a line on stdin as the confirmation. */

@@ -20,7 +20,7 @@ export interface SplitOptions {
   readonly force?: boolean | undefined;
   /** Poll without ever sleeping: lower latency, a whole core. */
   readonly busyPoll?: boolean | undefined;
-  /** Show the taken flow to tcpdump (true), or write it to a pcapng file (its path). */
+  /** A pcapng file to write the taken flow to, in both directions. `true` (for tcpdump to see) is not there yet. */
   readonly tap?: boolean | string | undefined;
   /** Undo the split by itself after so many seconds, unless `port.confirm()` is called before. */
   readonly confirmSeconds?: number | null | undefined;

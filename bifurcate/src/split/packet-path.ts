@@ -33,7 +33,7 @@ export class PacketPath implements SplitPath {
   open(): void {
     const { device, path, flows } = this.plan;
     const way = { backend: "af_packet", mode: null } as const;
-    const { frames = FRAMES_A_QUEUE, pages = "auto" } = this.options;
+    const { frames = FRAMES_A_QUEUE, pages = "auto", tap } = this.options;
     const filter = compile(oneExpression(flows));
     this.filter = asRefusal(way, () => this.kernel.loadProgram(socketFilterProgram(filter)));
     this.drop = asRefusal(way, () => this.kernel.loadProgram(tcDropProgram(filter)));
@@ -44,6 +44,7 @@ export class PacketPath implements SplitPath {
       frameSize: 2048,
       jumboFrames: device.mtu > SMALL_MTU ? JUMBO_FRAMES : 0,
       pages,
+      ...(typeof tap === "string" ? { tap } : {}),
     };
     this.native = asRefusal(way, () => openAfPacket(this.netns, wanted, this.filter as never));
     openPass(this, this.plan, this.options, false);

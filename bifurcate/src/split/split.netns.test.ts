@@ -1,11 +1,11 @@
 // A split of a real veth card: its flow in TypeScript, everything else in the kernel, and the card as it was after.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { split, type Batch, type BifurcateError, type Port, type SplitOptions } from "bifurcate";
+import { openSender, split, type Batch, type BifurcateError, type Port, type SplitOptions } from "bifurcate";
 import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
 const FLOW = "udp dst port 7777";
@@ -132,6 +132,34 @@ describe.skipIf(reason !== null)(
       await port.close();
       await run;
       expect((await veth.ask(7777, 1)).answered).toBe(1);
+    });
+
+    it("forwards in Rust to another card, unchanged, and writes the flow to a file", async () => {
+      ip("-n", veth.netns, "link", "add", "out0", "type", "veth", "peer", "name", "sink0");
+      ip("-n", veth.netns, "link", "set", "out0", "up");
+      ip("-n", veth.netns, "link", "set", "sink0", "up");
+      const file = path.join(folder, "flow.pcapng");
+      const port = await open({ tap: file });
+      const to = await openSender("out0", { netns: veth.netns });
+      const sink = await split("sink0", {
+        flows: [FLOW],
+        netns: veth.netns,
+        backend: "af_packet",
+        stateDirectory: path.join(folder, "state"),
+      });
+      const frames: string[] = [];
+      const run = port.runNative("forward", { to });
+      const sunk = sink.run((batch) => {
+        for (const frame of batch) frames.push(Buffer.from(frame.bytes).toString("latin1"));
+      });
+      await veth.ask(7777, 2);
+      expect(frames.map((frame) => frame.slice(42))).toEqual(["question 0", "question 1"]);
+      expect(to.stats.sent).toBe(2);
+      await Promise.all([to.close(), sink.close(), run, sunk]);
+      await port.close();
+      const capture = readFileSync(file);
+      expect(capture.readUInt32LE(0)).toBe(0x0a0d0d0a);
+      expect(capture.includes("question 1")).toBe(true);
     });
 
     it("lets `for await` answer", async () => {

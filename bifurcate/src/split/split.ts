@@ -117,6 +117,7 @@ async function apply(kernel: Kernel, begun: BegunSplit, options: SplitOptions): 
     guardianLost: (error) => warn(`${error.message}; if this process dies now, settings stay behind`),
   });
   for (const text of plan.warnings) warn(text);
+  if (options.tap === true) warn("tcpdump cannot see the flow yet: name a file to write it to");
   const native = way.native!;
   const watch = new SplitWatch(transaction, prepared, way, own, { warn, fail: (error) => port?.fail(error) });
   port = new Port(

@@ -103,7 +103,7 @@ export class XdpPath implements SplitPath {
 
   private openSockets(mode: "driver" | "generic"): NativePort {
     const { device, path } = this.plan;
-    const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
+    const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto", tap } = this.options;
     try {
       return openAfXdp(this.netns, {
         ifname: device.name,
@@ -115,6 +115,7 @@ export class XdpPath implements SplitPath {
         mode,
         busyPoll,
         pages,
+        ...(typeof tap === "string" ? { tap } : {}),
         ringSize: RING_SIZE,
       });
     } catch (thrown) {
