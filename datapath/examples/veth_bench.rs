@@ -4,7 +4,7 @@
 //! veth_bench send    --dev DEV [--netns NS] [--seconds 5] [--core N] [--length 64] [--flows 64]
 //!                    [--to MAC] [--port 4660] [--rate N]
 //! veth_bench receive --dev DEV [--netns NS] [--seconds 5] [--core N] [--backend af_xdp|af_packet]
-//!                    [--queues 1] [--burst 32] [--frames 4096] [--ring 2048] [--busy] [--generic]
+//!                    [--queues 1] [--burst 32] [--frames 4096] [--ring 2048] [--busy] [--generic] [--metadata]
 //! ```
 //!
 //! `send` sends UDP frames by AF_XDP on queue 0 as fast as they go, or at `--rate` frames a second. `receive`
@@ -153,6 +153,7 @@ fn receive(args: &Args, netns: &Netns, device: &str, seconds: Duration) -> Resul
             }];
             let config = af_packet::Config {
                 queues,
+                metadata: args.flag("--metadata"),
                 ..af_packet::Config::new(device, Filter::Classic(&everything))
             };
             (netns.within(|| af_packet::open(&config, &umem))?, None)

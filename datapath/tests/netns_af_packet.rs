@@ -290,6 +290,7 @@ fn a_stalled_consumer_loses_its_own_frames_counted() {
         block_size: 4096,
         blocks: 4,
         retire_ms: 1,
+        hash: false,
     };
     let mut port = open(&lab, &umem, |config| config.receive = small);
     let client = lab.client(PORT);
