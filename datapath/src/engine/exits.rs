@@ -51,7 +51,7 @@ impl Out {
         };
         while let Some(frame) = batch.next_send() {
             match staging.cache_mut().copy_in(batch.cache().bytes(&frame)) {
-                // Staging is empty at the start and as large as any batch: it has room.
+                // Staging is empty at the start and as large as the largest batch: it has room.
                 Some(copy) => {
                     if let Err(copy) = staging.push_send(copy, 0) {
                         staging.cache_mut().give(copy);

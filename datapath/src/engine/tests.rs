@@ -171,7 +171,7 @@ fn a_filter_passes_what_it_does_not_want_before_the_handler_sees_it() {
     .with_filter(program)
     .with_pass(Box::new(passed.clone()));
     let mut peer = Peer::of(&mut b);
-    // A frame without a first byte gets the program's 0, as any load beyond the end.
+    // A frame without a first byte gets the program's 0, as every load beyond the end does.
     peer.send(&[&[5, 1], &[4, 2], &[5, 3], &[6, 4], &[]]);
     assert_eq!(lane.turn(), 5);
     assert_eq!(peer.received(), [[5, 1], [5, 3]]);

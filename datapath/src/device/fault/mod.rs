@@ -55,7 +55,7 @@ pub fn wrap(pair: QueuePair, faults: Faults) -> Faulty {
 
 /// A queue with faults around it.
 pub struct Faulty {
-    /// The queue, to be used as any other.
+    /// The queue, to be used like every other.
     pub pair: QueuePair,
     /// What the wrapper lost (`dropped`): received, and to be sent.
     pub counters: [Arc<Counters>; 2],
