@@ -1,6 +1,7 @@
 // Filter expression to filter: tree, program, and everything else that is made from the tree.
 import { BifurcateError } from "../../errors.js";
 import { connect, emit, REJECT } from "./emit.js";
+import { TooManyWays, ways } from "./facts.js";
 import { lower } from "./lower.js";
 import { thread } from "./thread.js";
 import { parse } from "./parser.js";
@@ -22,15 +23,30 @@ export interface Filter {
  */
 export function compile(source: string): Filter {
   const tree = parse(source);
+  if (neverMatches(tree, source)) throw never(source);
   return { source, tree, program: compileTree(tree, source) };
+}
+
+/** Steps to spend on finding out that nothing can match: with more alternatives it is taken on trust. */
+const PATIENCE = 20_000;
+
+function neverMatches(tree: Expression, source: string): boolean {
+  try {
+    return ways(lower(tree, source), PATIENCE).next().done === true;
+  } catch (error) {
+    if (error instanceof TooManyWays) return false;
+    throw error;
+  }
+}
+
+function never(source: string): BifurcateError {
+  return new BifurcateError("E_FLOW_NEVER", { what: `flow '${source}'`, why: "no packet can match it" });
 }
 
 /** Compiles a tree; `source` is the text it came from, for errors. */
 export function compileTree(tree: Expression, source: string): Program {
   const entry = thread(connect(lower(tree, source)));
-  if (entry === REJECT) {
-    throw new BifurcateError("E_FLOW_NEVER", { what: `flow '${source}'`, why: "no packet can match it" });
-  }
+  if (entry === REJECT) throw never(source);
   const program = emit(entry);
   if (program.length > MAX_INSTRUCTIONS) {
     const why = `its program has ${program.length} instructions, the kernel takes ${MAX_INSTRUCTIONS}`;

@@ -75,7 +75,6 @@ describe.skipIf("missing" in oracle)(
         }),
         { numRuns: Number(process.env.RUNS ?? 4000) },
       );
-      console.log({ both, tried, matched, different });
       expect(both).toBeGreaterThan(2000);
       expect(matched).toBeGreaterThan(tried / 50);
       expect(different).toBeLessThan(tried / 100);

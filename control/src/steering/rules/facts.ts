@@ -202,14 +202,14 @@ const SIZES: ReadonlyMap<number, 1 | 2 | 4> = new Map([
 /** The tests were too many to follow every way. */
 export class TooManyWays extends Error {}
 
-/** Steps after which {@link ways} gives up. */
+/** Steps after which {@link ways} gives up, if nothing else is said. */
 const BUDGET = 200_000;
 
 /**
  * Facts about every way through the tests that ends in a match. Ways that no packet can take are left out, as far
  * as that can be seen. Throws TooManyWays.
  */
-export function* ways(block: Block): Generator<Facts> {
+export function* ways(block: Block, budget = BUDGET): Generator<Facts> {
   let steps = 0;
   const stack: { node: Node; facts: Facts }[] = [{ node: connect(block), facts: Facts.none }];
   for (;;) {
@@ -220,7 +220,7 @@ export function* ways(block: Block): Generator<Facts> {
       if (node.match) yield facts;
       continue;
     }
-    if (++steps > BUDGET) throw new TooManyWays();
+    if (++steps > budget) throw new TooManyWays();
     const test: Test = { kind: "test", statements: node.statements, jump: node.jump, k: node.k };
     for (const holds of [false, true]) {
       const after = facts.assume(test, holds);

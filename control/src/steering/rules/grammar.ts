@@ -1,98 +1,18 @@
 // The grammar of pcap-filter(7): tokens to a raw tree, in which qualifiers are not yet carried over.
 import { flowError } from "./flow-error.js";
 import { tokenize, type Token } from "./lexer.js";
-import type { Arithmetic, ArithmeticOperator, Comparison, IndexedLayer, Primitive, Span } from "./tree.js";
+import type { Qualifiers, RawExpression, RawId, RawMask } from "./raw.js";
+import type {
+  Arithmetic,
+  ArithmeticOperator,
+  Comparison,
+  IndexedLayer,
+  LlcType,
+  Primitive,
+  Span,
+} from "./tree.js";
+import { UNSUPPORTED } from "./unsupported.js";
 import { LLC_TYPES, PROTOCOL_WORDS } from "./words.js";
-import type { LlcType } from "./tree.js";
-
-/** Qualifiers as they were written; what was not written is null. */
-export interface Qualifiers {
-  readonly protocol: string | null;
-  readonly direction: "src" | "dst" | "either" | "both" | null;
-  readonly type: "host" | "net" | "port" | "portrange" | "proto" | null;
-  readonly span: Span;
-}
-
-/** What qualifiers apply to: an address, a number, a name, or several of them. */
-export type RawId =
-  | { readonly kind: "number"; readonly value: number; readonly span: Span }
-  | { readonly kind: "name"; readonly text: string; readonly escaped: boolean; readonly span: Span }
-  | { readonly kind: "dotted"; readonly text: string; readonly mask: RawMask | null; readonly span: Span }
-  | { readonly kind: "ipv6"; readonly text: string; readonly bits: number | null; readonly span: Span }
-  | { readonly kind: "mac"; readonly text: string; readonly span: Span }
-  | { readonly kind: "aid"; readonly span: Span }
-  | { readonly kind: "not"; readonly operand: RawId; readonly span: Span }
-  | { readonly kind: "and" | "or"; readonly left: RawId; readonly right: RawId; readonly span: Span };
-
-/** `/bits` or `mask dotted`. */
-export type RawMask =
-  | { readonly kind: "bits"; readonly bits: number; readonly span: Span }
-  | { readonly kind: "dotted"; readonly text: string; readonly span: Span };
-
-/** An expression as it was written. */
-export type RawExpression =
-  | {
-      readonly kind: "and" | "or";
-      readonly left: RawExpression;
-      readonly right: RawExpression;
-      readonly span: Span;
-    }
-  | { readonly kind: "not"; readonly operand: RawExpression; readonly span: Span }
-  | { readonly kind: "group"; readonly inner: RawExpression; readonly span: Span }
-  | { readonly kind: "qualified"; readonly qualifiers: Qualifiers; readonly id: RawId; readonly span: Span }
-  | { readonly kind: "bare"; readonly id: RawId; readonly span: Span }
-  | { readonly kind: "protocol"; readonly protocol: string; readonly span: Span }
-  | {
-      readonly kind: "cast";
-      readonly protocol: string | null;
-      readonly cast: "broadcast" | "multicast";
-      readonly span: Span;
-    }
-  | { readonly kind: "primitive"; readonly primitive: Primitive; readonly span: Span };
-
-/** Words of other link layers, of the running system, or that need a table of names: with the reason. */
-const UNSUPPORTED: Readonly<Record<string, string>> = {
-  gateway: "it needs the host's name in two tables",
-  protochain: "it needs a loop, which neither the kernel's filters nor a verified program may have",
-  inbound: "a frame does not say in which direction it travels",
-  outbound: "a frame does not say in which direction it travels",
-  ifindex: "a frame does not say on which interface it travels",
-  geneve: "its inner headers stand at no fixed offset",
-  radio: "Ethernet has no radio header",
-};
-for (const word of ["type", "subtype", "dir", "addr1", "addr2", "addr3", "addr4", "ra", "ta"]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about IEEE 802.11 frames, and this is Ethernet" });
-}
-for (const word of [
-  "lane",
-  "metac",
-  "bcc",
-  "oam",
-  "oamf4",
-  "oamf4ec",
-  "oamf4sc",
-  "sc",
-  "ilmic",
-  "vpi",
-  "vci",
-]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about ATM cells, and this is Ethernet" });
-}
-for (const word of ["connectmsg", "metaconnect"]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about ATM cells, and this is Ethernet" });
-}
-for (const word of ["ifname", "rset", "rnr", "srnr", "reason", "action"]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about OpenBSD's packet filter log, and this is Ethernet" });
-}
-for (const word of ["fisu", "lssu", "msu", "hfisu", "hlssu", "hmsu", "sio", "opc", "dpc", "sls"]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about SS7 links, and this is Ethernet" });
-}
-for (const word of ["hsio", "hopc", "hdpc", "hsls"]) {
-  Object.assign(UNSUPPORTED, { [word]: "it is about SS7 links, and this is Ethernet" });
-}
-
-/** Every keyword that is understood and not supported, with the reason: for the docs and their test. */
-export const UNSUPPORTED_WORDS: Readonly<Record<string, string>> = UNSUPPORTED;
 
 const INDEXED: ReadonlySet<string> = new Set<IndexedLayer>([
   "ether",
@@ -134,6 +54,9 @@ const UNARY_MINUS = 6;
 /** Deeper nesting than this is refused, so that no expression exhausts the stack. */
 const MAX_DEPTH = 200;
 
+/** No expression of more words fits a program. */
+const MAX_TOKENS = 10_000;
+
 const COMPARISONS: ReadonlySet<string> = new Set(["=", "!=", "<", "<=", ">", ">="]);
 
 interface Parsed<T> {
@@ -167,6 +90,15 @@ class Grammar {
         span,
         "the expression is empty",
         "Write `all` for the whole card.",
+      );
+    }
+    if (this.#tokens.length > MAX_TOKENS) {
+      const { span } = this.#tokens[MAX_TOKENS]!;
+      throw flowError(
+        "E_FLOW_TOO_LARGE",
+        this.source,
+        span,
+        `the expression has more than ${MAX_TOKENS} words`,
       );
     }
     const result = this.#expression(0);
@@ -258,7 +190,7 @@ class Grammar {
   #term(at: number): Parsed<RawExpression> | null {
     return this.#remembered("term", at, () => {
       const word = this.#keyword(at);
-      if (word !== null && Object.hasOwn(UNSUPPORTED, word) && word !== "rnr") throw this.#unsupported(at);
+      if (word !== null && Object.hasOwn(UNSUPPORTED, word)) throw this.#unsupported(at);
       if (word === "not") {
         const operand: Parsed<RawExpression> | null = this.#term(at + 1);
         return (

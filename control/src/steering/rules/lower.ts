@@ -1,5 +1,5 @@
 // Syntax tree to tests, in the order in which libpcap evaluates them.
-import { and, compare, equal, loadIndexed, not, or, TRUE, type Block, type Size } from "./blocks.js";
+import { and, compare, equal, loadIndexed, not, or, TRUE, type Block } from "./blocks.js";
 import { lowerRelation } from "./arithmetic.js";
 import { Layers } from "./layers.js";
 import { OP } from "./program.js";
@@ -228,6 +228,3 @@ function mac(offset: number, address: readonly number[]): Block {
   const tail = ((c << 24) | (d << 16) | (e << 8) | f) >>> 0;
   return and(equal(offset + 2, 4, tail), equal(offset, 2, (a << 8) | b));
 }
-
-/** Sizes of a load, by number of bytes. */
-export type LoadSize = Size;

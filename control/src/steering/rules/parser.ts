@@ -1,7 +1,8 @@
 // Expression text to syntax tree: qualifiers carried over from one primitive to the next, names made numbers.
 import { mask128, mask32, parseDotted, parseIpv6, parseMac } from "./addresses.js";
 import { flowError, type FlowErrorCode } from "./flow-error.js";
-import { parseRaw, type Qualifiers, type RawExpression, type RawId } from "./grammar.js";
+import { parseRaw } from "./grammar.js";
+import type { Qualifiers, RawExpression, RawId } from "./raw.js";
 import type { Direction, Expression, ProtocolWord, Span } from "./tree.js";
 import { ETHER_PROTOCOLS, IP_PROTOCOLS, ISO_PROTOCOLS, KNOWN_PORTS } from "./words.js";
 
