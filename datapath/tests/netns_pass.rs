@@ -159,35 +159,6 @@ fn a_tagged_frame_arrives_with_its_tag() {
 }
 
 #[test]
-fn a_tagged_frame_reaches_the_vlan_interface() {
-    let Some(lab) = Lab::new("a_tagged_frame_reaches_the_vlan_interface") else {
-        return;
-    };
-    if !lab.has_vlan_interfaces() {
-        println!("SKIPPED a_tagged_frame_reaches_the_vlan_interface: this kernel has no VLAN interfaces");
-        return;
-    }
-    lab.host_ip("link add link card name card.9 type vlan id 9");
-    lab.host_ip("addr add 10.79.0.1/24 dev card.9");
-    lab.host_ip("link set card.9 up");
-    let (_, mut ways) = tap(&lab, 1);
-    let socket = lab.udp("10.79.0.1:9000");
-    for sum in [Sum::Finished, Sum::Pending] {
-        let frame = Udp {
-            vlan: Some(9),
-            to: [10, 79, 0, 1].into(),
-            from: [10, 79, 0, 2].into(),
-            ..Udp::v4(9000, 50, sum)
-        };
-        pass(&mut ways[0], &frame.frame(), 5);
-        assert_eq!(count(&socket, 5), 5, "{sum:?}");
-        socket
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .expect("a timeout");
-    }
-}
-
-#[test]
 fn a_frame_to_a_foreign_address_stays_foreign() {
     let Some(lab) = Lab::new("a_frame_to_a_foreign_address_stays_foreign") else {
         return;
@@ -226,9 +197,7 @@ fn after_the_card_changed_its_address_the_tap_can_follow() {
     .frame();
     pass(&mut ways[0], &frame, 5);
     assert_eq!(count(&socket, 0), 0, "taken for foreign");
-    device
-        .follow_address(&lab.host)
-        .expect("the TAP takes the address");
+    device.follow(&lab.host).expect("the TAP takes the address");
     pass(&mut ways[0], &frame, 5);
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))

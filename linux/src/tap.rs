@@ -37,6 +37,9 @@ pub struct VnetHeader {
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM` of linux/virtio_net.h.
 const NEEDS_CSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_TCPV4` and `VIRTIO_NET_HDR_GSO_TCPV6`.
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 
 impl VnetHeader {
     /// A frame whose checksums are all in place; the kernel verifies them.
@@ -58,6 +61,19 @@ impl VnetHeader {
             csum_start: start,
             csum_offset: offset,
             ..VnetHeader::COMPLETE
+        }
+    }
+
+    /// The same frame, which stands for several: a TCP segment that the kernel cuts into packets of `size` bytes of
+    /// payload when it has to send it on, or hands to its TCP as it is. `headers` bytes of headers stand before the
+    /// payload, the Ethernet header included.
+    #[must_use]
+    pub const fn with_tcp_segments(self, is_v4: bool, headers: u16, size: u16) -> VnetHeader {
+        VnetHeader {
+            gso_type: if is_v4 { GSO_TCPV4 } else { GSO_TCPV6 },
+            header_len: headers,
+            gso_size: size,
+            ..self
         }
     }
 
@@ -215,6 +231,11 @@ mod tests {
         expected[6..8].copy_from_slice(&34u16.to_ne_bytes());
         expected[8..10].copy_from_slice(&6u16.to_ne_bytes());
         assert_eq!(VnetHeader::needs_checksum(34, 6).bytes(), expected);
+        expected[1] = 4;
+        expected[2..4].copy_from_slice(&74u16.to_ne_bytes());
+        expected[4..6].copy_from_slice(&1440u16.to_ne_bytes());
+        let cut = VnetHeader::needs_checksum(34, 6).with_tcp_segments(false, 74, 1440);
+        assert_eq!(cut.bytes(), expected);
         assert_eq!(VnetHeader::COMPLETE.bytes(), [0; 10]);
     }
 

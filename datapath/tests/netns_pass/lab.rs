@@ -75,18 +75,6 @@ impl Lab {
         ip(&format!("-n {} {args}", self.host_name))
     }
 
-    /// Whether the kernel has VLAN interfaces.
-    pub fn has_vlan_interfaces(&self) -> bool {
-        let made = run(&format!(
-            "ip -n {} link add link card name probe type vlan id 4000",
-            self.host_name
-        ));
-        if made.status.success() {
-            self.host_ip("link del probe");
-        }
-        made.status.success()
-    }
-
     /// Runs `ip -n FAR ...`.
     pub fn far_ip(&self, args: &str) -> String {
         ip(&format!("-n {} {args}", self.far_name))

@@ -124,6 +124,14 @@ impl Through {
         self
     }
 
+    /// Frames received in user space, and their bytes.
+    pub fn received(&self) -> (u64, u64) {
+        let totals = self.queues.iter().map(|queue| queue.rx.totals());
+        totals.fold((0, 0), |(frames, bytes), rx| {
+            (frames + rx.received, bytes + rx.received_bytes)
+        })
+    }
+
     /// Frames received in user space, passed, and lost on the way.
     pub fn totals(&self) -> (u64, u64, u64) {
         let (mut received, mut lost, mut passed) = (0, 0, 0);
@@ -156,7 +164,7 @@ fn pool() -> Arc<Umem> {
     Umem::map(&UmemConfig {
         frames: 4096,
         frame_size: 2048,
-        jumbo_frames: 256,
+        jumbo_frames: 64,
         pages: Pages::Ordinary,
     })
     .expect("a pool")

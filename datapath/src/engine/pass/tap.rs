@@ -7,14 +7,19 @@ use bifurcate_linux::bpf::{Program, ProgramSource, ProgramType, TcDirection};
 use bifurcate_linux::netlink::{ipv6, link, tc};
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::tap::{NO_ROOM, Tap, TapQueue, VnetHeader};
-use bifurcate_linux::{Error, Result};
+use bifurcate_linux::{Error, Result, interface};
 
+use crate::device::Mtu;
 use crate::engine::PassPath;
 use crate::frame::checksum;
+use crate::frame::segment::{Oversize, oversize};
 
 /// What `skb->tc_index` holds in a frame that was passed, while the kernel receives it. A tc program or an eBPF
 /// socket filter on the card reads it to tell a passed frame from one that the wire brought.
 pub const PASSED_TC_INDEX: u16 = 0xb1f0;
+
+/// Bytes of an Ethernet header.
+const ETHERNET_HEADER: usize = 14;
 
 /// MTU of the TAP: the most that the tun driver takes, 65,535 less an Ethernet header.
 const MTU: u32 = 65_521;
@@ -26,6 +31,8 @@ pub struct PassCounters {
     pub passed: u64,
     /// Frames among them whose checksum had been left to the card.
     pub checksum_pending: u64,
+    /// Frames among them that stood for several TCP packets.
+    pub segmented: u64,
     /// Frames that the kernel had no room for.
     pub no_room: u64,
     /// Frames that were refused for another reason: too long, too short, the TAP gone or down.
@@ -42,6 +49,8 @@ pub struct TapDevice {
     pub ifindex: u32,
     /// The card's index there.
     pub card: u32,
+    /// The card's MTU: longer TCP frames are passed as what stands for several.
+    mtu: Mtu,
 }
 
 impl TapDevice {
@@ -54,6 +63,7 @@ impl TapDevice {
     pub fn open(netns: &Netns, card: u32, queues: u32) -> Result<(TapDevice, Vec<TapPass>)> {
         netns.within(|| {
             let mac = link::mac(card)?;
+            let mtu = Mtu::new(interface::mtu(card)?);
             let marker = Program::load(&ProgramSource {
                 kind: ProgramType::SchedCls,
                 name: "bifurcate_pass",
@@ -81,26 +91,33 @@ impl TapDevice {
             let ways = tap
                 .queues
                 .into_iter()
-                .map(|queue| TapPass::new(&filter, queue))
+                .map(|queue| TapPass::new(&filter, &mtu, queue))
                 .collect();
             let device = TapDevice {
                 name: tap.name,
                 ifindex: tap.ifindex,
                 card,
+                mtu,
             };
             Ok((device, ways))
         })
     }
 
-    /// Gives the TAP the MAC address that the card has now. Until then, frames to the card's new address are
-    /// taken for foreign ones.
+    /// Gives the TAP the MAC address that the card has now, and the ways its MTU. Until then, frames to the card's
+    /// new address are taken for foreign ones. Nothing is changed, and no link event caused, when the TAP has the
+    /// address already.
     ///
     /// # Errors
     /// `ENODEV`: the card or the TAP is gone.
-    pub fn follow_address(&self, netns: &Netns) -> Result<()> {
+    pub fn follow(&self, netns: &Netns) -> Result<()> {
         netns.within(|| {
+            self.mtu.set(interface::mtu(self.card)?);
+            let mac = link::mac(self.card)?;
+            if mac == link::mac(self.ifindex)? {
+                return Ok(());
+            }
             let change = link::Change {
-                mac: Some(link::mac(self.card)?),
+                mac: Some(mac),
                 ..link::Change::default()
             };
             link::set(self.ifindex, &change)
@@ -113,15 +130,17 @@ impl TapDevice {
 pub struct TapPass {
     counters: PassCounters,
     queue: TapQueue,
+    mtu: Mtu,
     /// Every way holds it, so that no frame can enter the TAP when it is gone.
     _filter: Arc<tc::Filter>,
 }
 
 impl TapPass {
-    fn new(filter: &Arc<tc::Filter>, queue: TapQueue) -> TapPass {
+    fn new(filter: &Arc<tc::Filter>, mtu: &Mtu, queue: TapQueue) -> TapPass {
         TapPass {
             counters: PassCounters::default(),
             queue,
+            mtu: mtu.clone(),
             _filter: Arc::clone(filter),
         }
     }
@@ -140,10 +159,18 @@ impl PassPath for TapPass {
         let header = pending.map_or(VnetHeader::COMPLETE, |at| {
             VnetHeader::needs_checksum(at.start, at.offset)
         });
+        let mtu = self.mtu.get() as usize;
+        let long = if frame.len() > mtu + ETHERNET_HEADER {
+            oversize(frame, mtu)
+        } else {
+            None
+        };
+        let header = long.map_or(header, |long| standing_for_several(header, &long));
         match self.queue.inject(header, frame) {
             Ok(()) => {
                 self.counters.passed += 1;
                 self.counters.checksum_pending += u64::from(pending.is_some());
+                self.counters.segmented += u64::from(long.is_some());
                 Ok(())
             }
             Err(errno) => {
@@ -157,6 +184,13 @@ impl PassPath for TapPass {
             }
         }
     }
+}
+
+/// `header` for a TCP frame that is longer than any packet of the card.
+fn standing_for_several(header: VnetHeader, long: &Oversize) -> VnetHeader {
+    // A frame that a TAP takes has at most 65,535 bytes, and its parts are no longer.
+    let short = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX);
+    header.with_tcp_segments(long.is_v4(), short(long.headers()), short(long.size()))
 }
 
 /// The classifier at the TAP's tc ingress, as bpf(2) takes it: marks the frame, and matches every one.
