@@ -134,7 +134,6 @@ describe("a function on the calling thread", () => {
     const port = await loopback();
     const sly = (() => Promise.reject(new Error("late"))) as unknown as () => void;
     expect((await errorOf(port.run(sly))).code).toBe("E_HANDLER_PROMISE");
-    // eslint-disable-next-line @typescript-eslint/no-misused-promises
     expect((await errorOf(port.run(async () => {}))).code).toBe("E_HANDLER_PROMISE");
   });
 
@@ -358,6 +357,28 @@ describe("close()", () => {
     await Promise.all([port.close(), port.close()]);
     await port[Symbol.asyncDispose]();
     expect(port.closed).toBe(true);
+  });
+});
+
+describe("a runtime that forbids external buffers", () => {
+  it("is told so by code, and gets no copy", async () => {
+    const port = await loopback();
+    const inner = (port as unknown as { inner: { takeQueue: (id: number, place: number) => object } }).inner;
+    const { takeQueue } = inner;
+    inner.takeQueue = (id, place) => {
+      const queue = takeQueue(id, place);
+      const forbidden = Object.assign(new Error("no external buffers (status 22)"), {
+        code: "E_EXTERNAL_BUFFERS",
+      });
+      return Object.assign(queue, {
+        pool: () => {
+          throw forbidden;
+        },
+      });
+    };
+    expect((await errorOf(port.run(swapMacs))).code).toBe("E_EXTERNAL_BUFFERS");
+    inner.takeQueue = takeQueue;
+    await port.run((batch) => void (batch.next(), void port.stop()));
   });
 });
 

@@ -1,6 +1,7 @@
 // Turns one queue for one handler: calls it batch by batch, waits when there is nothing, gives way to the event loop.
 
 import { markAsUntransferable } from "node:worker_threads";
+import { BifurcateError, messageOf, wrapError } from "@bifurcate/control";
 import { Batch } from "./batch.js";
 import { leaked, returnedPromise, threw, type Context, type Handler } from "./handler.js";
 import { KeptFrames } from "./kept.js";
@@ -30,10 +31,22 @@ export interface LoopOptions {
   readonly onError?: ((error: Error) => void) | undefined;
 }
 
-/** Shows a queue's pool and block to this thread. */
+/**
+ * Shows a queue's pool and block to this thread.
+ * @throws E_EXTERNAL_BUFFERS where the runtime forbids it; the queue is then given back.
+ */
 export function batchOf(queue: NativeQueue): { batch: Batch; block: ArrayBuffer } {
-  const pool = queue.pool();
-  const block = queue.block();
+  let pool: ArrayBuffer;
+  let block: ArrayBuffer;
+  try {
+    pool = queue.pool();
+    block = queue.block();
+  } catch (thrown) {
+    queue.release();
+    const what = "show the frame pool to JavaScript";
+    if ((thrown as { code?: unknown }).code !== "E_EXTERNAL_BUFFERS") throw wrapError(thrown, what);
+    throw new BifurcateError("E_EXTERNAL_BUFFERS", { what, why: messageOf(thrown), cause: thrown });
+  }
   // Another thread could hold a transferred buffer longer than this one's environment lives.
   markAsUntransferable(pool);
   markAsUntransferable(block);

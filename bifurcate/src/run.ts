@@ -47,18 +47,20 @@ export interface Running {
 export function runHere(port: RunPort, handler: Handler, options: RunOptions): Running {
   checkHandler(handler);
   const { native, name, takeQueue } = port;
-  const queues: NativeQueue[] = [];
+  const { onError } = options;
+  const places = native.queues;
+  const taken: NativeQueue[] = [];
+  const loops: QueueLoop[] = [];
   try {
-    for (let queue = 0; queue < native.queues; queue++) queues.push(takeQueue(native.id, queue));
+    for (let place = 0; place < places; place++) {
+      const queue = takeQueue(native.id, place);
+      taken.push(queue);
+      loops.push(new QueueLoop(queue, handler, { port: name, place, places, mayBlock: false, onError }));
+    }
   } catch (thrown) {
-    for (const queue of queues) queue.release();
+    for (const queue of taken) queue.release();
     throw thrown;
   }
-  const { onError } = options;
-  const places = queues.length;
-  const loops = queues.map(
-    (queue, place) => new QueueLoop(queue, handler, { port: name, place, places, mayBlock: false, onError }),
-  );
   const done = settle(
     loops.map((loop) => loop.run()),
     () => void native.stop(0),

@@ -28,6 +28,9 @@ struct Halves {
     counted: Totals,
 }
 
+/// The receiving half, and the sending one where it is not with somebody else.
+pub(crate) type Taken = (Box<dyn RxQueue>, Option<Box<dyn TxQueue>>);
+
 impl Slot {
     pub(crate) fn new(pair: QueuePair) -> bifurcate_linux::Result<Arc<Slot>> {
         Ok(Arc::new(Slot {
@@ -44,7 +47,7 @@ impl Slot {
 
     /// Gives the receiving half, and the sending one where it is here, to the calling thread. `None` while
     /// another thread has it, or when the port is closed.
-    pub(crate) fn take(&self) -> Option<(Box<dyn RxQueue>, Option<Box<dyn TxQueue>>)> {
+    pub(crate) fn take(&self) -> Option<Taken> {
         let mut halves = self.lock();
         let rx = halves.rx.take()?;
         // An earlier request to stop was answered when the queue came back.
