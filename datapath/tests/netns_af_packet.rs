@@ -266,11 +266,13 @@ fn frames_too_long_for_pool_or_device_are_counted() {
     let rx = &mut port.queues[0].rx;
     assert_eq!(receive(rx.as_mut(), &mut batch, 1), [[2; 20]]);
     assert_eq!(rx.counters().totals().too_long, 1);
-    drop(port);
     // The longest frame of an MTU of 1,500 goes out, a longer one does not.
     lab.mtu(1500);
-    let mut port = open(&lab, &umem, |_| ());
-    let tx = &mut port.queues[0].tx;
+    let QueuePair { rx, tx, .. } = &mut port.queues[0];
+    until("the sending half knows the new MTU", || {
+        rx.poll(&mut batch);
+        tx.mtu().unwrap().get() == 1500
+    });
     for len in [1518usize, 1519, 13] {
         let frame = batch.cache_mut().copy_in(&vec![0u8; len]).unwrap();
         batch.push_send(frame, 0).unwrap();

@@ -196,8 +196,7 @@ fn a_frame_of_9000_bytes_arrives_and_leaves_whole() {
         return;
     };
     let umem = pool(1024, 16);
-    // With a program in place veth keeps the MTU below a page; so the program (which copes with fragments)
-    // goes first and the MTU after it.
+    // The MTU changes while the queue is open.
     let config = Config {
         multi_buffer: true,
         ..config(1)
@@ -209,6 +208,10 @@ fn a_frame_of_9000_bytes_arrives_and_leaves_whole() {
     let client = lab.client(PORT);
     let mut batch = Batch::new(&umem, 32);
     let QueuePair { rx, tx, .. } = &mut opened.port.queues[0];
+    until("the sending half knows the new MTU", || {
+        rx.poll(&mut batch);
+        tx.mtu().unwrap().get() == 9000
+    });
     for round in 0..50u8 {
         // Short, just over one frame, and the longest.
         for len in [20usize, 2000, 8972] {

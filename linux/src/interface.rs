@@ -1,6 +1,6 @@
 //! The little that a device must know of a network interface: its index and its MTU.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::call::call;
 use crate::{Error, Result};
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// `ENODEV` when there is none of that name.
 pub fn index(name: &str) -> Result<u32> {
     let args = || format!("ifname={name}");
-    rustix::net::netdevice::name_to_index(any_socket()?, name)
+    rustix::net::netdevice::name_to_index(socket()?, name)
         .map_err(|e| Error::rustix("ioctl(SIOCGIFINDEX)", args(), e))
 }
 
@@ -49,12 +49,15 @@ pub fn link(socket: BorrowedFd<'_>, ifindex: u32) -> Result<Link> {
 /// # Errors
 /// `ENODEV` when there is none with that index.
 pub fn mtu(ifindex: u32) -> Result<u32> {
-    let answer = request(
-        any_socket()?.as_fd(),
-        ifindex,
-        libc::SIOCGIFMTU,
-        "ioctl(SIOCGIFMTU)",
-    )?;
+    mtu_in(socket()?.as_fd(), ifindex)
+}
+
+/// The same in the network namespace that `socket` was made in, wherever the calling thread is.
+///
+/// # Errors
+/// As [`mtu`]; `EINVAL` for a socket of a family that answers no such question (AF_XDP).
+pub fn mtu_in(socket: BorrowedFd<'_>, ifindex: u32) -> Result<u32> {
+    let answer = request(socket, ifindex, libc::SIOCGIFMTU, "ioctl(SIOCGIFMTU)")?;
     // SAFETY: the kernel filled this integer of the union, for which any pattern is valid.
     Ok(unsafe { answer.ifr_ifru.ifru_mtu } as u32)
 }
@@ -87,7 +90,11 @@ fn request(
     Ok(request)
 }
 
-fn any_socket() -> Result<std::os::fd::OwnedFd> {
+/// A socket in the calling thread's network namespace, good for questions about its interfaces.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`, `ENOMEM`.
+pub fn socket() -> Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| Error::rustix("socket(AF_INET)", "SOCK_DGRAM", e))
@@ -101,7 +108,7 @@ mod tests {
     fn the_loopback_interface_is_found_by_name() {
         let lo = index("lo").unwrap();
         assert!(mtu(lo).unwrap() > 0);
-        let socket = any_socket().unwrap();
+        let socket = super::socket().unwrap();
         assert_ne!(link(socket.as_fd(), lo).unwrap(), Link::Gone);
         assert_eq!(link(socket.as_fd(), 999_999).unwrap(), Link::Gone);
     }

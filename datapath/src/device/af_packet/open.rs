@@ -126,7 +126,7 @@ pub fn open(config: &Config<'_>, umem: &Arc<Umem>) -> Result<Port> {
     let mut group = None;
     let mut queues = Vec::with_capacity(config.queues as usize);
     for index in 0..config.queues {
-        let rx = receiver(&config, ifindex, &mut group).map_err(|error| explain(&config, error))?;
+        let rx = receiver(&config, ifindex, &mtu, &mut group).map_err(|error| explain(&config, error))?;
         let tx = sender(&config, ifindex, &mtu).map_err(|error| explain(&config, error))?;
         queues.push(QueuePair {
             index,
@@ -141,7 +141,7 @@ pub fn open(config: &Config<'_>, umem: &Arc<Umem>) -> Result<Port> {
     })
 }
 
-fn receiver(config: &Config<'_>, ifindex: u32, group: &mut Option<u16>) -> Result<Rx> {
+fn receiver(config: &Config<'_>, ifindex: u32, mtu: &Mtu, group: &mut Option<u16>) -> Result<Rx> {
     let socket = PacketSocket::open()?;
     // Nothing may arrive before the filter stands, nor anything twice before the group has its members.
     socket.attach_nothing()?;
@@ -158,7 +158,14 @@ fn receiver(config: &Config<'_>, ifindex: u32, group: &mut Option<u16>) -> Resul
         Filter::Classic(program) => socket.attach_classic(program)?,
         Filter::Program(program) => socket.attach_ebpf(program)?,
     }
-    Ok(Rx::new(socket, ring, config.receive, ifindex, config.metadata))
+    Ok(Rx::new(
+        socket,
+        ring,
+        config.receive,
+        ifindex,
+        mtu,
+        config.metadata,
+    ))
 }
 
 fn sender(config: &Config<'_>, ifindex: u32, mtu: &Mtu) -> Result<Tx> {

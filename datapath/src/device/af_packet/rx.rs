@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bifurcate_linux::interface::{Link, link};
+use bifurcate_linux::interface::{Link, link, mtu_in};
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::packet::{
     BLOCK_STATUS_AT, BlockHeader, FrameHeader, PACKET_OUTGOING, PACKET_TYPE_AT, PacketSocket, ReceiveRing,
     STATUS_CHECKSUM_NOT_READY, STATUS_KERNEL, STATUS_USER, STATUS_VLAN_TPID_VALID, STATUS_VLAN_VALID,
 };
 
-use crate::device::{Counters, LeftToCard, RxQueue, State};
+use crate::device::{Counters, LeftToCard, Mtu, RxQueue, State};
 use crate::frame::{Batch, Frame, Metadata, checksum};
 
 /// How often the kernel is asked for its counters and whether the device is there.
@@ -33,6 +33,7 @@ pub(super) struct Rx {
     ring: Mapping,
     layout: ReceiveRing,
     ifindex: u32,
+    mtu: Mtu,
     metadata: bool,
     /// The block that is read now, or will be handed over next.
     block: u32,
@@ -59,6 +60,7 @@ impl Rx {
         ring: Mapping,
         layout: ReceiveRing,
         ifindex: u32,
+        mtu: &Mtu,
         metadata: bool,
     ) -> Rx {
         assert!(ring.len() >= layout.len());
@@ -67,6 +69,7 @@ impl Rx {
             ring,
             layout,
             ifindex,
+            mtu: mtu.clone(),
             metadata,
             block: 0,
             open: None,
@@ -236,6 +239,9 @@ impl Rx {
         }
         self.last_look = now;
         self.count_losses();
+        if let Ok(now) = mtu_in(self.socket.as_fd(), self.ifindex) {
+            self.mtu.set(now);
+        }
         if self.state != State::Gone {
             self.state = match link(self.socket.as_fd(), self.ifindex) {
                 Ok(Link::Gone) => State::Gone,

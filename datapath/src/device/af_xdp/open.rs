@@ -8,10 +8,10 @@ use bifurcate_linux::xsk::{RingKind, RingOffsets, XskSocket};
 use bifurcate_linux::{Error, Result, ethtool, interface};
 
 use super::bind::{Attempt, Mode, ZeroCopy, bind, is_refusal, ladder};
-use super::rx::Rx;
-use super::socket::QueueSocket;
+use super::rx::{Rx, Settings};
+use super::socket::{QueueSocket, Watch};
 use super::tx::Tx;
-use crate::device::{LeftToCard, Mtu, Port, QueuePair, left};
+use crate::device::{LeftToCard, Port, QueuePair, left};
 use crate::frame::{Cache, Owner, Umem};
 use crate::ring::{Consumer, Descriptor, Mapped, Plain, Producer};
 
@@ -138,7 +138,7 @@ pub fn open(config: &Config, umem: &Arc<Umem>, share: Option<&QueueSocket>) -> R
         umem,
         ifindex,
         fill,
-        mtu: Mtu::new(interface::mtu(ifindex)?),
+        watch: Arc::new(Watch::new(ifindex)?),
         left: left_to_card(config),
     };
 
@@ -194,7 +194,7 @@ struct Plan<'a> {
     ifindex: u32,
     /// Frames lent to each fill ring.
     fill: u32,
-    mtu: Mtu,
+    watch: Arc<Watch>,
     left: LeftToCard,
 }
 
@@ -343,18 +343,14 @@ fn finish(plan: &Plan<'_>, queues: Vec<Queue>, obtained: Obtained) -> Opened {
             queue.zero_copy,
             obtained.multi_buffer,
         ));
-        let target = queue.owner.lent();
-        let busy = obtained.busy_poll;
-        let rx = Rx::new(
-            &socket,
-            queue.rx,
-            queue.fill,
-            queue.owner,
-            target,
-            busy,
-            obtained.multi_buffer,
-            plan.left,
-        );
+        let settings = Settings {
+            target: queue.owner.lent(),
+            busy_poll: obtained.busy_poll,
+            multi_buffer: obtained.multi_buffer,
+            left: plan.left,
+            watch: Arc::clone(&plan.watch),
+        };
+        let rx = Rx::new(&socket, queue.rx, queue.fill, queue.owner, settings);
         let owner = Owner::new(plan.umem).expect("a pool has room for more owners than a device has queues");
         let tx = Tx::new(
             &socket,
@@ -362,7 +358,7 @@ fn finish(plan: &Plan<'_>, queues: Vec<Queue>, obtained: Obtained) -> Opened {
             queue.completion,
             owner,
             obtained.multi_buffer,
-            &plan.mtu,
+            plan.watch.mtu(),
         );
         pairs.push(QueuePair {
             index: queue.number,

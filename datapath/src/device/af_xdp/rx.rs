@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{CONTINUED, NEED_WAKEUP, Statistics};
 
-use super::socket::QueueSocket;
+use super::socket::{QueueSocket, Watch};
 use crate::device::{Counters, LeftToCard, RxQueue, State};
 use crate::frame::{Batch, Cache, Frame, Owner};
 use crate::ring::{Consumer, Descriptor, Mapped, Producer};
@@ -28,17 +28,23 @@ pub(super) struct Rx {
     fill: Producer<Mapped<u64, Mapping>>,
     /// `None` only while being dropped.
     owner: Option<Owner>,
-    /// Frames that the kernel should have: in the fill ring, in its hands, in the rx ring.
-    target: u32,
-    busy_poll: bool,
-    multi_buffer: bool,
+    settings: Settings,
     partial: Option<Partial>,
-    left: LeftToCard,
     counters: Arc<Counters>,
     seen: Statistics,
     hostile: u64,
     polls: u32,
     last_look: Instant,
+}
+
+/// What is the same for as long as the queue is open.
+pub(super) struct Settings {
+    /// Frames that the kernel should have: in the fill ring, in its hands, in the rx ring.
+    pub(super) target: u32,
+    pub(super) busy_poll: bool,
+    pub(super) multi_buffer: bool,
+    pub(super) left: LeftToCard,
+    pub(super) watch: Arc<Watch>,
 }
 
 /// A frame of which more descriptors are to come.
@@ -55,21 +61,15 @@ impl Rx {
         rx: Consumer<Mapped<Descriptor, Mapping>>,
         fill: Producer<Mapped<u64, Mapping>>,
         owner: Owner,
-        target: u32,
-        busy_poll: bool,
-        multi_buffer: bool,
-        left: LeftToCard,
+        settings: Settings,
     ) -> Rx {
         Rx {
             socket: Arc::clone(socket),
             rx,
             fill,
             owner: Some(owner),
-            target,
-            busy_poll,
-            multi_buffer,
+            settings,
             partial: None,
-            left,
             counters: Arc::default(),
             seen: Statistics::default(),
             hostile: 0,
@@ -81,8 +81,8 @@ impl Rx {
     /// Puts free frames into the fill ring until the kernel has as many as it should.
     fn refill(&mut self, batch: &mut Batch) {
         let Some(owner) = &mut self.owner else { return };
-        let missing = self.target.saturating_sub(owner.lent());
-        if missing < FILL_BUNDLE.min(self.target) {
+        let missing = self.settings.target.saturating_sub(owner.lent());
+        if missing < FILL_BUNDLE.min(self.settings.target) {
             return;
         }
         let room = self.fill.free(missing);
@@ -166,7 +166,8 @@ impl Rx {
             return;
         }
         self.last_look = now;
-        if !self.busy_poll {
+        self.settings.watch.look();
+        if !self.settings.busy_poll {
             self.socket.check();
         }
         self.count_losses();
@@ -179,7 +180,7 @@ impl Rx {
         // The kernel has one counter for "no free frame" and "longer than a chunk"; the second cannot happen
         // with multi-buffer, and the first is also counted as an empty fill ring.
         let empty = since(now.rx_fill_ring_empty_descs, self.seen.rx_fill_ring_empty_descs);
-        let no_frames = if self.multi_buffer {
+        let no_frames = if self.settings.multi_buffer {
             dropped
         } else {
             dropped.min(empty)
@@ -204,7 +205,7 @@ impl RxQueue for Rx {
         let want = batch.room() as u32;
         let available = self.rx.available(want).min(want);
         if available == 0 {
-            if self.busy_poll {
+            if self.settings.busy_poll {
                 self.socket.note(self.socket.xsk().wake_rx());
             }
             self.housekeeping();
@@ -262,7 +263,7 @@ impl RxQueue for Rx {
     }
 
     fn left_to_card(&self) -> LeftToCard {
-        self.left
+        self.settings.left
     }
 
     fn counters(&self) -> &Arc<Counters> {

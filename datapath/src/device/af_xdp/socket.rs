@@ -1,14 +1,42 @@
 //! A bound socket and what both halves of its queue share: its state, and the frames the kernel still has.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bifurcate_linux::Result;
 use bifurcate_linux::xsk::{Statistics, XskSocket};
+use bifurcate_linux::{Result, interface};
 
-use crate::device::State;
+use crate::device::{Mtu, State};
 use crate::frame::Owner;
+
+/// What a port's queues ask about their interface while it is open. AF_XDP sockets answer no such question, so
+/// there is a socket for it, made in the interface's namespace.
+#[derive(Debug)]
+pub(super) struct Watch {
+    socket: OwnedFd,
+    ifindex: u32,
+    mtu: Mtu,
+}
+
+impl Watch {
+    pub(super) fn new(ifindex: u32) -> Result<Watch> {
+        let socket = interface::socket()?;
+        let mtu = Mtu::new(interface::mtu_in(socket.as_fd(), ifindex)?);
+        Ok(Watch { socket, ifindex, mtu })
+    }
+
+    pub(super) fn mtu(&self) -> &Mtu {
+        &self.mtu
+    }
+
+    /// Tells the sending halves an MTU that was changed. An interface that is gone keeps its last one.
+    pub(super) fn look(&self) {
+        if let Ok(now) = interface::mtu_in(self.socket.as_fd(), self.ifindex) {
+            self.mtu.set(now);
+        }
+    }
+}
 
 /// The socket of one queue. Held by both halves, and by the control path, which puts it into an XSKMAP.
 ///
