@@ -1,4 +1,5 @@
 //! A card whose every frame goes to user space, by AF_XDP or AF_PACKET, and is passed back.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -35,69 +36,16 @@ pub struct Through {
 impl Through {
     /// By AF_XDP sockets.
     pub fn xdp(lab: &Lab, mode: XdpMode) -> Through {
-        let umem = pool();
-        let config = Config {
-            queues: vec![0, 1],
-            ring_size: 1024,
-            zero_copy: ZeroCopy::Off,
-            mode: if mode == XdpMode::Generic {
-                Mode::Generic
-            } else {
-                Mode::Driver
-            },
-            multi_buffer: true,
-            ..Config::new("card")
-        };
-        let opened = lab
-            .host
-            .within(|| af_xdp::open(&config, &umem, None))
-            .expect("AF_XDP on veth");
-        let map = Map::create(MapType::Xskmap, "bf_all", 4, 4, 2).expect("a map");
-        for socket in &opened.sockets {
-            map.update(
-                &socket.queue().to_ne_bytes(),
-                &socket.as_fd().as_raw_fd().to_ne_bytes(),
-            )
-            .expect("in the map");
-        }
-        let through = Through::start(lab, opened.port);
-        let program = Program::load(&ProgramSource {
-            kind: ProgramType::Xdp,
-            name: "bf_all",
-            instructions: &everything(),
-            maps: &[MapReference {
-                instruction: 1,
-                map: map.as_fd(),
-            }],
-            fragments: true,
-        })
-        .expect("the verifier takes it");
-        let attachment = lab
-            .host
-            .within(|| Attachment::xdp(&program, lab.card, mode))
-            .expect("XDP on veth");
-        through.with(attachment)
+        Through::start(lab, taken_by_xdp(lab, "card", 2, mode))
     }
 
     /// By AF_PACKET sockets, the kernel's own copy dropped at tc ingress.
     pub fn packet(lab: &Lab) -> Through {
-        let filter = program(ProgramType::SocketFilter, &unless_passed(0x4_0000, 0));
-        let config = af_packet::Config {
-            queues: 2,
-            ..af_packet::Config::new("card", af_packet::Filter::Program(filter.as_fd()))
-        };
-        let port = lab
-            .host
-            .within(|| af_packet::open(&config, &pool()))
-            .expect("AF_PACKET on veth");
-        let through = Through::start(lab, port);
-        let drop = program(ProgramType::SchedCls, &unless_passed(2, -1));
-        let attach = || Attachment::tc(&drop, lab.card, TcDirection::Ingress);
-        through.with(lab.host.within(attach).expect("tc on veth"))
+        Through::start(lab, taken_by_packet(lab, "card", 2))
     }
 
     /// Turns the queues of `port`, each in its own thread and with its own way back.
-    fn start(lab: &Lab, port: Port) -> Through {
+    fn start(lab: &Lab, (port, attachment): (Port, Attachment)) -> Through {
         let (_, ways) = TapDevice::open(&lab.host, lab.card, 2).expect("a TAP");
         let queues = port.counters();
         let umem = port.umem;
@@ -115,13 +63,8 @@ impl Through {
             run,
             loops,
             queues,
-            attachment: None,
+            attachment: Some(attachment),
         }
-    }
-
-    fn with(mut self, attachment: Attachment) -> Through {
-        self.attachment = Some(attachment);
-        self
     }
 
     /// Frames received in user space, and their bytes.
@@ -158,6 +101,66 @@ impl Drop for Through {
             let _ = run.join();
         }
     }
+}
+
+/// All frames of the first `queues` queues of an interface of the host, to AF_XDP sockets.
+pub fn taken_by_xdp(lab: &Lab, device: &str, queues: u32, mode: XdpMode) -> (Port, Attachment) {
+    let config = Config {
+        queues: (0..queues).collect(),
+        ring_size: 1024,
+        zero_copy: ZeroCopy::Off,
+        mode: if mode == XdpMode::Generic {
+            Mode::Generic
+        } else {
+            Mode::Driver
+        },
+        multi_buffer: true,
+        ..Config::new(device)
+    };
+    let opened = lab
+        .host
+        .within(|| af_xdp::open(&config, &pool(), None))
+        .expect("AF_XDP on veth");
+    let map = Map::create(MapType::Xskmap, "bf_all", 4, 4, queues).expect("a map");
+    for socket in &opened.sockets {
+        map.update(
+            &socket.queue().to_ne_bytes(),
+            &socket.as_fd().as_raw_fd().to_ne_bytes(),
+        )
+        .expect("in the map");
+    }
+    let program = Program::load(&ProgramSource {
+        kind: ProgramType::Xdp,
+        name: "bf_all",
+        instructions: &everything(),
+        maps: &[MapReference {
+            instruction: 1,
+            map: map.as_fd(),
+        }],
+        fragments: true,
+    })
+    .expect("the verifier takes it");
+    let attachment = lab
+        .host
+        .within(|| Attachment::xdp(&program, lab.index(device), mode))
+        .expect("XDP on veth");
+    (opened.port, attachment)
+}
+
+/// All frames of an interface of the host, to `queues` AF_PACKET sockets; the kernel's own copies dropped.
+pub fn taken_by_packet(lab: &Lab, device: &str, queues: u32) -> (Port, Attachment) {
+    let filter = program(ProgramType::SocketFilter, &unless_passed(0x4_0000, 0));
+    let config = af_packet::Config {
+        queues,
+        ..af_packet::Config::new(device, af_packet::Filter::Program(filter.as_fd()))
+    };
+    let port = lab
+        .host
+        .within(|| af_packet::open(&config, &pool()))
+        .expect("AF_PACKET on veth");
+    let drop = program(ProgramType::SchedCls, &unless_passed(2, -1));
+    let attach = || Attachment::tc(&drop, lab.index(device), TcDirection::Ingress);
+    (port, lab.host.within(attach).expect("tc on veth"))
 }
 
 fn pool() -> Arc<Umem> {
