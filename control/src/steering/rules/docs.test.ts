@@ -37,7 +37,9 @@ describe("docs/filter.md", () => {
   const text = readFileSync(PATH, "utf8");
 
   it("lists every word that is not supported, with the reason", () => {
-    expect(MARKS.exec(text)?.[0]).toBe(table());
+    // The formatter aligns the columns.
+    const plain = (markdown: string): string => markdown.replace(/[ -]+/g, "");
+    expect(plain(MARKS.exec(text)?.[0] ?? "")).toBe(plain(table()));
   });
 
   it.each(Object.keys(UNSUPPORTED))("is right that %s is not supported", (word) => {

@@ -71,6 +71,31 @@ describe.skipIf(reason !== null)(`in the kernel${reason === null ? "" : ` (${rea
     expect(matched).toBeGreaterThan(tried / 50);
   });
 
+  it("computes as the interpreter does where machines differ", () => {
+    const map = target();
+    // ether[0] is the shift or the divisor, ether[1] the other operand.
+    const bytes = (first: number, second: number): Uint8Array => {
+      const frame = new Uint8Array(60);
+      frame.set([first, second]);
+      return frame;
+    };
+    for (const operator of ["<<", ">>", "/", "%", "-", "*"]) {
+      const filter = compile(`(ether[1] ${operator} ether[len - len]) & 0xff = 1`);
+      const not = compile(`not (ether[1] ${operator} ether[len - len]) & 0xff = 1`);
+      for (const { program, source } of [filter, not]) {
+        const loaded = loadProgram(xdpProgram({ ...filter, program, source }, { map }));
+        for (const first of [0, 1, 2, 31, 32, 33, 63, 64, 255]) {
+          for (const second of [0, 1, 2, 3, 255]) {
+            const frame = bytes(first, second);
+            const expected = matches(program, frame) ? XDP_REDIRECT : XDP_PASS;
+            expect(loaded.run(frame), `${source}: ${first}, ${second}`).toBe(expected);
+          }
+        }
+        loaded.close();
+      }
+    }
+  });
+
   it("sends every frame of a whole card, and passes it where its queue has no socket", () => {
     const all = compile("all");
     const frame = new Uint8Array(60);
