@@ -148,7 +148,9 @@ describe("without rights", () => {
   it("devices and --dry-run work all the same", () => {
     const devices = JSON.parse(asNobody("devices", "--json").stdout) as { devices: { name: string }[] };
     expect(devices.devices.map((device) => device.name)).toEqual([card.ifname]);
-    expect(asNobody("split", card.ifname, ...flow, "--dry-run").stdout).toContain("af_xdp, queues 0,1,2,3");
+    expect(asNobody("split", card.ifname, ...flow, "--dry-run").stdout).toContain(
+      "shared queues (queues 0, 1, 2, 3), AF_XDP",
+    );
   });
 });
 

@@ -91,26 +91,15 @@ export function addSplitOptions(command: Command): Command {
     .option("--netns <NAME>", "the device lives in this network namespace (a name or a path)")
     .option("--force", "take the SSH session's own flow too")
     .option("--busy-poll", "poll without sleeping: the lowest delay, a whole processor a queue")
-    .option(
-      "--cores <LIST>",
-      "bind the threads of drop, count, reflect and forward to these processors",
-      parseCores,
-    )
+    .option("--cores <LIST>", "bind the queues' threads to these processors", parseCores)
     .option("--json", "one JSON object a line; with --dry-run one document");
 }
 
-/** Checks the options against each other. @throws E_NO_FLOW, E_BAD_OPTION, E_USAGE */
+/** Fills in what was left out. @throws E_NO_FLOW */
 export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand {
   const what = `split ${device}`;
   if (flags.flow === undefined) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
   const action = flags.do ?? { kind: "count" };
-  if (flags.cores !== undefined && action.kind === "run") {
-    throw new BifurcateError("E_USAGE", {
-      what,
-      why: "--cores binds native threads, and --do run=FILE has none",
-      next: "Leave --cores out, or bind the whole process: taskset -c LIST bifurcate split ...",
-    });
-  }
   return {
     device,
     flows: flags.flow,

@@ -1,7 +1,7 @@
 // Runs a split from its beginning to its end: opens it, runs the action, shows rates, and closes it whatever happens.
 
 import { createInterface } from "node:readline";
-import type { Port } from "../port.js";
+import type { Port, PortStats } from "../port.js";
 import type { Streams } from "./io.js";
 import type { SplitCommand } from "./split-flags.js";
 import { SplitOutput } from "./split-output.js";
@@ -51,7 +51,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
     });
     if (request.confirmSeconds !== null) askToConfirm(port, request.confirmSeconds, streams, request.json);
     if (request.seconds !== null) stop.after(request.seconds);
-    tell = setInterval(() => shown.rates(port.stats), TELL_MS);
+    tell = setInterval(() => shown.rates(statsOf(ports)), TELL_MS);
     const to =
       request.action.kind === "forward"
         ? await api.openSender(request.action.to, { netns: request.netns })
@@ -64,15 +64,27 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
     stop.because("error");
   }
   clearInterval(tell);
-  for (const port of ports.reverse()) {
+  for (const port of [...ports].reverse()) {
     await port.close().catch((error: unknown) => {
       failure ??= error;
     });
   }
-  const [port] = ports;
-  if (port !== undefined) output?.end(stop.reason ?? "ended", port.stats);
+  if (ports.length > 0) output?.end(stop.reason ?? "ended", statsOf(ports));
   stop.dispose();
   if (failure !== undefined) throw failure;
+}
+
+/** The split's counters; what `forward` sent out of another card counts as sent. */
+function statsOf([port, to]: readonly Port[]): PortStats {
+  const { stats } = port!;
+  if (to === undefined) return stats;
+  const out = to.stats;
+  return {
+    ...stats,
+    sent: stats.sent + out.sent,
+    sentBytes: stats.sentBytes + out.sentBytes,
+    ringFull: stats.ringFull + out.ringFull,
+  };
 }
 
 /** Runs what --do says until the signal. */

@@ -164,6 +164,45 @@ describe("native actions", () => {
     await expectRestored();
   });
 
+  it("forward sends the flow out of another card, and nothing else", async () => {
+    const pair = await labUp({ name: `f${process.pid}`, clients: 2 });
+    const [from, to] = pair.cards as [LabCard, LabCard];
+    const arrived = async (): Promise<number> => {
+      const { stdout } = await run("ip", [
+        "-n",
+        to.peer.netns,
+        "-j",
+        "-s",
+        "link",
+        "show",
+        "dev",
+        to.peer.ifname,
+      ]);
+      return (JSON.parse(stdout) as { stats64: { rx: { packets: number } } }[])[0]!.stats64.rx.packets;
+    };
+    const args = [
+      from.ifname,
+      "--netns",
+      from.netns,
+      "--flow",
+      "udp dst port 9999",
+      "--do",
+      `forward=${to.ifname}`,
+    ];
+    const split = new RunningSplit(args);
+    await split.event("split");
+    const had = await arrived();
+    const script = `const s = require("dgram").createSocket("udp4"); let left = 100;
+      for (let n = 0; n < 100; n++) s.send("x".repeat(100), 9999, "${from.v4}", () => --left || s.close());`;
+    await run(...inNetns(from.peer.netns, process.execPath, ["-e", script]));
+    while ((split.events.at(-1)?.["stats"] as { sent?: number } | undefined)?.sent !== 100) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    expect((await arrived()) - had).toBeGreaterThanOrEqual(100);
+    expect((await split.end()).status).toBe(0);
+    await labDown(pair.name);
+  });
+
   it("without --json a person reads the path, the rates and a summary", async () => {
     const args = [
       "split",

@@ -58,12 +58,6 @@ describe("mistyped", () => {
       "E_BAD_OPTION",
       "--confirm 'soon'",
     ],
-    [
-      "cores for a handler file",
-      ["split", "e", "--flow", "udp", "--do", "run=x", "--cores", "1"],
-      "E_USAGE",
-      "--cores",
-    ],
     ["an ID and --stale", ["release", "eth0-1", "--stale"], "E_USAGE", "exclude each other"],
     ["a lab without what to do", ["lab"], "E_USAGE", "a command is missing"],
     ["a lab's name that is none", ["lab", "up", "Not_A_Name"], "E_BAD_OPTION", "Not_A_Name"],
@@ -104,7 +98,7 @@ describe("explain", () => {
   it("says the flow in words and as a program", async () => {
     const { status, out } = await type("explain", "udp dst port 53");
     expect(status).toBe(0);
-    expect(out).toContain("\n  destination port 53 of UDP\n");
+    expect(out).toContain("'udp dst port 53' means frames to UDP port 53\n");
     expect(out).toContain("(000) ld_h_abs  0xc");
   });
 

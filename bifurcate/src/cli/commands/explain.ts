@@ -3,9 +3,9 @@
 import { Command } from "commander";
 import { compileFlow } from "@bifurcate/control";
 import { compile } from "@bifurcate/control/steering/rules/compile";
+import { explain } from "@bifurcate/control/steering/rules/explain";
 import { formatProgram } from "@bifurcate/control/steering/rules/program";
 import { jsonLine, type Streams } from "../io.js";
-import { renderTree } from "../render/tree.js";
 
 const HELP = `
 Examples:
@@ -29,10 +29,12 @@ export function explainCommand(streams: Streams): Command {
       const rules = "rules" in ntuple ? ntuple.rules.map((rule) => rule.words) : null;
       const noRules = "why" in ntuple ? ntuple.why : null;
       if (flags.json === true) {
-        streams.out(jsonLine({ expression, tree, program, ntuple: { rules, why: noRules } }));
+        streams.out(
+          jsonLine({ expression, words: explain(tree), tree, program, ntuple: { rules, why: noRules } }),
+        );
         return;
       }
-      streams.out(`a frame belongs to '${expression}' when it is\n${renderTree(tree, 1)}`);
+      streams.out(`'${expression}' means ${explain(tree)}\n`);
       streams.out(
         `program (classic BPF, ${program.length} instructions)\n${indented(formatProgram(program))}\n`,
       );

@@ -2,8 +2,8 @@
 
 import { Command } from "commander";
 import { nativeKernel, prepareSplit } from "@bifurcate/control";
+import { renderPlan } from "@bifurcate/control/steering/render";
 import { jsonLine, type Streams } from "../io.js";
-import { renderPlan } from "../render/plan.js";
 import { addSplitOptions, readSplitFlags, type SplitCommand, type SplitFlags } from "../split-flags.js";
 import { runSplit } from "../split-run.js";
 
@@ -48,5 +48,5 @@ function printPlan(request: SplitCommand, streams: Streams): void {
     netns: request.netns,
   });
   netns.close();
-  streams.out(request.json ? jsonLine({ plan }) : renderPlan(plan));
+  streams.out(request.json ? jsonLine({ plan }) : `${renderPlan(plan)}\n`);
 }

@@ -1,10 +1,8 @@
-// What people read: tables, rates and trees, as exact text.
-import { compile } from "@bifurcate/control/steering/rules/compile";
+// What people read: tables and rates, as exact text.
 import { describe, expect, it } from "vitest";
 import type { Counters } from "../../native.js";
 import { rateLine, summary } from "./rates.js";
 import { byteRate, grouped, renderTable } from "./table.js";
-import { renderTree } from "./tree.js";
 
 const none: Counters = {
   received: 0,
@@ -61,20 +59,5 @@ describe("rates", () => {
       "all          2,000  60,000     0    1,000       0  ring full 3",
       "",
     ]);
-  });
-});
-
-describe("trees", () => {
-  it("say what a flow means", () => {
-    expect(renderTree(compile("vlan 7 and udp dst port 53 and not net 192.0.2.0/24").tree)).toBe(
-      [
-        "all of",
-        "  VLAN 7",
-        "  destination port 53 of UDP",
-        "  not",
-        "    source or destination address 192.0.2.0/24 (IPv4, ARP or RARP)",
-        "",
-      ].join("\n"),
-    );
   });
 });

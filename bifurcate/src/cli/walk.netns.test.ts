@@ -1,0 +1,123 @@
+// The walk through the lab in docs/cli.md, line by line as a user would type it, and the documents that scripts read.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { ip, labDown, labList, labUp, type LabCard } from "@bifurcate/lab";
+import { checkout, cli, cliPath } from "@bifurcate/lab/harness";
+import { differences, snapshot } from "@bifurcate/lab/snapshot";
+
+const root = process.getuid?.() === 0;
+const text = readFileSync(path.join(checkout, "docs/cli.md"), "utf8");
+const walk = text.slice(text.indexOf("<!-- walk: begin -->"), text.indexOf("<!-- walk: end -->"));
+const lines = [...walk.matchAll(/^\$ bifurcate (.*)$/gm)].map((match) => match[1]!);
+let state = "";
+
+beforeAll(() => {
+  state = mkdtempSync(path.join(tmpdir(), "bifurcate-walk-"));
+  process.env["BIFURCATE_STATE_DIR"] = state;
+});
+
+beforeEach(({ skip }) => {
+  skip(!root, "needs root: it makes network namespaces");
+});
+
+afterAll(async () => {
+  for (const lab of await labList()) await labDown(lab.name);
+  rmSync(state, { recursive: true, force: true });
+});
+
+describe("docs/cli.md, the walk through the lab", () => {
+  for (const line of lines) {
+    it(`$ bifurcate ${line}`, ({ skip }) => {
+      const mine = state !== "" && existsSync(path.join(state, "lab", "lab.json"));
+      skip(
+        !mine && existsSync("/run/netns/bflab-host"),
+        "somebody's own lab is up under the name of the walk",
+      );
+      // By a shell, in the checkout: the line is typed as it stands.
+      const shell = spawnSync("sh", ["-c", `'${process.execPath}' '${cliPath}' ${line}`], {
+        encoding: "utf8",
+        cwd: checkout,
+      });
+      expect(shell.status, shell.stderr).toBe(0);
+      expect(shell.stdout).not.toBe("");
+    });
+  }
+
+  it("leaves nothing", async () => {
+    expect(lines.length).toBeGreaterThan(5);
+    expect(await labList()).toEqual([]);
+  });
+});
+
+describe("documents for scripts", () => {
+  let card: LabCard;
+  const name = `w${process.pid}`;
+
+  beforeAll(async () => {
+    if (root) card = (await labUp({ name })).cards[0]!;
+  });
+
+  it("devices --json: driver, queues, relations, and each mechanism with why not", async () => {
+    const { status, stdout } = await cli("devices", "--netns", card.netns, "--json");
+    expect(status).toBe(0);
+    expect(stdout.indexOf("\n")).toBe(stdout.length - 1);
+    const { devices } = JSON.parse(stdout) as { devices: unknown[] };
+    expect(devices).toMatchObject([
+      {
+        name: "nic0",
+        driver: "veth",
+        mac: card.mac,
+        queues: { now: 4 },
+        up: true,
+        relations: { master: null, vlan: null, vlans: [], ports: [] },
+        mechanisms: [
+          { name: "af_xdp driver", can: true },
+          { name: "af_xdp generic", can: true },
+          { name: "zero-copy", can: false, why: expect.stringContaining("veth") },
+          { name: "ntuple", can: false, why: expect.stringContaining("veth has no ntuple rules") },
+          { name: "af_packet", can: true },
+        ],
+      },
+    ]);
+  });
+
+  it("devices tells a bridge and its port", async () => {
+    await ip(["link add br0 type bridge", "link set dev nic0 master br0"], card.netns);
+    const { stdout } = await cli("devices", "--netns", card.netns, "--json");
+    const { devices } = JSON.parse(stdout) as { devices: { name: string; relations: unknown }[] };
+    const relations = Object.fromEntries(devices.map((device) => [device.name, device.relations]));
+    expect(relations).toMatchObject({
+      nic0: { master: { name: "br0", kind: "bridge" } },
+      br0: { ports: ["nic0"] },
+    });
+    await ip(["link del dev br0"], card.netns);
+  });
+
+  it("split --dry-run --json: the plan as one document, and nothing is changed", async () => {
+    const before = await snapshot(card.netns, card.ifname);
+    const { status, stdout } = await cli(
+      ...["split", card.ifname, "--netns", card.netns, "--flow", "udp dst port 53", "--dry-run", "--json"],
+    );
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      plan: {
+        version: 1,
+        device: { name: "nic0", driver: "veth" },
+        flows: ["udp dst port 53"],
+        path: {
+          kind: "shared-queues",
+          backend: "af_xdp",
+          mode: "driver",
+          queues: [0, 1, 2, 3],
+          steering: "xdp",
+        },
+        ladder: [{ taken: true }, { taken: false }, { taken: false }],
+        steps: [],
+      },
+    });
+    expect(differences(before, await snapshot(card.netns, card.ifname))).toEqual([]);
+  });
+});
