@@ -74,7 +74,7 @@ pub(super) struct Exits {
     pub(super) pass: Option<Box<dyn PassPath>>,
     pub(super) counters: Arc<Counters>,
     /// For frames that lack what a card would have made.
-    finish: Option<Finish>,
+    finish: Option<Box<Finish>>,
 }
 
 impl Exits {
@@ -84,7 +84,7 @@ impl Exits {
             outs,
             pass: None,
             counters: Arc::default(),
-            finish: left.anything().then(|| Finish::new(left)),
+            finish: left.anything().then(|| Box::new(Finish::new(left))),
         }
     }
 
