@@ -1,4 +1,5 @@
 // Tests to a classic BPF program: short-circuit jumps, all forward, also across more than 255 instructions.
+import { guardsOf } from "./guards.js";
 import type { Block, Statement, Test } from "./blocks.js";
 import { MATCH, OP, type Instruction, type Opcode, type Program } from "./program.js";
 
@@ -18,19 +19,30 @@ export interface TestNode {
 export const ACCEPT: Node = { kind: "return", match: true };
 export const REJECT: Node = { kind: "return", match: false };
 
-/** Builds the graph of tests; it has no cycles. Returns its entry. */
-export function connect(block: Block, yes: Node = ACCEPT, no: Node = REJECT): Node {
+/**
+ * Builds the graph of tests; it has no cycles. Returns its entry. A test that cannot be computed (its bytes lie
+ * beyond the frame) leads to `failed`: to no match at once, unless something else is given.
+ */
+export function connect(block: Block, yes: Node = ACCEPT, no: Node = REJECT, failed: Node = REJECT): Node {
   switch (block.kind) {
     case "constant":
       return block.value ? yes : no;
     case "not":
-      return connect(block.operand, no, yes);
+      return connect(block.operand, no, yes, failed);
     case "and":
-      return connect(block.left, connect(block.right, yes, no), no);
+      return connect(block.left, connect(block.right, yes, no, failed), no, failed);
     case "or":
-      return connect(block.left, yes, connect(block.right, yes, no));
-    case "test":
-      return { kind: "test", statements: block.statements, jump: block.jump, k: block.k, yes, no };
+      return connect(block.left, yes, connect(block.right, yes, no, failed), failed);
+    case "test": {
+      const test: Node = { ...block, yes, no };
+      // Where failing means no match, the program ends so by itself.
+      if (failed === REJECT) return test;
+      return guardsOf(block).reduceRight<Node>(
+        (next, guard) =>
+          guard.wanted ? { ...guard.test, yes: next, no: failed } : { ...guard.test, yes: failed, no: next },
+        test,
+      );
+    }
   }
 }
 

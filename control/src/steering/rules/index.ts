@@ -1,5 +1,5 @@
 // Rules: a pcap-filter(7) expression, its tree, and the programs and rules that come from it.
-export { compile, type Filter } from "./compile.js";
+export { compile, compileAny, type Filter } from "./compile.js";
 export { parse } from "./parser.js";
 export type * from "./tree.js";
 export { encodeProgram, formatProgram, type Instruction, type Program } from "./program.js";

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { spawnSync } from "node:child_process";
 import { afterAll, describe, expect, it } from "vitest";
 import { BifurcateError } from "../../errors.js";
-import { compile, type Filter } from "./compile.js";
+import { compile, compileAny, type Filter } from "./compile.js";
 import { matches } from "./interpret.js";
 import { passMarkProgram, socketFilterProgram, tcDropProgram } from "./skb.js";
 import { cannotLoad, createMap, loadProgram, type TestMap } from "./testing/bpf.js";
@@ -69,6 +69,24 @@ describe.skipIf(reason !== null)(`in the kernel${reason === null ? "" : ` (${rea
       { numRuns: Number(process.env["RUNS"] ?? 500) },
     );
     expect(matched).toBeGreaterThan(tried / 50);
+  });
+
+  it("runs several flows in one program", () => {
+    const map = target();
+    const long = frame.filter((bytes) => bytes.length >= 14);
+    fc.assert(
+      fc.property(expression, expression, fc.array(long, { minLength: 8, maxLength: 12 }), (a, b, frames) => {
+        if (compileOrNull(a) === null || compileOrNull(b) === null) return;
+        const filter = compileAny([a, b]);
+        const program = loadProgram(xdpProgram(filter, { map }));
+        for (const bytes of frames) {
+          const what = `'${a}', '${b}' on ${Buffer.from(bytes).toString("hex")}`;
+          expect(program.run(bytes), what).toBe(matches(filter.program, bytes) ? XDP_REDIRECT : XDP_PASS);
+        }
+        program.close();
+      }),
+      { numRuns: 200 },
+    );
   });
 
   it("computes as the interpreter does where machines differ", () => {
