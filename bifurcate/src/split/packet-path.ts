@@ -2,12 +2,11 @@
 
 import { openAfPacket } from "@bifurcate/addon";
 import type { Attachment, Kernel, Plan, Program } from "@bifurcate/control";
-import { compile, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
+import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
 import { openPass, type AddonNetns, type SplitPath } from "./path.js";
 import { asRefusal } from "./refused.js";
-import { oneExpression } from "./xdp-path.js";
 
 const FRAMES_A_QUEUE = 4096;
 const JUMBO_FRAMES = 256;
@@ -34,7 +33,7 @@ export class PacketPath implements SplitPath {
     const { device, path, flows } = this.plan;
     const way = { backend: "af_packet", mode: null } as const;
     const { frames = FRAMES_A_QUEUE, pages = "auto", tap } = this.options;
-    const filter = compile(oneExpression(flows));
+    const filter = compileAny(flows);
     this.filter = asRefusal(way, () => this.kernel.loadProgram(socketFilterProgram(filter)));
     this.drop = asRefusal(way, () => this.kernel.loadProgram(tcDropProgram(filter)));
     const wanted = {

@@ -10,7 +10,7 @@ import {
   type Plan,
   type Program,
 } from "@bifurcate/control";
-import { compile, xdpProgram } from "@bifurcate/control/steering/rules/index";
+import { compileAny, xdpProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
 import { openPass, type AddonNetns, type SplitPath } from "./path.js";
@@ -55,7 +55,7 @@ export class XdpPath implements SplitPath {
       valueSize: 4,
       maxEntries: MAP_ENTRIES,
     });
-    const filter = compile(oneExpression(this.plan.flows));
+    const filter = compileAny(this.plan.flows);
     const source = xdpProgram(filter, { map: this.map });
     this.program = asRefusal(way, () => this.kernel.loadProgram({ ...source, fragments: path.multiBuffer }));
     this.native = asRefusal(way, () => this.openSockets(mode));
@@ -150,12 +150,6 @@ export class XdpPath implements SplitPath {
       cause: thrown,
     });
   }
-}
-
-/** The expression that matches what any of the flows matches. */
-export function oneExpression(flows: readonly string[]): string {
-  if (flows.some((flow) => flow.trim() === "all")) return "all";
-  return flows.length === 1 ? flows[0]! : flows.map((flow) => `(${flow})`).join(" or ");
 }
 
 /** A 32-bit number in the machine's order, as bpf(2) takes keys and values. */
