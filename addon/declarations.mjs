@@ -30,7 +30,8 @@ function declaration({ kind, name, def }, members) {
       return `export type ${name} = ${def.trim()};`;
     case "fn":
     case "const":
-      return `export declare ${def.trim()};`;
+      // A constant comes with its own export.
+      return `export declare ${def.trim().replace(/^export |;$/g, "")};`;
     case "enum":
     case "string_enum":
       return `export declare enum ${name} {\n${indented(def)}}`;

@@ -152,7 +152,7 @@ export interface Link {
 /** Something that happened to an interface. */
 export interface LinkEvent {
   /** What happened. */
-  type: "added" | "up" | "down" | "deleted" | "moved" | "renamed" | "mtu" | "failed"
+  type: "added" | "up" | "down" | "deleted" | "moved" | "renamed" | "mtu" | "address" | "failed"
   /** The interface's number. */
   ifindex: number
   /** Its name, after the event; empty of "failed". */
@@ -247,6 +247,11 @@ export declare class NativePort {
   stats(): PortCounters
   /** Opens the way back into the kernel for frames with the verdict pass, through the device the port is on. */
   enablePass(generic: boolean): PassOpened
+  /**
+   * To be called when the card's address or MTU has changed: the way back into the kernel takes both. Nothing
+   * without such a way, and where the card is gone.
+   */
+  followCard(): void
   /**
    * Runs a handler in Rust on every queue, in threads of its own, until the port is stopped. The promise
    * resolves when every thread has ended.
@@ -380,6 +385,9 @@ export interface Obtained {
   /** Why a better way was refused, for each that was tried. */
   refused: Array<string>
 }
+
+/** What `skb->tc_index` holds in a passed frame: the filters of packet sockets and of tc let such a frame be. */
+export declare const PASS_MARK: number;
 
 /** How passed frames get back into the kernel. */
 export interface PassOpened {

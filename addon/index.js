@@ -26,6 +26,7 @@ export const {
   NativePort,
   NativeQueue,
   Netns,
+  PASS_MARK,
   Program,
   openAfPacket,
   openAfXdp,

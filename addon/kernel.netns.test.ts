@@ -168,6 +168,8 @@ describe.skipIf(!built || !root)("the native kernel (needs the built addon, and 
     ip("-n", name, "link", "set", "v0", "mtu", "1400");
     await until(() => seen("mtu"));
     expect(events.find(({ type }) => type === "mtu")).toMatchObject({ name: "v0", mtu: 1400 });
+    ip("-n", name, "link", "set", "v0", "address", "02:00:00:00:00:77");
+    await until(() => seen("address"));
     ip("-n", name, "link", "set", "v0", "down");
     await until(() => seen("down"));
     ip("-n", name, "link", "set", "v0", "name", "v7");

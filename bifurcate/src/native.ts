@@ -78,6 +78,8 @@ export interface NativePort {
   stats(): { readonly total: Counters; readonly queues: Counters[] };
   /** Opens the way back into the kernel for the verdict pass. */
   enablePass(generic: boolean): { readonly tap?: string; readonly reason?: string };
+  /** To be called when the card's address or MTU has changed: the way back takes both. */
+  followCard(): void;
   /** Runs a handler in Rust, a thread a queue, until the port is stopped. */
   runNative(options: NativeRunOptions, to?: NativePort | null): Promise<void>;
   /**

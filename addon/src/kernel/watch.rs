@@ -18,7 +18,7 @@ pub struct LinkEvent {
     /// What happened.
     #[napi(
         js_name = "type",
-        ts_type = "\"added\" | \"up\" | \"down\" | \"deleted\" | \"moved\" | \"renamed\" | \"mtu\" | \"failed\""
+        ts_type = "\"added\" | \"up\" | \"down\" | \"deleted\" | \"moved\" | \"renamed\" | \"mtu\" | \"address\" | \"failed\""
     )]
     pub kind: &'static str,
     /// The interface's number.
@@ -43,6 +43,7 @@ impl From<Event> for LinkEvent {
             What::Moved => ("moved", None, None),
             What::Renamed(before) => ("renamed", Some(before), None),
             What::Mtu(mtu) => ("mtu", None, Some(mtu)),
+            What::Address => ("address", None, None),
         };
         Self {
             kind,

@@ -1,11 +1,11 @@
 //! NativePort: an open port in JavaScript's hands.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::Totals;
-use bifurcate_datapath::engine::pass::{self, CardXdp};
+use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice};
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result, interface};
 use napi::bindgen_prelude::PromiseRaw;
@@ -84,12 +84,18 @@ pub struct PassOpened {
     pub reason: Option<String>,
 }
 
+/// What `skb->tc_index` holds in a passed frame: the filters of packet sockets and of tc let such a frame be.
+#[napi]
+pub const PASS_MARK: u32 = PASSED_TC_INDEX as u32;
+
 /// An open port: its queues and its frame pool.
 #[napi]
 pub struct NativePort {
     shared: Arc<PortShared>,
     obtained: Obtained,
     netns: Option<Arc<Netns>>,
+    /// The TAP of passed frames, once there is one.
+    tap: Mutex<Option<TapDevice>>,
 }
 
 impl NativePort {
@@ -98,6 +104,7 @@ impl NativePort {
             shared,
             obtained,
             netns,
+            tap: Mutex::default(),
         }
     }
 }
@@ -172,6 +179,13 @@ impl NativePort {
         self.open_pass(generic).or_throw(&env)
     }
 
+    /// To be called when the card's address or MTU has changed: the way back into the kernel takes both. Nothing
+    /// without such a way, and where the card is gone.
+    #[napi]
+    pub fn follow_card(&self, env: Env) -> napi::Result<()> {
+        self.follow().or_throw(&env)
+    }
+
     /// Runs a handler in Rust on every queue, in threads of its own, until the port is stopped. The promise
     /// resolves when every thread has ended.
     #[napi(ts_return_type = "Promise<void>")]
@@ -206,6 +220,22 @@ impl NativePort {
 }
 
 impl NativePort {
+    fn tap(&self) -> std::sync::MutexGuard<'_, Option<TapDevice>> {
+        // Only ever replaced whole.
+        self.tap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow(&self) -> Result<()> {
+        match (&*self.tap(), &self.netns) {
+            // Whoever watches the card hears by other means that it is gone, and the TAP goes with the port.
+            (Some(tap), Some(netns)) => match tap.follow(netns) {
+                Err(error) if error.code() == "ENODEV" => Ok(()),
+                done => done,
+            },
+            _ => Ok(()),
+        }
+    }
+
     fn open_pass(&self, generic: bool) -> Result<PassOpened> {
         let Some(netns) = &self.netns else {
             return Err(Error::new(
@@ -231,6 +261,9 @@ impl NativePort {
                 reason: Some(reason.to_string()),
             },
         };
+        if let pass::Opened::Tap { device, .. } = &opened {
+            *self.tap() = Some(device.clone());
+        }
         self.shared.set_pass(opened.into_ways());
         Ok(told)
     }

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { openSender, split, type Batch, type BifurcateError, type Port, type SplitOptions } from "bifurcate";
 import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
@@ -119,6 +119,25 @@ describe.skipIf(reason !== null)(
       expect(await veth.ask(7777, 20)).toEqual({ sent: 20, answered: 20 });
       expect(frames).toBe(20);
       expect(port.stats.passed).toBe(20);
+      await port.close();
+      await run;
+    });
+
+    it("still gives passed frames to the kernel after the card changed its address", async () => {
+      await veth.serve(7777);
+      const port = await open({ pass: true });
+      const run = port.run((batch: Batch) => {
+        for (const frame of batch) frame.pass();
+      });
+      expect(await veth.ask(7777, 2)).toEqual({ sent: 2, answered: 2 });
+      const address = "02:00:00:00:00:77";
+      ip("-n", veth.netns, "link", "set", veth.card, "address", address);
+      ip("-n", veth.peerNetns, "neigh", "flush", "all");
+      await vi.waitFor(
+        () => expect(ip("-n", veth.netns, "link", "show", "bfpass0")).toContain(address),
+        10_000,
+      );
+      expect(await veth.ask(7777, 5)).toEqual({ sent: 5, answered: 5 });
       await port.close();
       await run;
     });

@@ -75,6 +75,7 @@ export class SplitWatch {
 
   private act(): void {
     const now = this.look();
+    if (now.link !== null) this.way.native?.followCard();
     const memory = { queues: this.plan.path.queues, repaired: this.repaired };
     const decision = decide(this.plan, this.before!, now, memory);
     if (decision.do === "nothing") {

@@ -35,6 +35,8 @@ pub enum What {
     Renamed(String),
     /// It has a new MTU, in bytes.
     Mtu(u32),
+    /// It has a new link-layer address.
+    Address,
 }
 
 /// A subscription to the link events of one namespace.
@@ -52,6 +54,7 @@ type Known = BTreeMap<u32, Remembered>;
 struct Remembered {
     name: String,
     mtu: u32,
+    mac: Vec<u8>,
     running: bool,
 }
 
@@ -107,6 +110,7 @@ fn remembered(link: &Link) -> Remembered {
     Remembered {
         name: link.name.clone(),
         mtu: link.mtu,
+        mac: link.mac.clone(),
         running: link.up && link.carrier,
     }
 }
@@ -159,6 +163,9 @@ fn compare(known: &mut Known, link: &Link, events: &mut Vec<Event>) {
     }
     if before.mtu != now.mtu {
         push(What::Mtu(now.mtu));
+    }
+    if before.mac != now.mac {
+        push(What::Address);
     }
     if before.running != now.running {
         push(if now.running { What::Up } else { What::Down });
@@ -214,6 +221,11 @@ mod tests {
             what(&mut known, &link(2, "b", 9000, false)),
             [What::Renamed("a".to_owned()), What::Mtu(9000), What::Down]
         );
+        let other = Link {
+            mac: vec![2, 0, 0, 0, 0, 7],
+            ..link(2, "b", 9000, false)
+        };
+        assert_eq!(what(&mut known, &other), [What::Address]);
     }
 
     #[test]
