@@ -18,7 +18,7 @@ export interface AfPacketOptions {
   frames: number
   /** Bytes of a frame: 2048 or 4096. */
   frameSize: number
-  /** Frames of 12 KiB for packets longer than a frame. */
+  /** Frames of 68 KiB for packets longer than a frame. */
   jumboFrames: number
   /** "auto", "huge" or "ordinary". */
   pages: string
@@ -36,7 +36,7 @@ export interface AfXdpOptions {
   frames: number
   /** Bytes of a frame: 2048 or 4096. */
   frameSize: number
-  /** Frames of 12 KiB for packets longer than a frame; with any, multi-buffer is asked for. */
+  /** Frames of 68 KiB for packets longer than a frame; with any, multi-buffer is asked for. */
   jumboFrames: number
   /** "require", "prefer" or "off". */
   zeroCopy: string

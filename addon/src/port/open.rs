@@ -32,7 +32,7 @@ pub struct AfXdpOptions {
     pub frames: u32,
     /// Bytes of a frame: 2048 or 4096.
     pub frame_size: u32,
-    /// Frames of 12 KiB for packets longer than a frame; with any, multi-buffer is asked for.
+    /// Frames of 68 KiB for packets longer than a frame; with any, multi-buffer is asked for.
     pub jumbo_frames: u32,
     /// "require", "prefer" or "off".
     pub zero_copy: String,
@@ -92,7 +92,7 @@ pub struct AfPacketOptions {
     pub frames: u32,
     /// Bytes of a frame: 2048 or 4096.
     pub frame_size: u32,
-    /// Frames of 12 KiB for packets longer than a frame.
+    /// Frames of 68 KiB for packets longer than a frame.
     pub jumbo_frames: u32,
     /// "auto", "huge" or "ordinary".
     pub pages: String,

@@ -5,13 +5,10 @@ import type { Attachment, Kernel, Plan, Program } from "@bifurcate/control";
 import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
-import { openPass, type AddonNetns, type SplitPath } from "./path.js";
+import { JUMBO_FRAMES_A_QUEUE, openPass, type AddonNetns, type SplitPath } from "./path.js";
 import { asRefusal } from "./refused.js";
 
 const FRAMES_A_QUEUE = 4096;
-const JUMBO_FRAMES = 256;
-/** Up to this MTU a frame with its headers and two VLAN tags fits one of 2 KiB. */
-const SMALL_MTU = 1_700;
 
 /** Opens and closes the AF_PACKET path. */
 export class PacketPath implements SplitPath {
@@ -41,7 +38,8 @@ export class PacketPath implements SplitPath {
       queues: path.queues.length,
       frames: frames * path.queues.length,
       frameSize: 2048,
-      jumboFrames: device.mtu > SMALL_MTU ? JUMBO_FRAMES : 0,
+      // Packet sockets see what the kernel joined on receipt, whatever the MTU.
+      jumboFrames: JUMBO_FRAMES_A_QUEUE * path.queues.length,
       pages,
       ...(typeof tap === "string" ? { tap } : {}),
     };

@@ -3,12 +3,11 @@
 import { openAfPacket, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, findLink, nativeKernel, openNetns, wrapError } from "@bifurcate/control";
 import { Port } from "../port.js";
-import type { AddonNetns } from "./path.js";
+import { JUMBO_FRAMES_A_QUEUE, type AddonNetns } from "./path.js";
 
 /** A socket filter that wants no frame: r0 = 0; exit (linux/bpf.h). */
 const NOTHING = Uint8Array.of(0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0);
 const FRAMES = 4096;
-const JUMBO_FRAMES = 256;
 
 /** Where the interface is. */
 export interface SenderOptions {
@@ -43,7 +42,7 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
         queues,
         frames: FRAMES * queues,
         frameSize: 2048,
-        jumboFrames: JUMBO_FRAMES,
+        jumboFrames: JUMBO_FRAMES_A_QUEUE * queues,
         pages: "auto",
       };
       const native = openAfPacket(netns as unknown as AddonNetns, device, filter as never);

@@ -123,6 +123,26 @@ describe.skipIf(reason !== null)(
       await run;
     });
 
+    it.each(ways)("passes a TCP flow whose sender leaves segmentation to the card: %s", async (_, way) => {
+      await veth.serve(7778);
+      const port = await open({ ...way, flows: ["tcp dst port 7778"], pass: true });
+      const run = port.run((batch: Batch) => {
+        for (const frame of batch) frame.pass();
+      });
+      const bytes = 4_000_000;
+      const client = `const socket = require("node:net").connect(7778, "${veth.address}");
+        let back = 0;
+        const end = () => { console.log(back); process.exit(0); };
+        socket.on("data", (data) => { back += data.length; if (back === ${bytes}) end(); });
+        socket.on("error", end);
+        socket.write(Buffer.alloc(${bytes}, 7));
+        setTimeout(end, 20_000);`;
+      expect(Number(await veth.node(veth.peerNetns, client))).toBe(bytes);
+      expect(port.stats.tooLong).toBe(0);
+      await port.close();
+      await run;
+    });
+
     it("still gives passed frames to the kernel after the card changed its address", async () => {
       await veth.serve(7777);
       const port = await open({ pass: true });

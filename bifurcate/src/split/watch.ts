@@ -19,8 +19,10 @@ const LOOK_MS = 2_000;
 /** Whom the watch tells. */
 export interface WatchEvents {
   warn(text: string): void;
-  /** The split cannot go on. */
+  /** The split cannot go on; the kernel has the flow. */
   fail(error: Error): void;
+  /** The split cannot go on as it is, and may in another way. */
+  changed(why: string): void;
 }
 
 /** The watch of one split. */
@@ -62,7 +64,10 @@ export class SplitWatch {
   }
 
   private look(): Observation {
-    return observe(this.prepared.netns, this.plan, { attached: this.way.attached, deadQueues: [] });
+    const { queues } = this.plan.path;
+    // Sockets die all at once, with the device; one of the same number may have come back since.
+    const deadQueues = this.way.native?.state() === "gone" ? queues : [];
+    return observe(this.prepared.netns, this.plan, { attached: this.way.attached, deadQueues });
   }
 
   private again(): void {
@@ -83,14 +88,19 @@ export class SplitWatch {
       return;
     }
     if (decision.do === "wait") return this.say(decision.why);
+    // A port's queues and pool are made in one piece: other queues mean another port.
+    const queues = (repair: Repair): boolean => repair.kind === "open-queues" || repair.kind === "close-queues";
+    if (decision.do === "replan" || (decision.do === "repair" && decision.repairs.some(queues))) {
+      this.told.changed(decision.why);
+      return;
+    }
     if (decision.do === "repair") {
       this.say(decision.why);
       for (const repair of decision.repairs) this.repair(repair);
       return;
     }
     const what = `keep the split of ${this.plan.device.name}`;
-    const code = decision.do === "stop" ? decision.code : "E_CHANGED_UNDERNEATH";
-    this.end(new BifurcateError(code, { what, why: decision.why }));
+    this.end(new BifurcateError(decision.code, { what, why: decision.why }));
   }
 
   private repair(repair: Repair): void {
@@ -98,15 +108,13 @@ export class SplitWatch {
     else if (repair.kind === "steps") {
       this.transaction.repair(repair.steps);
       this.repaired.push(...repair.steps);
-    } else if (repair.kind === "open-queues") {
-      this.say(
-        `frames that arrive on queue ${repair.queues.join(", ")} stay with the kernel: split again to have them`,
-      );
     }
   }
 
   private end(error: Error): void {
     this.stop();
+    // Whoever owns the port may take a while to close it: the flow does not wait for that.
+    this.way.detach();
     this.told.fail(error);
   }
 

@@ -13,14 +13,12 @@ import {
 import { compileAny, xdpProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
-import { openPass, type AddonNetns, type SplitPath } from "./path.js";
+import { JUMBO_FRAMES_A_QUEUE, openPass, type AddonNetns, type SplitPath } from "./path.js";
 import { asRefusal } from "./refused.js";
 
 /** Entries of each ring. */
 const RING_SIZE = 2048;
 const FRAMES_A_QUEUE = 4096;
-/** Frames of 12 KiB, where packets longer than a frame can arrive. */
-const JUMBO_FRAMES = 256;
 /** The AF_XDP map may have any number of keys; drivers stop at a few hundred queues. */
 const MAP_ENTRIES = 256;
 
@@ -110,7 +108,7 @@ export class XdpPath implements SplitPath {
         queues: [...path.queues],
         frames: frames * path.queues.length,
         frameSize: 2048,
-        jumboFrames: path.multiBuffer ? JUMBO_FRAMES : 0,
+        jumboFrames: path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * path.queues.length : 0,
         zeroCopy: path.zeroCopy,
         mode,
         busyPoll,

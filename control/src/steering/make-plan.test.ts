@@ -105,7 +105,12 @@ describe("the path", () => {
       xdpFeatures: { features: [], zeroCopyMaxSegments: 0, rxMetadata: [] },
     });
     const generic = plan(facts(e1000e));
-    expect(generic.path).toMatchObject({ backend: "af_xdp", mode: "generic", zeroCopy: "off" });
+    expect(generic.path).toMatchObject({
+      backend: "af_xdp",
+      mode: "generic",
+      zeroCopy: "off",
+      multiBuffer: true,
+    });
     expect(generic.warnings.join()).toContain("not AF_XDP in driver mode: the driver e1000e has no XDP");
     const packet = plan(facts(e1000e), {
       avoid: [{ backend: "af_xdp", mode: "generic", why: "EOPNOTSUPP" }],

@@ -202,8 +202,10 @@ function chooseZeroCopy(
   return "off";
 }
 
+/** Whether a packet may be longer than one frame of the pool. */
 function multiBuffer(facts: Facts, way: Way): boolean {
-  if (way.mode === "generic") return facts.link.mtu > 1500;
+  // Generic XDP sees what the kernel's receive offload joined, and what virtual senders left unsegmented.
+  if (way.mode === "generic") return true;
   const limit = driverNotes(facts.driver.driver).maxMtu ?? 3498;
   return (
     facts.xdpFeatures?.features.includes("rx-sg") === true &&
