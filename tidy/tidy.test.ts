@@ -132,21 +132,20 @@ describe("every file", () => {
   });
 
   it("leaves nothing undone or switched off", () => {
-    const words = new RegExp(
+    const inRust = new RegExp([`\\b${"todo"}!`, `\\b${"unimplemented"}!`, `#\\[${"ignore"}\\b`].join("|"));
+    const inTypeScript = new RegExp(
       [
-        `${"todo"}!\\(`,
-        `${"unimplemented"}!\\(`,
-        `#\\[${"ignore"}`,
-        `\\b(it|test|describe)\\.(${"only|todo"})\\b`,
+        `\\b(it|test|describe)\\.(${"only|todo|skip"})\\b`,
         `@ts-${"ignore"}`,
-        `\\b${"as any"}\\b`,
+        // The cast, not two words of a sentence.
+        `\\b${"as any"}\\b(?! [a-z])`,
       ].join("|"),
     );
-    expect(
-      [...rust, ...typescript]
-        .filter((file) => !file.path.startsWith("tidy/") && words.test(file.text))
-        .map((file) => file.path),
-    ).toEqual([]);
+    const undone = [
+      ...rust.filter((file) => inRust.test(code(file.text))),
+      ...typescript.filter((file) => !file.path.startsWith("tidy/") && inTypeScript.test(file.text)),
+    ];
+    expect(undone.map((file) => file.path)).toEqual([]);
   });
 
   it("installs nothing behind the user's back: no package has an install script", () => {
