@@ -205,11 +205,17 @@ fn tc_programs_drop_what_arrives() {
         .netns
         .within(|| Ok(UdpSocket::bind("10.7.0.2:0").unwrap()))
         .unwrap();
+    let number = std::cell::Cell::new(0u64);
+    // Each datagram has its number, so that a late one is not taken for the one just sent.
     let reachable = || {
-        sender.send_to(b"x", "10.7.0.1:9").unwrap();
-        socket.recv(&mut [0; 8]).is_ok()
+        number.set(number.get() + 1);
+        sender.send_to(&number.get().to_ne_bytes(), "10.7.0.1:9").unwrap();
+        let mut got = [0; 8];
+        std::iter::from_fn(|| socket.recv(&mut got).ok().map(|_| u64::from_ne_bytes(got)))
+            .any(|arrived| arrived == number.get())
     };
-    assert!(reachable());
+    // An interface that was set up a moment ago drops what it sends until the kernel has noticed its carrier.
+    assert!((0..20).any(|_| reachable()));
     let drop_all = load(ProgramType::SchedCls, "bf_drop", &returning(2), &[]).unwrap();
     let link = lab
         .netns

@@ -218,9 +218,9 @@ mod tests {
     #[test]
     fn a_checksum_left_to_the_card_is_made_when_the_frame_is_sent() {
         let (udp, _) = frame(UDP, 100);
-        let (sent, _) = through(LeftToCard::EVERYTHING, &pool(64), &[udp.clone()]);
+        let (sent, _) = through(LeftToCard::EVERYTHING, &pool(64), std::slice::from_ref(&udp));
         assert_eq!(checksum::verify(&sent[0]), Some(true));
-        let (sent, _) = through(LeftToCard::NOTHING, &pool(64), &[udp.clone()]);
+        let (sent, _) = through(LeftToCard::NOTHING, &pool(64), std::slice::from_ref(&udp));
         assert_eq!(sent[0], udp, "frames off a wire are not looked at");
     }
 

@@ -64,17 +64,28 @@ fn a_pool_says_what_it_is_and_refuses_what_it_cannot_be() {
 
 #[test]
 fn huge_pages_that_are_not_there_are_an_error_when_required_and_ordinary_ones_otherwise() {
-    // Nearly 2 GiB: more than any test machine has set aside; skipped where it has.
-    let config = |pages| UmemConfig {
-        frames: (1 << 20) - 1,
+    let config = |frames, pages| UmemConfig {
+        frames,
         frame_size: 2048,
         jumbo_frames: 0,
         pages,
     };
-    match Umem::map(&config(Pages::Huge)) {
-        Ok(_) => println!("skipped: this machine has 2 GiB of huge pages free"),
-        Err(error) => assert!(error.to_string().contains("Huge"), "{error}"),
-    }
+    // Takes what huge pages this machine has set aside, by 2 GiB and then singly, so that none is left.
+    let mut taken = Vec::new();
+    let mut refused = |frames| loop {
+        match Umem::map(&config(frames, Pages::Huge)) {
+            Ok(pool) => {
+                assert_eq!(pool.page_kind(), PageKind::Huge);
+                taken.push(pool);
+            }
+            Err(error) => return error,
+        }
+    };
+    refused((1 << 20) - 1);
+    let error = refused(1024);
+    assert!(error.to_string().contains("Huge"), "{error}");
+    let pool = Umem::map(&config(1024, Pages::Auto)).unwrap();
+    assert_eq!(pool.page_kind(), PageKind::Ordinary);
 }
 
 #[test]
