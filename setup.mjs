@@ -154,7 +154,7 @@ function takeLock() {
     } catch (error) {
       if (error.code !== "EEXIST") throw error;
     }
-    let owner = "";
+    let owner;
     try {
       owner = fs.readFileSync(lock, "utf8");
     } catch {
