@@ -4,9 +4,10 @@ import { BifurcateError } from "@bifurcate/control";
 import type { Batch } from "./batch.js";
 import { batches } from "./batches.js";
 import type { Handler } from "./handler.js";
-import type { Counters, NativeRunOptions, Obtained } from "./native.js";
+import type { Counters, NativePort, NativeRunOptions, Obtained } from "./native.js";
 import { openPorts } from "./open-ports.js";
 import { runFile, runHere, type HandlerFile, type Running, type RunOptions, type RunPort } from "./run.js";
+import { Tally } from "./tally.js";
 
 /** How frames travel. */
 export interface PortPath {
@@ -63,23 +64,43 @@ export interface Backing {
 
 const GRACE_MS = 2_000;
 
+/** The time from the end of one device to the opening of the next. */
+class Change {
+  over!: () => void;
+  readonly done = new Promise<void>((resolve) => (this.over = resolve));
+}
+
 /** An open port. */
 export class Port {
-  /** How frames travel, and what was stepped down from. */
-  readonly path: PortPath;
   private running: Running | undefined;
+  /** Resolves when what runs has begun, or has failed to. */
+  private starting: Promise<unknown> | undefined;
   private closing: Promise<void> | undefined;
   private last: PortStats | undefined;
   private failure: ((error: Error) => void) | undefined;
   private failed: Error | undefined;
+  /** The device is closed. */
+  private shutDown = false;
+  /** stop() was called on what runs. */
+  private stopping = false;
+  /** Pending while the card is split anew; what runs begins again then. */
+  private change: Change | undefined;
+  /** What was counted before the card was split anew. */
+  private readonly earlier = new Tally();
+  private way: PortPath;
 
   /** @internal `open` and `split` make ports. */
   constructor(
-    private readonly inner: RunPort,
+    private inner: RunPort,
     private readonly backing: Backing,
   ) {
-    this.path = backing.path;
+    this.way = backing.path;
     openPorts.add(this);
+  }
+
+  /** How frames travel, and what was stepped down from. Another one after the card was split anew. */
+  get path(): PortPath {
+    return this.way;
   }
 
   /** The interface's name, or "loopback". */
@@ -147,18 +168,18 @@ export class Port {
   /** The batches of all queues, one after another, on the calling thread. Each is valid until the next is asked for. */
   [Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
     this.checkIdle();
-    return batches(this.inner, (running) => {
-      this.running = running;
-    });
+    return this.allBatches();
   }
 
   /** Ends what runs on the port; the port stays open. Resolves when every handler has come back. */
   async stop(options: CloseOptions = {}): Promise<void> {
     const { running } = this;
     if (running === undefined) return;
+    this.stopping = true;
     const left = await this.inner.native.stop(options.graceMs ?? GRACE_MS);
     await running.terminate(left);
     await running.done.catch(() => undefined);
+    await this.change?.done;
   }
 
   /**
@@ -181,6 +202,30 @@ export class Port {
     else this.failure(error);
   }
 
+  /**
+   * @internal The device is closed, to be opened anew on a card that has changed: what runs pauses until `resume`.
+   * The path is no longer the card's by then, and frames go to the kernel.
+   */
+  async suspend(graceMs = GRACE_MS): Promise<void> {
+    this.change ??= new Change();
+    // A handler that is still being loaded would find the device gone.
+    await Promise.race([this.starting, new Promise((resolve) => setTimeout(resolve, graceMs).unref())]);
+    await this.shutDevice(graceMs);
+  }
+
+  /** @internal Goes on with a device opened anew; without one, because that failed, after `fail`. */
+  resume(opened?: { readonly native: NativePort; readonly path: PortPath }): void {
+    if (opened !== undefined) {
+      if (this.last !== undefined) this.earlier.keep(this.last, this.way.queues);
+      this.last = undefined;
+      this.shutDown = false;
+      this.inner = { ...this.inner, native: opened.native };
+      this.way = opened.path;
+    }
+    this.change?.over();
+    this.change = undefined;
+  }
+
   private async shut(graceMs: number): Promise<void> {
     try {
       await this.backing.close(() => this.shutDevice(graceMs));
@@ -192,21 +237,26 @@ export class Port {
   private async shutDevice(graceMs: number): Promise<void> {
     const { native } = this.inner;
     const { running } = this;
+    // Where splitting the card anew failed, the device is closed already.
+    if (this.shutDown) return;
     const hanging = await native.stop(graceMs);
     if (hanging.length > 0) await running?.terminate(hanging);
     this.last = this.count();
     const left = await native.close(graceMs);
-    if (left.length === 0) return;
+    if (left.length === 0) {
+      this.shutDown = true;
+      return;
+    }
     const why = `queues ${left.join(", ")} are still in a handler, so the pool stays mapped`;
     throw new BifurcateError("E_HANDLER_HANGS", { what: `close ${this.name}`, why });
   }
 
   private count(): PortStats {
     const { total, queues } = this.inner.native.stats();
-    return { ...total, queues };
+    return this.earlier.with({ ...total, queues }, this.way.queues);
   }
 
-  /** Notes what runs, for as long as it does. */
+  /** Notes what runs, for as long as it does; begins it again when the card was split anew underneath it. */
   private async hold(
     signal: AbortSignal | undefined,
     start: () => Running | Promise<Running>,
@@ -214,37 +264,69 @@ export class Port {
     this.checkIdle();
     if (signal?.aborted) return;
     // Taken before the start, which may take a moment, so that a second run is refused from now on.
-    let ended!: (error?: Error) => void;
-    const outside = new Promise<void>((resolve, reject) => {
-      ended = (error) => (error === undefined ? resolve() : reject(error));
-    });
-    outside.catch(() => undefined);
-    const placeholder: Running = { done: outside, terminate: () => Promise.resolve() };
-    this.running = placeholder;
+    let ended!: () => void;
+    const done = new Promise<void>((resolve) => (ended = resolve));
+    this.running = { done, terminate: () => Promise.resolve() };
     const abort = (): void => void this.stop();
     let failed: Error | undefined;
+    const over = (): boolean =>
+      (failed ??= this.failed) !== undefined ||
+      this.closing !== undefined ||
+      this.stopping ||
+      signal?.aborted === true;
     try {
-      const running = await start();
-      this.running = running;
-      this.failure = (error) => {
-        failed ??= error;
-        void this.stop();
-      };
       signal?.addEventListener("abort", abort, { once: true });
-      failed ??= this.failed;
-      if (failed !== undefined || this.closing !== undefined || signal?.aborted)
-        void this.inner.native.stop(0);
-      await running.done;
+      do {
+        await this.change?.done;
+        if (over()) break;
+        const starting = Promise.resolve(start());
+        this.starting = starting.catch(() => undefined);
+        const running = await starting;
+        this.running = running;
+        this.failure = (error) => {
+          failed ??= error;
+          void this.stop();
+        };
+        if (over()) void this.inner.native.stop(0);
+        await running.done;
+      } while (this.change !== undefined);
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.
       throw this.failed ?? thrown;
     } finally {
       signal?.removeEventListener("abort", abort);
-      this.running = undefined;
-      this.failure = undefined;
+      this.idle();
       ended();
     }
     if (failed !== undefined) throw failed;
+  }
+
+  private async *allBatches(): AsyncGenerator<Batch, void, undefined> {
+    let failed: Error | undefined;
+    const noted = (running: Running | undefined): void => {
+      if (running !== undefined) this.running = running;
+    };
+    this.failure = (error) => {
+      failed ??= error;
+      void this.stop();
+    };
+    try {
+      do {
+        await this.change?.done;
+        if (failed !== undefined || this.closing !== undefined || this.stopping) break;
+        yield* batches(this.inner, noted);
+      } while (this.change !== undefined);
+    } finally {
+      this.idle();
+    }
+    if (failed !== undefined) throw failed;
+  }
+
+  private idle(): void {
+    this.running = undefined;
+    this.starting = undefined;
+    this.failure = undefined;
+    this.stopping = false;
   }
 
   private checkIdle(): void {

@@ -36,7 +36,6 @@ export class SplitOutput {
   constructor(
     private readonly streams: Streams,
     private readonly json: boolean,
-    private readonly path: PortPath,
     stats: PortStats,
   ) {
     this.live = new LiveLine(streams);
@@ -73,10 +72,10 @@ export class SplitOutput {
   }
 
   /** The last word, after everything has been put back. */
-  end(reason: StopReason, stats: PortStats): void {
+  end(reason: StopReason, stats: PortStats, path: PortPath): void {
     const seconds = (performance.now() - this.began) / 1000;
     this.live.end();
     if (this.json) this.streams.out(jsonLine({ event: "end", reason, seconds, stats }));
-    else this.streams.out(summary(seconds, stats, stats.queues, this.path.queues));
+    else this.streams.out(summary(seconds, stats, stats.queues, path.queues));
   }
 }

@@ -39,7 +39,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
       onWarning: warn,
     });
     ports.push(port);
-    output = new SplitOutput(streams, request.json, port.path, port.stats);
+    output = new SplitOutput(streams, request.json, port.stats);
     const shown = output;
     output.introduce({
       id: port.id,
@@ -69,7 +69,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
       failure ??= error;
     });
   }
-  if (ports.length > 0) output?.end(stop.reason ?? "ended", statsOf(ports));
+  if (ports.length > 0) output?.end(stop.reason ?? "ended", statsOf(ports), ports[0]!.path);
   stop.dispose();
   if (failure !== undefined) throw failure;
 }

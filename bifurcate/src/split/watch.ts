@@ -89,7 +89,8 @@ export class SplitWatch {
     }
     if (decision.do === "wait") return this.say(decision.why);
     // A port's queues and pool are made in one piece: other queues mean another port.
-    const queues = (repair: Repair): boolean => repair.kind === "open-queues" || repair.kind === "close-queues";
+    const queues = (repair: Repair): boolean =>
+      repair.kind === "open-queues" || repair.kind === "close-queues";
     if (decision.do === "replan" || (decision.do === "repair" && decision.repairs.some(queues))) {
       this.told.changed(decision.why);
       return;

@@ -1,6 +1,6 @@
 // A split as a transaction: journal, settings, sockets and program, rules; and all of it back.
 import { randomBytes } from "node:crypto";
-import { rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, wrapError } from "../errors.js";
 import { bootId, ownIdentity, type ProcessIdentity } from "../facts/processes.js";
@@ -29,6 +29,8 @@ export interface TransactionHooks {
 export interface TransactionOptions {
   /** How a guardian is started; tests put another in its place. */
   readonly launch?: LaunchGuardian;
+  /** The split's name, where it goes on under the one that it had; a new one when left out. */
+  readonly id?: string | undefined;
 }
 
 /** The marker that confirms a split from another process. */
@@ -64,7 +66,7 @@ export class SplitTransaction {
     this.#prepared = prepared;
     this.#launch = options.launch ?? launchGuardian;
     this.plan = prepared.plan;
-    this.id = newId(prepared.plan);
+    this.id = options.id ?? newId(prepared.plan);
     this.#journal = {
       version: 1,
       id: this.id,
@@ -137,6 +139,14 @@ export class SplitTransaction {
       const step = this.plan.steps[i];
       if (step !== undefined) applyStep(this.#prepared.netns, this.#nameOf(step), step);
     }
+  }
+
+  /** Seconds left to confirm it; null where it is confirmed, from wherever, or need not be. */
+  get unconfirmedSeconds(): number | null {
+    const { confirmBy } = this.#journal;
+    if (confirmBy === null || existsSync(confirmationPath(this.#prepared.stateDirectory, this.id)))
+      return null;
+    return Math.max(0, (confirmBy - Date.now()) / 1000);
   }
 
   /** The split may stay: it no longer undoes itself. */

@@ -4,6 +4,9 @@ import type { Plan } from "../steering/plan.js";
 import { driverNotes } from "../steering/drivers.js";
 import type { Observation } from "./observe.js";
 
+/** With this MTU a frame with its headers and two VLAN tags, and AF_XDP's room before it, fits 2 KiB. */
+const FRAME_MTU = 1_700;
+
 /** One thing to repair; the owner of the sockets does it. */
 export type Repair =
   /** The XDP program is gone: attach it again. */
@@ -46,11 +49,12 @@ export function decide(
     return { do: "stop", code: "E_INTERFACE_GONE", why: `${name} was deleted or moved to another namespace` };
   }
   if (!link.up) return { do: "wait", why: `${link.name} is down; the split goes on when it is up` };
-  const limit = driverNotes(plan.device.driver).maxMtu;
-  if (plan.path.mode === "driver" && !plan.path.multiBuffer && limit !== null && link.mtu > limit) {
+  // Only a change counts: what the plan was made with it already had an answer to.
+  const limit = mtuLimit(plan);
+  if (link.mtu !== before.link?.mtu && link.mtu > limit.mtu) {
     return {
       do: "replan",
-      why: `the MTU of ${link.name} is now ${link.mtu}, and ${plan.device.driver} takes XDP up to ${limit}`,
+      why: `the MTU of ${link.name} is now ${link.mtu}, and ${limit.whose} up to ${limit.mtu}`,
     };
   }
   const again = memory.repaired.filter((i) => isLost(plan, now, i));
@@ -77,6 +81,19 @@ export function decide(
   }
   if (repairs.length > 0) return { do: "repair", repairs, why: reasons.join("; ") };
   return { do: "nothing" };
+}
+
+/** Up to which MTU the path, as it was opened, gets every frame whole. */
+function mtuLimit(plan: Plan): { mtu: number; whose: string } {
+  const { backend, mode, multiBuffer } = plan.path;
+  const { driver, mtu } = plan.device;
+  const driverMtu = (mode === "driver" ? driverNotes(driver).maxMtu : null) ?? Infinity;
+  // A pool that was made with long frames takes them; one without takes what fits a frame.
+  const long = backend === "af_packet" ? mtu > FRAME_MTU : multiBuffer;
+  if (long) return { mtu: Infinity, whose: "" };
+  return driverMtu < FRAME_MTU
+    ? { mtu: driverMtu, whose: `${driver} takes XDP` }
+    : { mtu: FRAME_MTU, whose: "the split was opened for frames" };
 }
 
 /** Receive queues of the card; as many as before where it does not say. */

@@ -1,0 +1,301 @@
+// A split that is live: opened, looked after, opened anew on a card that has changed too much, and ended.
+
+import { takeQueue } from "@bifurcate/addon";
+import {
+  beginSplit,
+  BifurcateError,
+  findLink,
+  openNetns,
+  wrapError,
+  type BegunSplit,
+  type Kernel,
+  type PrepareOptions,
+  type Refusal,
+} from "@bifurcate/control";
+import { Port, type PortPath } from "../port.js";
+import type { SplitOptions } from "./options.js";
+import { PacketPath } from "./packet-path.js";
+import type { AddonNetns, SplitPath } from "./path.js";
+import { Refused } from "./refused.js";
+import { SplitWatch } from "./watch.js";
+import { XdpPath } from "./xdp-path.js";
+
+/** The ladder has three rungs: driver mode, generic mode, AF_PACKET. */
+const STEPS_DOWN = 3;
+/** A card that changes more often than this is left alone. */
+const CHANGES = 10;
+const CHANGES_MS = 60_000;
+
+/** What stands behind a port as long as its card stays as it is. */
+interface Standing {
+  readonly begun: BegunSplit;
+  readonly way: SplitPath;
+  readonly watch: SplitWatch;
+}
+
+/** What differs from the request when a split is opened anew. */
+interface Anew {
+  readonly ifname: string;
+  readonly id?: string;
+  readonly confirmSeconds: number | null;
+}
+
+/** One split, from its first opening to its end. */
+export class LiveSplit {
+  private standing: Standing | undefined;
+  private port: Port | undefined;
+  /** How the port's device is closed; none while an opening that failed is undone. */
+  private shut: (() => Promise<void>) | undefined;
+  private changing: Promise<void> | undefined;
+  private ended = false;
+  private confirmed = false;
+  private readonly changes: number[] = [];
+  private readonly said = new Set<string>();
+
+  constructor(
+    private readonly kernel: Kernel,
+    private readonly ifname: string,
+    private readonly options: SplitOptions,
+  ) {}
+
+  /** Opens it. @throws BifurcateError; nothing is changed then. */
+  async open(): Promise<Port> {
+    const { ifname } = this;
+    const { confirmSeconds = null } = this.options;
+    const standing = await this.stepDown({ ifname, confirmSeconds });
+    this.standing = standing;
+    const { transaction } = standing.begun;
+    this.port = new Port(
+      { native: standing.way.native!, name: transaction.plan.device.name, takeQueue },
+      {
+        path: pathOf(standing),
+        id: transaction.id,
+        bypasses: transaction.plan.bypasses,
+        confirm: () => {
+          this.confirmed = true;
+          this.standing?.begun.transaction.confirm();
+        },
+        close: (shut) => this.close(shut),
+      },
+    );
+    standing.watch.start();
+    return this.port;
+  }
+
+  private warn(text: string): void {
+    this.options.onWarning?.(text);
+  }
+
+  /** What is true of the card, told once. */
+  private warnOnce(texts: readonly string[]): void {
+    for (const text of texts.filter((each) => !this.said.has(each))) {
+      this.said.add(text);
+      this.warn(text);
+    }
+  }
+
+  private async close(shut: () => Promise<void>): Promise<void> {
+    this.ended = true;
+    await this.changing;
+    this.shut = shut;
+    const { standing } = this;
+    if (standing === undefined) return shut();
+    await this.end(standing);
+  }
+
+  /** Undoes what stands. */
+  private async end({ begun, watch }: Standing): Promise<void> {
+    this.standing = undefined;
+    watch.stop();
+    try {
+      await begun.transaction.undo();
+    } finally {
+      begun.prepared.netns.close();
+    }
+  }
+
+  /** Opens the best way that the kernel does not refuse. */
+  private async stepDown(anew: Anew): Promise<Standing> {
+    const avoid: Refusal[] = [];
+    for (;;) {
+      try {
+        return await this.attempt(anew, avoid);
+      } catch (thrown) {
+        const refused = refusalOf(thrown);
+        if (refused === null || avoid.length >= STEPS_DOWN) throw wrapError(thrown, `split ${anew.ifname}`);
+        avoid.push(refused);
+      }
+    }
+  }
+
+  private async attempt(anew: Anew, avoid: readonly Refusal[]): Promise<Standing> {
+    const { id } = anew;
+    const begun = await beginSplit(this.kernel, this.request(anew, avoid), { id });
+    try {
+      return await this.apply(begun);
+    } catch (thrown) {
+      begun.prepared.netns.close();
+      throw thrown;
+    }
+  }
+
+  private request({ ifname, confirmSeconds }: Anew, avoid: readonly Refusal[]): PrepareOptions {
+    const { flows, netns, queues, backend, zeroCopy, mode, steering, force, tap } = this.options;
+    return {
+      ifname,
+      flows: typeof flows === "string" ? [flows] : flows,
+      netns,
+      queues,
+      backend,
+      zeroCopy,
+      mode,
+      steering,
+      force,
+      tap: tap !== undefined && tap !== false,
+      confirmSeconds,
+      stateDirectory: this.options.stateDirectory,
+      avoid,
+    };
+  }
+
+  private async apply(begun: BegunSplit): Promise<Standing> {
+    const { prepared, transaction } = begun;
+    const { plan, netns } = prepared;
+    const { kernel, options } = this;
+    // The control path knows the addon's namespaces by their interface alone.
+    const own = netns as unknown as AddonNetns;
+    const way: SplitPath =
+      plan.path.backend === "af_xdp"
+        ? new XdpPath(kernel, own, plan, options)
+        : new PacketPath(kernel, own, plan, options);
+    this.shut = undefined;
+    await transaction.apply({
+      open: () => way.open(),
+      close: async () => {
+        way.detach();
+        try {
+          await this.shut?.();
+        } finally {
+          await way.close();
+        }
+      },
+      expired: () => {
+        const what = `split ${plan.device.name}`;
+        this.port?.fail(new BifurcateError("E_NOT_CONFIRMED", { what, why: "it was not confirmed in time" }));
+        void this.port?.close().catch((error: unknown) => this.warn(String(error)));
+      },
+      guardianLost: (error) => this.warn(`${error.message}; if this process dies now, settings stay behind`),
+    });
+    this.warnOnce(plan.warnings);
+    if (options.tap === true) this.warnOnce(["tcpdump cannot see the flow yet: name a file to write it to"]);
+    const watch = new SplitWatch(transaction, prepared, way, own, {
+      warn: (text) => this.warn(text),
+      fail: (error) => this.port?.fail(error),
+      changed: (why) => this.change(why),
+    });
+    return { begun, way, watch };
+  }
+
+  /** The card is another one now: the split is ended, and opened anew on what the card has become. */
+  private change(why: string): void {
+    if (this.changing !== undefined || this.ended) return;
+    this.changing = this.anew(why)
+      .catch((thrown: unknown) => {
+        const { name } = this.port!;
+        const { code, message } = wrapError(thrown, `split ${name}`);
+        this.port!.fail(
+          new BifurcateError("E_CHANGED_UNDERNEATH", {
+            what: `keep the split of ${name}`,
+            why: `${why}, and it cannot be split anew: ${message} (${code})`,
+            cause: thrown,
+          }),
+        );
+      })
+      .finally(() => {
+        this.changing = undefined;
+        this.port!.resume();
+      });
+  }
+
+  private async anew(why: string): Promise<void> {
+    const { standing, port } = this;
+    if (standing === undefined || port === undefined) return;
+    const { transaction } = standing.begun;
+    const { ifindex } = transaction.plan.device;
+    standing.watch.stop();
+    // From here on the kernel has the flow.
+    standing.way.detach();
+    this.checkPace(why);
+    const confirmSeconds = transaction.unconfirmedSeconds;
+    this.shut = () => port.suspend();
+    await this.end(standing);
+    if (this.ended) return;
+    const ifname = this.nameOf(ifindex);
+    const next = await this.stepDown({ ifname, id: transaction.id, confirmSeconds });
+    this.standing = next;
+    if (this.confirmed) next.begun.transaction.confirm();
+    const path = pathOf(next);
+    port.resume({ native: next.way.native!, path });
+    next.watch.start();
+    this.warn(
+      `${why}: split anew, on ${path.queues.length === 1 ? "queue" : "queues"} ${path.queues.join(", ")}`,
+    );
+  }
+
+  /** @throws E_CHANGED_UNDERNEATH when the card does not come to rest. */
+  private checkPace(why: string): void {
+    const now = Date.now();
+    this.changes.unshift(now);
+    if (now - (this.changes[CHANGES] ?? -Infinity) > CHANGES_MS) return;
+    throw new BifurcateError("E_CHANGED_UNDERNEATH", {
+      what: `keep the split of ${this.ifname}`,
+      why: `the card changed more than ${CHANGES} times within ${CHANGES_MS / 1000} s, the last time: ${why}`,
+    });
+  }
+
+  /** The card's name now. @throws E_INTERFACE_GONE */
+  private nameOf(ifindex: number): string {
+    const netns = openNetns(this.kernel, this.options.netns ?? null);
+    try {
+      const link = netns.links().find((each) => each.index === ifindex);
+      return link === undefined ? findLink(netns.links(), this.ifname).name : link.name;
+    } finally {
+      netns.close();
+    }
+  }
+}
+
+/** What the transaction threw, when it was a refused way; it may have been wrapped. */
+function refusalOf(thrown: unknown): Refusal | null {
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    if (error instanceof Refused) return error.refusal;
+  }
+  return null;
+}
+
+/** The path that was obtained: what was planned, and what the kernel made of it. */
+function pathOf({ begun, way }: Standing): PortPath {
+  const { plan } = begun.prepared;
+  const { path, ladder } = plan;
+  const { obtained } = way.native!;
+  const down = ladder
+    .slice(
+      0,
+      ladder.findIndex((rung) => rung.taken),
+    )
+    .map((rung) => `no ${rung.name}: ${rung.why}`);
+  return {
+    backend: path.backend,
+    queues: path.queues,
+    mode: obtained.zeroCopy ? "zero-copy" : "copy",
+    xdp: path.mode,
+    steering: path.steering,
+    obtained,
+    notes: [
+      ...down,
+      ...plan.notes,
+      ...obtained.refused.map((why) => `the kernel refused: ${why}`),
+      ...way.notes,
+    ],
+  };
+}
