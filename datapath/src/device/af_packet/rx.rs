@@ -311,3 +311,79 @@ impl Drop for Rx {
         self.count_losses();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use bifurcate_linux::interface;
+    use bifurcate_linux::packet::{Instruction, Version};
+
+    use super::*;
+    use crate::frame::{Pages, Umem, UmemConfig};
+
+    /// A frame is wanted when the two bytes at 36 (UDP destination port behind an IPv4 header without options) are
+    /// `port`: ldh [36]; jeq port; ret 256 KiB; ret 0 (linux/filter.h).
+    fn to_port(port: u16) -> [Instruction; 4] {
+        [
+            (0x28, 0, 0, 36),
+            (0x15, 0, 1, port.into()),
+            (0x06, 0, 0, 1 << 18),
+            (0x06, 0, 0, 0),
+        ]
+        .map(|(code, jt, jf, k)| Instruction { code, jt, jf, k })
+    }
+
+    #[test]
+    fn what_this_host_sends_is_not_received_though_the_kernel_shows_it() {
+        let Ok(socket) = PacketSocket::open() else {
+            println!(
+                "SKIPPED what_this_host_sends_is_not_received_though_the_kernel_shows_it: needs CAP_NET_RAW"
+            );
+            return;
+        };
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = receiver.local_addr().unwrap();
+        // As a fanout group before kernel 6.2 does: outgoing frames are not left out. On the loopback interface each
+        // datagram is then seen twice, going out and coming in.
+        socket.attach_classic(&to_port(address.port())).unwrap();
+        socket.version(Version::V3).unwrap();
+        let layout = ReceiveRing {
+            block_size: 64 << 10,
+            blocks: 4,
+            retire_ms: 1,
+            hash: false,
+        };
+        let ring = socket.receive_ring(&layout).unwrap();
+        let lo = interface::index("lo").unwrap();
+        socket.bind(lo, true).unwrap();
+        let mut rx = Rx::new(socket, ring, layout, lo, &Mtu::new(65_536), false);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for number in 0..10u8 {
+            sender.send_to(&[number; 20], address).unwrap();
+        }
+        let umem = Umem::map(&UmemConfig {
+            frames: 64,
+            pages: Pages::Ordinary,
+            ..UmemConfig::default()
+        })
+        .unwrap();
+        let mut batch = Batch::new(&umem, 64);
+        let seen = |rx: &Rx| rx.socket.take_statistics().unwrap().packets;
+        let (mut packets, end) = (0, Instant::now() + Duration::from_secs(10));
+        while packets < 20 && Instant::now() < end {
+            packets += seen(&rx);
+            rx.poll(&mut batch);
+        }
+        assert_eq!(packets, 20, "the kernel shows each datagram twice");
+        // The last block is handed over after a millisecond.
+        while batch.len() < 10 && Instant::now() < end {
+            rx.poll(&mut batch);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        rx.poll(&mut batch);
+        let numbers: Vec<u8> = (0..batch.len()).map(|at| batch.bytes(at)[42]).collect();
+        assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+        assert_eq!(rx.counters.totals().received, 10);
+    }
+}
