@@ -112,6 +112,10 @@ export interface Counters {
   tooLong: number
   /** Verdicts, lengths or ports of a handler that cannot be: dropped. */
   handlerInvalid: number
+  /** Frames that a handler keeps now. */
+  kept: number
+  /** Frames that a capture file or tcpdump's interface had no room for. */
+  tapLost: number
 }
 
 /** `ethtool -i`. */
@@ -525,5 +529,8 @@ export declare function pinThread(core: number): void;
  * 
  * `place` counts from 0 in the order in which the port's queues were asked for. Throws ENOENT when there is no
  * such port or queue, EBUSY while another thread or handler has it.
+ * 
+ * `outputs` are the ports that the verdict send reaches as 1, 2 and so on; 0 is the port itself. With a list, also an
+ * empty one, other ports' handlers may send out of this queue too while it is taken.
  */
-export declare function takeQueue(port: number, place: number): NativeQueue;
+export declare function takeQueue(port: number, place: number, outputs?: Array<number> | undefined | null): NativeQueue;

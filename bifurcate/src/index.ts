@@ -15,6 +15,7 @@ export {
   type PortPath,
   type PortStats,
 } from "./port.js";
+export type { RunOutput } from "./outputs.js";
 export type { HandlerFile, RunOptions } from "./run.js";
 export { openSender, type SenderOptions } from "./split/sender.js";
 export type { SplitOptions } from "./split/options.js";

@@ -22,6 +22,10 @@ export interface Counters {
   readonly tooLong: number;
   /** Verdicts that the native side did not accept: an unknown one, or a length the frame has no room for. */
   readonly handlerInvalid: number;
+  /** Frames that a handler keeps now: received, and not ended yet. The other numbers only grow. */
+  readonly kept: number;
+  /** Frames that a copy for who watches (`tap`) had no room for. */
+  readonly tapLost: number;
 }
 
 /** What a device gave, which may be less than what it was asked for. */

@@ -108,6 +108,11 @@ export class Port {
     return this.inner.name;
   }
 
+  /** @internal By which another port's run sends out of this one. */
+  get nativeId(): number {
+    return this.inner.native.id;
+  }
+
   /** The split's name for `bifurcate release`; null for what is no split. */
   get id(): string | null {
     return this.backing.id;

@@ -5,6 +5,7 @@ import { BifurcateError } from "@bifurcate/control";
 import { bundleHandler } from "./handler-file.js";
 import { checkHandler, type Handler } from "./handler.js";
 import type { NativePort, NativeQueue } from "./native.js";
+import { outputIds, takeFor, type RunOutput, type TakeQueue } from "./outputs.js";
 import { QueueLoop } from "./queue-loop.js";
 import { revive, type FromWorker, type WorkerData } from "./worker-messages.js";
 
@@ -17,6 +18,12 @@ export interface RunOptions {
    * ends the run, and run() rejects with it.
    */
   readonly onError?: ((error: Error) => void) | undefined;
+  /**
+   * Other ports that the handler may send out of: `batch.send(length, n)` reaches the n-th, counted from 1; 0 is the
+   * port itself. Frames are copied to another port's pool. A port that runs a handler of its own can be an output
+   * when that run was given `outputs` too, an empty list at least. Closing an output ends the run.
+   */
+  readonly outputs?: readonly RunOutput[] | undefined;
 }
 
 /** A handler file, run by one worker a queue. */
@@ -32,7 +39,7 @@ export interface RunPort {
   readonly native: NativePort;
   readonly name: string;
   /** Hands a queue to the calling thread. */
-  readonly takeQueue: (portId: number, queue: number) => NativeQueue;
+  readonly takeQueue: TakeQueue;
 }
 
 /** A run under way. */
@@ -49,11 +56,12 @@ export function runHere(port: RunPort, handler: Handler, options: RunOptions): R
   const { native, name, takeQueue } = port;
   const { onError } = options;
   const places = native.queues;
+  const outputs = outputIds(name, native.id, options.outputs);
   const taken: NativeQueue[] = [];
   const loops: QueueLoop[] = [];
   try {
     for (let place = 0; place < places; place++) {
-      const queue = takeQueue(native.id, place);
+      const queue = takeFor(takeQueue, name, native.id, place, outputs);
       taken.push(queue);
       loops.push(new QueueLoop(queue, handler, { port: name, place, places, mayBlock: false, onError }));
     }
@@ -70,8 +78,9 @@ export function runHere(port: RunPort, handler: Handler, options: RunOptions): R
 
 /** Runs a handler file: one worker a queue. Resolves when all of them run. */
 export async function runFile(port: RunPort, handler: HandlerFile, options: RunOptions): Promise<Running> {
-  const bundle = await bundleHandler(handler.file);
   const { native, name } = port;
+  const outputs = outputIds(name, native.id, options.outputs);
+  const bundle = await bundleHandler(handler.file);
   const threads: HandlerThread[] = [];
   for (let place = 0; place < native.queues; place++) {
     const data: WorkerData = {
@@ -82,6 +91,7 @@ export async function runFile(port: RunPort, handler: HandlerFile, options: RunO
       url: bundle.url,
       core: handler.cores === undefined ? null : (handler.cores[place % handler.cores.length] ?? null),
       file: handler.file,
+      outputs,
       goOn: options.onError !== undefined,
     };
     threads.push(new HandlerThread(data, options.onError));

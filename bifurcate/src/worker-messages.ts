@@ -16,6 +16,8 @@ export interface WorkerData {
   readonly url: string;
   /** Path of the handler file as the user gave it, for messages. */
   readonly file: string;
+  /** The ports it may send out of beside its own; null: nor may others send out of this one. */
+  readonly outputs: number[] | null;
   /** Report a handler's error and go on. */
   readonly goOn: boolean;
 }

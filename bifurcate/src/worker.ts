@@ -5,6 +5,7 @@ import { pinThread, takeQueue } from "@bifurcate/addon";
 import { BifurcateError } from "@bifurcate/control";
 import { checkHandler, type HandlerModule } from "./handler.js";
 import type { NativeQueue } from "./native.js";
+import { takeFor } from "./outputs.js";
 import { QueueLoop } from "./queue-loop.js";
 import { describe, type FromWorker, type WorkerData } from "./worker-messages.js";
 
@@ -34,7 +35,7 @@ async function main(data: WorkerData): Promise<void> {
   const { handle } = module;
   checkHandler(handle);
   if (data.core !== null) pinThread(data.core);
-  const queue: NativeQueue = takeQueue(data.portId, data.place);
+  const queue: NativeQueue = takeFor(takeQueue, data.port, data.portId, data.place, data.outputs);
   const onError = data.goOn ? (error: Error) => tell({ kind: "error", error: describe(error) }) : undefined;
   const { port, place, places } = data;
   const loop = new QueueLoop(queue, handle, { port, place, places, mayBlock: true, onError });

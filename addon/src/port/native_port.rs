@@ -43,6 +43,10 @@ pub struct Counters {
     pub too_long: i64,
     /// Verdicts, lengths or ports of a handler that cannot be: dropped.
     pub handler_invalid: i64,
+    /// Frames that a handler keeps now.
+    pub kept: i64,
+    /// Frames that a capture file or tcpdump's interface had no room for.
+    pub tap_lost: i64,
 }
 
 /// The counters of a port, and of each of its queues.
@@ -309,5 +313,7 @@ fn counters(totals: &Totals) -> Counters {
         invalid_descriptor: number(totals.invalid_descriptor),
         too_long: number(totals.too_long),
         handler_invalid: number(totals.handler_invalid),
+        kept: number(totals.kept),
+        tap_lost: number(totals.tap_lost),
     }
 }

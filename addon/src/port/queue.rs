@@ -20,6 +20,7 @@ use napi::{Env, JsValue, sys};
 use napi_derive::napi;
 
 use super::ready::Ready;
+use super::run::sender;
 use super::shared::PortShared;
 use crate::error::OrThrow;
 
@@ -47,9 +48,12 @@ struct Held {
 ///
 /// `place` counts from 0 in the order in which the port's queues were asked for. Throws ENOENT when there is no
 /// such port or queue, EBUSY while another thread or handler has it.
+///
+/// `outputs` are the ports that the verdict send reaches as 1, 2 and so on; 0 is the port itself. With a list, also an
+/// empty one, other ports' handlers may send out of this queue too while it is taken.
 #[napi]
-pub fn take_queue(env: Env, port: u32, place: u32) -> napi::Result<NativeQueue> {
-    take(port, place as usize).or_throw(&env)
+pub fn take_queue(env: Env, port: u32, place: u32, outputs: Option<Vec<u32>>) -> napi::Result<NativeQueue> {
+    take(port, place as usize, outputs.as_deref()).or_throw(&env)
 }
 
 /// Binds the calling thread to a processor: a worker's own, for as long as it lives.
@@ -58,7 +62,7 @@ pub fn pin_thread(env: Env, core: u32) -> napi::Result<()> {
     bifurcate_linux::thread::pin(core).or_throw(&env)
 }
 
-fn take(id: u32, place: usize) -> bifurcate_linux::Result<NativeQueue> {
+fn take(id: u32, place: usize, outputs: Option<&[u32]>) -> bifurcate_linux::Result<NativeQueue> {
     const ENOENT: i32 = 2;
     const EBUSY: i32 = 16;
     let refused =
@@ -68,13 +72,22 @@ fn take(id: u32, place: usize) -> bifurcate_linux::Result<NativeQueue> {
         .slots
         .get(place)
         .ok_or_else(|| refused("the port has no such queue", ENOENT))?;
+    if outputs.is_some() {
+        slot.open_to_others();
+    }
+    // Before the queue is taken, so that nothing has to be put back.
+    let mut others = Vec::new();
+    for &id in outputs.unwrap_or_default() {
+        let to = PortShared::find(id).ok_or_else(|| refused("an output is not open", ENOENT))?;
+        to.add_sender(&port);
+        others.push(Out::new(sender(&to, place)?, &to.umem, &port.umem));
+    }
     let (rx, tx) = slot
         .take()
         .ok_or_else(|| refused("it is with another handler", EBUSY))?;
-    let outs = tx
-        .into_iter()
-        .map(|tx| Out::new(tx, &port.umem, &port.umem))
-        .collect();
+    // The sending half comes with the receiving one: place 0, which is the one given back.
+    let own = tx.map(|tx| Out::new(tx, &port.umem, &port.umem));
+    let outs = own.into_iter().chain(others).collect();
     let mut queue = RemoteQueue::new(rx, &port.umem, BATCH_DEFAULT, outs);
     if let Some(way) = port.pass(place) {
         queue = queue.with_pass(way);

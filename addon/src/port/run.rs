@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bifurcate_datapath::device::TxQueue;
 use bifurcate_datapath::engine::{self, Count, Discard, Forward, Handler, Lane, Options, Out, Reflect};
 use bifurcate_datapath::frame::BATCH_DEFAULT;
 use bifurcate_linux::Error;
@@ -125,16 +126,13 @@ fn handler(what: &str) -> bifurcate_linux::Result<Box<dyn Handler>> {
 }
 
 /// A sending half of `to` for the loop at `place`, which may have more queues than `to` has.
-fn sender(
-    to: &PortShared,
-    place: usize,
-) -> bifurcate_linux::Result<Box<dyn bifurcate_datapath::device::TxQueue>> {
+///
+/// # Errors
+/// `EBUSY` while a loop has that queue of `to` for itself alone.
+pub(crate) fn sender(to: &PortShared, place: usize) -> bifurcate_linux::Result<Box<dyn TxQueue>> {
     let busy = || {
-        Error::new(
-            "run",
-            format!("{} does not send for others while a handler runs on it", to.name),
-            EBUSY,
-        )
+        let why = "does not send for others: it is closed, or a handler without outputs runs on it";
+        Error::new("send", format!("port={}: {why}", to.name), EBUSY)
     };
     let slot = to.slots.get(place % to.slots.len().max(1)).ok_or_else(busy)?;
     slot.second_tx().ok_or_else(busy)

@@ -109,7 +109,7 @@ impl PortShared {
     /// Notes a port whose loops are going to send by this port's queues: this one's close waits for them.
     pub(crate) fn add_sender(&self, port: &Arc<PortShared>) {
         let mut senders = lock(&self.senders);
-        senders.retain(|sender| sender.strong_count() > 0);
+        senders.retain(|sender| sender.upgrade().is_some_and(|sender| sender.id != port.id));
         senders.push(Arc::downgrade(port));
     }
 

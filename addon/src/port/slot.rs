@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::{Counters, QueuePair, RxQueue, Totals, TxQueue};
-use bifurcate_datapath::engine::share;
+use bifurcate_datapath::engine::SharedTx;
 use bifurcate_linux::event::EventFd;
 
 /// What a queue's thread and its port share.
@@ -22,10 +22,23 @@ pub(crate) struct Slot {
 struct Halves {
     rx: Option<Box<dyn RxQueue>>,
     tx: Option<Box<dyn TxQueue>>,
+    /// The sending half too, once somebody else was to send by it: `tx` is then one more clone of this.
+    shared: Option<SharedTx>,
     /// What the loop that has the queue counts.
     counting: Option<Arc<Counters>>,
     /// What earlier loops counted.
     counted: Totals,
+}
+
+impl Halves {
+    fn share(&mut self) -> Option<SharedTx> {
+        if self.shared.is_none() {
+            let shared = SharedTx::new(self.tx.take()?);
+            self.tx = Some(Box::new(shared.clone()));
+            self.shared = Some(shared);
+        }
+        self.shared.clone()
+    }
 }
 
 /// The receiving half, and the sending one where it is not with somebody else.
@@ -68,13 +81,16 @@ impl Slot {
         }
     }
 
-    /// A sending half that another port's loop may send by; the queue keeps one of its own. `None` while the
-    /// sending half is with a loop.
+    /// Lets others send by the sending half from now on, also while a loop has the queue.
+    pub(crate) fn open_to_others(&self) {
+        self.lock().share();
+    }
+
+    /// A sending half that another port's loop may send by. `None` while the sending half is with a loop that
+    /// took it for itself alone, and when the port is closed.
     pub(crate) fn second_tx(&self) -> Option<Box<dyn TxQueue>> {
-        let mut halves = self.lock();
-        let mut two = share(halves.tx.take()?, 2);
-        halves.tx = two.pop();
-        two.pop()
+        let shared = self.lock().share()?;
+        Some(Box::new(shared))
     }
 
     /// Takes the queue back from the thread that had it.
@@ -106,6 +122,7 @@ impl Slot {
         let mut halves = self.lock();
         let here = halves.rx.take().is_some();
         halves.tx = None;
+        halves.shared = None;
         here
     }
 

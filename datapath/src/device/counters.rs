@@ -57,6 +57,10 @@ counters! {
     too_long
     /// Verdicts, lengths or ports of a handler that cannot be: dropped.
     handler_invalid
+    /// Frames that a handler keeps now: they came, and have not ended yet. Not a sum over time as the others are.
+    kept
+    /// Frames that a copy for somebody who watches (a capture file, tcpdump) had no room for.
+    tap_lost
 }
 
 /// A number that one thread raises and any thread reads.
@@ -69,6 +73,12 @@ impl Counter {
     pub fn add(&self, by: u64) {
         self.0
             .store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Sets it: for a number that also falls. Only one thread at a time may.
+    #[inline]
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Ordering::Relaxed);
     }
 
     /// Its value now.

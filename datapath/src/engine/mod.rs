@@ -27,7 +27,7 @@ pub use exits::Out;
 pub use handlers::{Count, Discard, Forward, Reflect};
 pub use lane::Lane;
 pub use run::{Options, Run, start};
-pub use shared::share;
+pub use shared::{SharedTx, share};
 
 /// What looks at received frames and ends each with a verdict.
 pub trait Handler: Send {

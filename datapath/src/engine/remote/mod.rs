@@ -139,6 +139,8 @@ impl RemoteQueue {
     /// outs.
     #[must_use]
     pub fn into_parts(self) -> (Box<dyn RxQueue>, Vec<Out>) {
+        self.exits.counters.dropped.add(self.kept.len() as u64);
+        self.exits.counters.kept.set(0);
         (self.rx, self.exits.outs)
     }
 
@@ -168,7 +170,12 @@ impl RemoteQueue {
                     kept.put(frame, self.batch.cache_mut());
                 }
             }
+            self.count_kept();
         }
+    }
+
+    fn count_kept(&self) {
+        self.exits.counters.kept.set(self.kept.len() as u64);
     }
 
     fn apply_releases(&mut self) {
@@ -186,6 +193,7 @@ impl RemoteQueue {
         }
         self.block.clear_releases();
         self.exits.counters.handler_invalid.add(invalid);
+        self.count_kept();
     }
 
     /// Puts a frame that was kept into the empty batch, with its verdict. False when the row is wrong: the

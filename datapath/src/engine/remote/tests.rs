@@ -214,6 +214,31 @@ fn a_kept_frame_is_the_handlers_until_it_is_released_once() {
 }
 
 #[test]
+fn kept_frames_are_counted_while_they_are_kept() {
+    let mut bench = Bench::new();
+    let counters = Arc::clone(bench.queue.counters());
+    bench.arrive(&[&[1; 60], &[2; 60], &[3; 60]]);
+    bench.queue.turn();
+    let first = bench.queue.block().peek(word(0, 0));
+    for row in 0..3 {
+        bench.end(row, 3, 60, 0);
+    }
+    bench.queue.turn();
+    assert_eq!(counters.totals().kept, 3);
+    let block = bench.queue.block();
+    block.poke(release_word(0, 0), first);
+    block.poke(release_word(0, 1), 60);
+    block.poke(release_word(0, 2), 1);
+    block.poke(1, 1);
+    bench.queue.turn();
+    assert_eq!(counters.totals().kept, 2);
+    // What is left goes back to the pool when the queue is taken apart, and has ended then.
+    let (rx, outs) = bench.queue.into_parts();
+    assert_eq!((counters.totals().kept, counters.totals().dropped), (0, 2));
+    drop((rx, outs));
+}
+
+#[test]
 fn a_kept_jumbo_frame_comes_back_too() {
     let mut bench = Bench::new();
     bench.arrive(&[&[5; 9000]]);
