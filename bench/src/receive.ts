@@ -11,10 +11,9 @@ export interface Measured {
   readonly command: string;
 }
 
-/** Runs our own receiver in the card's namespace on core 1. */
+/** Runs the native receiver by itself in the card's namespace on core 1. */
 export async function receive(
   program: string,
-  backend: "af_xdp" | "af_packet",
   card: LabCard,
   seconds: number,
   root: string,
@@ -22,7 +21,7 @@ export async function receive(
   const words = [
     program,
     ...["receive", "--dev", card.ifname, "--netns", card.netns, "--core", "1"],
-    ...["--seconds", String(seconds), "--backend", backend],
+    ...["--seconds", String(seconds), "--backend", "af_xdp"],
   ];
   const { result, command } = await runJson<{ packets: number; seconds: number; cpuSeconds: number }>(
     words,
@@ -34,6 +33,12 @@ export async function receive(
     cpu: result.cpuSeconds * 1e9,
     command,
   };
+}
+
+/** Runs a program of ours that prints packets, seconds and CPU nanoseconds, such as a subject under Node. */
+export async function measured(words: readonly string[], root: string): Promise<Measured> {
+  const { result, command } = await runJson<{ packets: number; seconds: number; cpu: number }>(words, root);
+  return { packets: result.packets, perSecond: result.packets / result.seconds, cpu: result.cpu, command };
 }
 
 /** Packets a second, and process CPU time a packet, of the same runs. */

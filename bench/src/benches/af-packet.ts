@@ -6,7 +6,7 @@ import { Child, cpuTime } from "../child.js";
 import { takeHugepages } from "../hugepages.js";
 import { buildExamples } from "../native.js";
 import { testpmd } from "../peers/testpmd.js";
-import { rateAndCpu, receive, type Measured } from "../receive.js";
+import { measured, rateAndCpu, type Measured } from "../receive.js";
 import { onWire, whileSending } from "../wire.js";
 import { interleave, type Result } from "../rows.js";
 import type { Bench, BenchOptions } from "./bench.js";
@@ -15,7 +15,7 @@ import type { Bench, BenchOptions } from "./bench.js";
 async function tcpdump(card: LabCard, seconds: number): Promise<Measured> {
   const child = new Child("ip", [
     ...["netns", "exec", card.netns, "taskset", "-c", "1"],
-    ...["tcpdump", "-i", card.ifname, "-w", "/dev/null", "-n", "-B", "8192", "-s", "64"],
+    ...["tcpdump", "-i", card.ifname, "-n", "-w", "/dev/null"],
   ]);
   try {
     await child.saw(/listening on/);
@@ -37,6 +37,7 @@ export const afPacket: Bench = {
   name: "af_packet",
   about: "veth receive-and-drop : testpmd net_af_packet, and : tcpdump -w /dev/null, same sender",
   async run(options: BenchOptions): Promise<Result[]> {
+    const subject = path.join(options.root, "bench", "dist", "subjects", "native-split.js");
     const examples = await buildExamples(options.root, options.progress);
     const giveBack = takeHugepages(512);
     try {
@@ -44,7 +45,10 @@ export const afPacket: Bench = {
         const sending = { examples, card, seconds: options.seconds + 10 };
         const ours = (): Promise<Measured> =>
           whileSending(sending, () =>
-            receive(path.join(examples, "veth_bench"), "af_packet", card, options.seconds, options.root),
+            measured(
+              ["node", subject, card.netns, card.ifname, "af_packet", String(options.seconds)],
+              options.root,
+            ),
           );
         const peers = [
           {

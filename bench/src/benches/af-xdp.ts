@@ -19,7 +19,7 @@ export const afXdp: Bench = {
         const sending = { examples, card, seconds: options.seconds + 10 };
         const ours = (): Promise<Measured> =>
           whileSending(sending, () =>
-            receive(path.join(examples, "veth_bench"), "af_xdp", card, options.seconds, options.root),
+            receive(path.join(examples, "veth_bench"), card, options.seconds, options.root),
           );
         const peer = (): Promise<Measured> =>
           whileSending(sending, () =>

@@ -1,8 +1,8 @@
 // A TypeScript handler on a split flow against the npm package `cap`: CPU time per packet delivered, same offered load.
 import path from "node:path";
-import { buildExamples, runJson } from "../native.js";
+import { buildExamples } from "../native.js";
 import { installCap } from "../peers/cap.js";
-import type { Measured } from "../receive.js";
+import { measured, type Measured } from "../receive.js";
 import { compare, interleave, type Result } from "../rows.js";
 import { onWire, whileSending } from "../wire.js";
 import type { Bench, BenchOptions } from "./bench.js";
@@ -20,13 +20,7 @@ export const node: Bench = {
     return onWire("bnode", async (card) => {
       const sending = { examples, card, seconds: options.seconds + 10, rate };
       const side = (words: readonly string[]) => (): Promise<Measured> =>
-        whileSending(sending, async () => {
-          const { result, command } = await runJson<{ packets: number; seconds: number; cpu: number }>(
-            words,
-            options.root,
-          );
-          return { ...result, perSecond: result.packets / result.seconds, command };
-        });
+        whileSending(sending, () => measured(words, options.root));
       const seconds = String(options.seconds);
       const ours = side(["node", path.join(subjects, "node-split.js"), card.netns, card.ifname, seconds]);
       const peer = side([

@@ -10,7 +10,6 @@ interface CapModule {
     open(device: string, filter: string, size: number, buffer: Buffer): string;
     setMinBytes?(bytes: number): void;
     on(event: "packet", listener: (bytes: number, truncated: boolean) => void): void;
-    close(): void;
   };
 }
 
@@ -23,7 +22,9 @@ cap.on("packet", (length) => {
   packets += 1;
   bytes += length;
 });
-cap.open(ifname, "udp dst port 53", 10 * 1024 * 1024, Buffer.alloc(65535));
+// `cap` writes into this buffer without holding on to it: it must live as long as the capture does.
+const buffer = Buffer.alloc(65535);
+cap.open(ifname, "udp dst port 53", 10 * 1024 * 1024, buffer);
 cap.setMinBytes?.(0);
 await sleep(1000);
 const before = packets;
@@ -33,8 +34,11 @@ await sleep(Number(seconds) * 1000);
 const spent = process.cpuUsage(cpu);
 const elapsed = Number(process.hrtime.bigint() - began) / 1e9;
 const delivered = packets - before;
-cap.close();
-process.stdout.write(
-  `${JSON.stringify({ packets: delivered, seconds: elapsed, cpu: (spent.user + spent.system) * 1000, bytes })}\n`,
-);
-process.exit(0);
+const line = JSON.stringify({
+  packets: delivered,
+  seconds: elapsed,
+  cpu: (spent.user + spent.system) * 1000,
+  bytes,
+  held: buffer.length,
+});
+process.stdout.write(`${line}\n`, () => process.exit(0));
