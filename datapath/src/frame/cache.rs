@@ -25,7 +25,7 @@ pub struct Cache {
     /// Offsets of free chunks. Invariant: chunk starts of `umem` that nobody else has.
     stack: Box<[u32; CACHE_MAX]>,
     top: usize,
-    /// Give a bundle away above this; lower than CACHE_MAX in a small pool, so that no thread hoards it.
+    /// Give frames away above this: the cache's share of the pool when it last looked, CACHE_MAX at most.
     limit: usize,
     /// Offsets of free jumbo chunks, room for all of them reserved.
     jumbo: Vec<u32>,
@@ -38,10 +38,11 @@ impl Cache {
     /// An empty cache over the pool's depot.
     #[must_use]
     pub fn new(umem: &Arc<Umem>) -> Cache {
+        umem.cache_made();
         Cache {
             stack: Box::new([0; CACHE_MAX]),
             top: 0,
-            limit: (umem.frames() as usize / 4).clamp(1, CACHE_MAX),
+            limit: umem.share_of_a_cache().clamp(1, CACHE_MAX),
             jumbo: Vec::with_capacity(umem.jumbo_frames() as usize),
             id: umem.id(),
             mask: !(umem.frame_size() - 1),
@@ -327,8 +328,10 @@ impl Cache {
     /// Takes a bundle from the depot; gives how many frames the cache then holds.
     #[cold]
     fn refill(&mut self) -> usize {
+        self.limit = self.umem.share_of_a_cache().clamp(1, CACHE_MAX);
         let mut depot = self.umem.depot();
-        let want = BUNDLE.min(self.limit).min(CACHE_MAX - self.top);
+        // Half of the limit, as `spill` gives half away: so the next bundle is as far off either way.
+        let want = BUNDLE.min(self.limit.div_ceil(2)).min(CACHE_MAX - self.top);
         let rest = depot.small.len() - want.min(depot.small.len());
         // Kept in order: what was on top of the depot is on top of the stack.
         for offset in depot.small.drain(rest..) {
@@ -341,7 +344,8 @@ impl Cache {
     /// Gives the bundle that was longest unused to the depot.
     #[cold]
     fn spill(&mut self) {
-        let count = BUNDLE.min(self.top);
+        self.limit = self.umem.share_of_a_cache().clamp(1, CACHE_MAX);
+        let count = self.top.div_ceil(2).max(self.top.saturating_sub(self.limit / 2));
         self.umem.depot().small.extend_from_slice(&self.stack[..count]);
         self.stack.copy_within(count..self.top, 0);
         self.top -= count;
@@ -350,6 +354,7 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
+        self.umem.cache_gone();
         self.flush();
     }
 }

@@ -89,6 +89,20 @@ fn huge_pages_that_are_not_there_are_an_error_when_required_and_ordinary_ones_ot
 }
 
 #[test]
+fn idle_caches_leave_the_pool_to_those_who_need_it() {
+    let pool = umem(256, 0);
+    let mut idle: Vec<Cache> = (0..16).map(|_| Cache::new(&pool)).collect();
+    for cache in &mut idle {
+        let frames: Vec<_> = (0..12).map(|_| cache.take().unwrap()).collect();
+        frames.into_iter().for_each(|frame| cache.give(frame));
+    }
+    let mut busy = Cache::new(&pool);
+    let frames: Vec<_> = std::iter::from_fn(|| busy.take()).collect();
+    assert!(frames.len() >= 192, "{} of 256", frames.len());
+    frames.into_iter().for_each(|frame| busy.give(frame));
+}
+
+#[test]
 fn the_last_frame_given_is_the_next_taken() {
     let pool = umem(64, 0);
     let mut cache = Cache::new(&pool);

@@ -75,6 +75,8 @@ pub struct Umem {
     /// One entry a frame: 0, or the number of the [`super::Owner`] that lent it to its device.
     pub(super) table: Box<[AtomicU16]>,
     owners: AtomicU16,
+    /// Number of caches there are.
+    caches: AtomicU32,
 }
 
 static POOLS: AtomicU32 = AtomicU32::new(1);
@@ -116,6 +118,7 @@ impl Umem {
             depot: Mutex::new(Depot { small, jumbo }),
             table: (0..frames).map(|_| AtomicU16::new(0)).collect(),
             owners: AtomicU16::new(1),
+            caches: AtomicU32::new(0),
         }))
     }
 
@@ -246,6 +249,20 @@ impl Umem {
     pub(super) fn depot(&self) -> MutexGuard<'_, Depot> {
         // Whoever panicked with the lock held had at most moved whole offsets: the lists are sound.
         self.depot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cache_made(&self) {
+        self.caches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn cache_gone(&self) {
+        self.caches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Frames that one cache may hold: all caches together never more than a quarter of the pool, so that none
+    /// finds it empty while others hold frames that they do not use.
+    pub(super) fn share_of_a_cache(&self) -> usize {
+        (self.frames / 4 / self.caches.load(Ordering::Relaxed).max(1)) as usize
     }
 
     pub(super) fn new_owner(&self) -> Option<u16> {
