@@ -36,8 +36,12 @@ const LANES_MAX: usize = WAIT_MAX - 1;
 /// Running loops. Dropping it stops them and waits.
 pub struct Run {
     stop: Arc<Stop>,
-    threads: Vec<JoinHandle<Result<Vec<Lane>>>>,
+    threads: Vec<JoinHandle<Ended>>,
+    lanes: usize,
 }
+
+/// A loop that has ended: its lanes, each with its place among all that were started, and why it ended.
+type Ended = (Vec<(usize, Lane)>, Result<()>);
 
 struct Stop {
     asked: AtomicBool,
@@ -59,9 +63,10 @@ pub fn start(lanes: Vec<Lane>, options: &Options) -> Result<Run> {
         let args = format!("{} lanes in {threads} threads", lanes.len());
         return Err(Error::new("start loops", args, 22));
     }
-    let mut shares: Vec<Vec<Lane>> = (0..threads).map(|_| Vec::new()).collect();
+    let mut shares: Vec<Vec<(usize, Lane)>> = (0..threads).map(|_| Vec::new()).collect();
+    let count = lanes.len();
     for (i, lane) in lanes.into_iter().enumerate() {
-        shares[i % threads].push(lane);
+        shares[i % threads].push((i, lane));
     }
     let mut run = Run {
         stop: Arc::new(Stop {
@@ -69,18 +74,19 @@ pub fn start(lanes: Vec<Lane>, options: &Options) -> Result<Run> {
             event: EventFd::new()?,
         }),
         threads: Vec::new(),
+        lanes: count,
     };
-    for (i, lanes) in shares.into_iter().enumerate() {
+    for (i, mut lanes) in shares.into_iter().enumerate() {
         let stop = Arc::clone(&run.stop);
         let core = options.cores.get(i).copied();
         let busy_poll = options.busy_poll;
         let thread = std::thread::Builder::new()
             .name(format!("bf-loop-{i}"))
             .spawn(move || {
-                if let Some(core) = core {
-                    thread::pin(core)?;
-                }
-                turn_until_stopped(lanes, &stop, busy_poll)
+                let ended = core
+                    .map_or(Ok(()), thread::pin)
+                    .and_then(|()| turn_until_stopped(&mut lanes, &stop, busy_poll));
+                (lanes, ended)
             })
             .map_err(|e| Error::io("clone", format!("thread bf-loop-{i}"), &e))?;
         run.threads.push(thread);
@@ -101,33 +107,53 @@ impl Run {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until every loop has ended, told to or with its devices gone; gives the lanes back.
+    /// Whether a loop has ended, told to or not: none ends by itself but for trouble or a device that is gone.
+    #[must_use]
+    pub fn has_ended_loop(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits until every loop has ended, told to or with its devices gone; gives the lanes back, in the order in
+    /// which they were started.
     ///
     /// # Errors
     /// The first error of a loop: a core that cannot be used, a poll(2) that failed, or `ECANCELED` when a
-    /// handler panicked. The lanes of the loops that ended well are then gone too.
-    pub fn join(mut self) -> Result<Vec<Lane>> {
+    /// handler panicked. All lanes are then dropped; [`Run::take_apart`] keeps them.
+    pub fn join(self) -> Result<Vec<Lane>> {
+        let (lanes, ended) = self.take_apart();
+        ended.map(|()| lanes.into_iter().flatten().collect())
+    }
+
+    /// As [`Run::join`], with the lanes however the loops ended: one place for each that was started, `None`
+    /// where a handler panicked.
+    #[must_use]
+    pub fn take_apart(mut self) -> (Vec<Option<Lane>>, Result<()>) {
         self.wait()
     }
 
-    fn wait(&mut self) -> Result<Vec<Lane>> {
-        let mut lanes = Vec::new();
-        let mut first = None;
+    fn wait(&mut self) -> (Vec<Option<Lane>>, Result<()>) {
+        let mut lanes: Vec<Option<Lane>> = (0..self.lanes).map(|_| None).collect();
+        let mut first = Ok(());
         for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(more)) => lanes.extend(more),
-                Ok(Err(error)) => first = first.or(Some(error)),
+            let ended = match thread.join() {
+                Ok((theirs, ended)) => {
+                    for (place, lane) in theirs {
+                        lanes[place] = Some(lane);
+                    }
+                    ended
+                }
                 Err(panic) => {
                     let text = panic
                         .downcast_ref::<&str>()
                         .map(|s| (*s).to_owned())
                         .or_else(|| panic.downcast_ref::<String>().cloned())
                         .unwrap_or_default();
-                    first = first.or(Some(Error::new("handler", format!("panicked: {text}"), 125)));
+                    Err(Error::new("handler", format!("panicked: {text}"), 125))
                 }
-            }
+            };
+            first = first.and(ended);
         }
-        first.map_or(Ok(lanes), Err)
+        (lanes, first)
     }
 }
 
@@ -135,21 +161,21 @@ impl Drop for Run {
     fn drop(&mut self) {
         if !self.threads.is_empty() {
             self.stop();
-            let _ = self.wait();
+            drop(self.wait());
         }
     }
 }
 
-fn turn_until_stopped(mut lanes: Vec<Lane>, stop: &Stop, busy_poll: bool) -> Result<Vec<Lane>> {
+fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool) -> Result<()> {
     let mut pace = Pace::new(Instant::now());
     while !stop.asked.load(Ordering::Relaxed) {
         let mut got = 0;
-        for lane in &mut lanes {
+        for (_, lane) in &mut *lanes {
             got += lane.turn();
         }
         pace.arrived(got);
         if got == 0 {
-            if lanes.iter().all(|lane| lane.state() == State::Gone) {
+            if lanes.iter().all(|(_, lane)| lane.state() == State::Gone) {
                 break;
             }
             if busy_poll {
@@ -158,19 +184,19 @@ fn turn_until_stopped(mut lanes: Vec<Lane>, stop: &Stop, busy_poll: bool) -> Res
             if pace.naps(Instant::now()) {
                 std::thread::sleep(NAP);
             } else {
-                sleep(&lanes, stop)?;
+                sleep(lanes, stop)?;
             }
         }
     }
-    Ok(lanes)
+    Ok(())
 }
 
 /// Sleeps until a lane may have frames or the stop event is raised. Returns at once when a lane has no
 /// descriptor to wait for.
-fn sleep(lanes: &[Lane], stop: &Stop) -> Result<()> {
+fn sleep(lanes: &[(usize, Lane)], stop: &Stop) -> Result<()> {
     let mut fds = [(stop.event.as_fd(), Interest::Read); WAIT_MAX];
     let count = lanes.len() + 1;
-    for (slot, lane) in fds[1..].iter_mut().zip(lanes) {
+    for (slot, (_, lane)) in fds[1..].iter_mut().zip(lanes) {
         match lane.ready_fd() {
             Some(fd) => slot.0 = fd,
             None => {

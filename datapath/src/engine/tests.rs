@@ -343,6 +343,32 @@ fn a_core_that_does_not_exist_is_told() {
     assert_eq!(start(vec![], &Options::default()).err().unwrap().code(), "EINVAL");
 }
 
+#[test]
+fn lanes_come_back_in_their_order_and_also_when_their_thread_failed() {
+    let (mut a, mut b) = pair(5, &UMEM, 1000).unwrap();
+    let lanes = |queues: Vec<QueuePair>| -> Vec<Lane> {
+        queues
+            .into_iter()
+            .map(|pair| Lane::new(pair.rx, &a.umem, 32, Box::new(Discard), vec![]))
+            .collect()
+    };
+    let cores = |list: &[u32]| Options {
+        cores: list.to_vec(),
+        busy_poll: false,
+    };
+    let run = start(lanes(std::mem::take(&mut a.queues)), &cores(&[0, 9999])).unwrap();
+    run.stop();
+    let (back, ended) = run.take_apart();
+    assert_eq!(ended.unwrap_err().code(), "EINVAL");
+    let mut back: Vec<Lane> = back.into_iter().map(Option::unwrap).collect();
+    // Queue n receives n + 1 frames: so each lane is known by what it counts.
+    for count in 1..=5 {
+        Peer::of(&mut b).send(&vec![[1u8; 60].as_slice(); count]);
+    }
+    let mut counted = |lanes: &mut [Lane]| -> Vec<usize> { lanes.iter_mut().map(Lane::turn).collect() };
+    assert_eq!(counted(&mut back), [1, 2, 3, 4, 5]);
+}
+
 struct Panics;
 
 impl Handler for Panics {
