@@ -149,10 +149,14 @@ export class Port {
    *   E_HANDLER_HANGS when its thread had to be ended, E_ALREADY_RUNNING, E_CLOSED.
    */
   async run(handler: Handler | HandlerFile, options: RunOptions = {}): Promise<void> {
-    await this.hold(options.signal, () =>
-      typeof handler === "object" && handler !== null && "file" in handler
-        ? runFile(this.inner, handler, options)
-        : runHere(this.inner, handler, options),
+    const outputs = (options.outputs ?? []).filter((output) => output instanceof Port);
+    await this.hold(
+      options.signal,
+      () =>
+        typeof handler === "object" && handler !== null && "file" in handler
+          ? runFile(this.inner, handler, options)
+          : runHere(this.inner, handler, options),
+      outputs,
     );
   }
 
@@ -265,6 +269,7 @@ export class Port {
   private async hold(
     signal: AbortSignal | undefined,
     start: () => Running | Promise<Running>,
+    outputs: readonly Port[] = [],
   ): Promise<void> {
     this.checkIdle();
     if (signal?.aborted) return;
@@ -281,8 +286,11 @@ export class Port {
       signal?.aborted === true;
     try {
       signal?.addEventListener("abort", abort, { once: true });
+      // An output that is opened anew ends the run as it is closed; it is then a port by another number.
+      const changing = (): Change | undefined =>
+        [this, ...outputs].find((port) => port.change !== undefined)?.change;
       do {
-        await this.change?.done;
+        for (let change = changing(); change !== undefined; change = changing()) await change.done;
         if (over()) break;
         const starting = Promise.resolve(start());
         this.starting = starting.catch(() => undefined);
@@ -294,7 +302,7 @@ export class Port {
         };
         if (over()) void this.inner.native.stop(0);
         await running.done;
-      } while (this.change !== undefined);
+      } while (changing() !== undefined);
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.
       throw this.failed ?? thrown;

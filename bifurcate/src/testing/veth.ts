@@ -30,6 +30,7 @@ export class VethPair {
   readonly peer = "peer0";
   readonly address = "10.91.0.1";
   private readonly children = new Set<ChildProcess>();
+  private readonly others: string[] = [];
 
   /** @param queues Receive queues of the card. */
   constructor(queues = 2) {
@@ -47,13 +48,28 @@ export class VethPair {
     ip("-n", this.peerNetns, "link", "set", this.peer, "up");
   }
 
+  /**
+   * A second card `card1` in the card's namespace, of one queue, whose far end is the only card of a namespace made for
+   * it, with an address of the same network.
+   */
+  behind(): { readonly card: string; readonly netns: string; readonly address: string } {
+    const [card, netns, address] = ["card1", `${this.netns}behind`, "10.91.0.3"];
+    ip("netns", "add", netns);
+    this.others.push(netns);
+    ip("link", "add", card, "netns", this.netns, "type", "veth", "peer", "name", "peer1", "netns", netns);
+    ip("-n", netns, "address", "add", `${address}/24`, "dev", "peer1");
+    ip("-n", this.netns, "link", "set", card, "up");
+    ip("-n", netns, "link", "set", "peer1", "up");
+    return { card, netns, address };
+  }
+
   /** Everything that `ip -d link` says of the card, without counters. */
   settings(): string {
     return ip("-n", this.netns, "-d", "-j", "link", "show", "dev", this.card);
   }
 
   /** Sends UDP datagrams one by one and counts those that come back as they were sent. */
-  async ask(port: number, count: number): Promise<Answers> {
+  async ask(port: number, count: number, address = this.address): Promise<Answers> {
     const out = await this.node(
       this.peerNetns,
       `const socket = require("node:dgram").createSocket("udp4");
@@ -65,7 +81,7 @@ export class VethPair {
          const timer = setTimeout(next, 2000);
          socket.removeAllListeners("message");
          socket.once("message", (answer) => { if (String(answer) === text) answered++; clearTimeout(timer); next(); });
-         socket.send(text, ${port}, "${this.address}");
+         socket.send(text, ${port}, "${address}");
        };
        next();`,
     );
@@ -88,10 +104,10 @@ export class VethPair {
   }
 
   /** Echo servers of the kernel's own sockets in the card's namespace; resolves when they listen. */
-  serve(port: number): Promise<void> {
+  serve(port: number, netns = this.netns): Promise<void> {
     return new Promise((resolve, reject) => {
       const child = this.spawn(
-        this.netns,
+        netns,
         `const udp = require("node:dgram").createSocket("udp4");
          udp.on("message", (text, from) => udp.send(text, from.port, from.address));
          require("node:net").createServer((socket) => { socket.on("error", () => {}); socket.pipe(socket); })
@@ -105,7 +121,7 @@ export class VethPair {
   /** Ends the children and deletes the namespaces, and the card with them. */
   remove(): void {
     for (const child of this.children) child.kill("SIGKILL");
-    for (const name of [this.netns, this.peerNetns]) {
+    for (const name of [this.netns, this.peerNetns, ...this.others]) {
       try {
         ip("netns", "delete", name);
       } catch {
