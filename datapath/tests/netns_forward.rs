@@ -101,6 +101,7 @@ fn tcp_both_ways(lab: &Lab, behind: &bifurcate_linux::netns::Netns) {
     let connect = || Ok(TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("connect"));
     let mut stream = lab.far.within(connect).expect("setns");
     stream.set_read_timeout(patience).expect("a timeout");
+    stream.set_write_timeout(patience).expect("a timeout");
     let sent: Vec<u8> = (0..BYTES).map(|i| (i * 7 + i / 251) as u8).collect();
     stream.write_all(&sent).expect("sent");
     let mut back = vec![0; BYTES];
