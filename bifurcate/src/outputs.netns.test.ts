@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { endAll, RunningSplit } from "@bifurcate/lab/harness";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openSender, split, type Port, type SplitOptions } from "bifurcate";
 import { cannotRun, ip, VethPair } from "./testing/veth.js";
@@ -109,6 +110,26 @@ describe.skipIf(reason !== null)(
       expect(port.stats.sent).toBe(0);
       await port.close();
       await run;
+    });
+
+    it("the command line's --output", async () => {
+      const far = veth.behind();
+      const source = "export function handle(batch) { while (batch.next()) batch.send(batch.size, 1); }";
+      const handler = file("out.ts", source);
+      process.env["BIFURCATE_STATE_DIR"] = path.join(folder, "state");
+      const words = [veth.card, "--netns", veth.netns, "--flow", "udp dst port 7777"];
+      const command = new RunningSplit([...words, "--do", `run=${handler.file}`, "--output", far.card]);
+      try {
+        await command.event("split");
+        await veth.ask(7777, 1);
+        expect(await command.end("SIGINT")).toMatchObject({ status: 0, stderr: "" });
+        expect(await command.event("end")).toMatchObject({
+          stats: { received: 1, sent: 1, handlerInvalid: 0 },
+        });
+      } finally {
+        delete process.env["BIFURCATE_STATE_DIR"];
+        await endAll();
+      }
     });
 
     it("a run goes on when an output was split anew", async () => {

@@ -19,6 +19,7 @@ export interface SplitFlags {
   readonly backend: "auto" | "af_xdp" | "af_packet";
   readonly zeroCopy: "require" | "prefer" | "off";
   readonly do?: Action;
+  readonly output?: string[];
   readonly seconds?: number;
   readonly dryRun?: true;
   readonly confirm?: number;
@@ -38,6 +39,8 @@ export interface SplitCommand {
   readonly backend: "auto" | "af_xdp" | "af_packet";
   readonly zeroCopy: "require" | "prefer" | "off";
   readonly action: Action;
+  /** Other cards that a handler file sends out of, by `batch.send(length, 1)` and so on. */
+  readonly outputs: readonly string[];
   /** null: until a signal comes. */
   readonly seconds: number | null;
   readonly dryRun: boolean;
@@ -78,6 +81,11 @@ export function addSplitOptions(command: Command): Command {
       "drop, count, reflect, forward=DEV, or run=FILE (a handler in TypeScript); count when left out",
       parseAction,
     )
+    .option(
+      "--output <DEV>",
+      "with run=FILE: another card that the handler sends out of; may be repeated: batch.send(length, 1), 2, ...",
+      collect,
+    )
     .option("--seconds <N>", "end after this time; 10, 30s, 5m", (text: string) =>
       parseDuration("--seconds", text),
     )
@@ -100,6 +108,12 @@ export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand 
   const what = `split ${device}`;
   if (flags.flow === undefined) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
   const action = flags.do ?? { kind: "count" };
+  const outputs = flags.output ?? [];
+  if (outputs.length > 0 && action.kind !== "run") {
+    const why = `only a handler file knows what to send there, and --do is ${action.kind}`;
+    const next = "Use --do run=FILE; to send everything to one other card, --do forward=DEV.";
+    throw new BifurcateError("E_BAD_OPTION", { what: `read --output '${outputs[0]}'`, why, next });
+  }
   return {
     device,
     flows: flags.flow,
@@ -107,6 +121,7 @@ export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand 
     backend: flags.backend,
     zeroCopy: flags.zeroCopy,
     action,
+    outputs,
     seconds: flags.seconds ?? null,
     dryRun: flags.dryRun ?? false,
     confirmSeconds: flags.confirm ?? null,

@@ -52,12 +52,11 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
     if (request.confirmSeconds !== null) askToConfirm(port, request.confirmSeconds, streams, request.json);
     if (request.seconds !== null) stop.after(request.seconds);
     tell = setInterval(() => shown.rates(statsOf(ports)), TELL_MS);
-    const to =
-      request.action.kind === "forward"
-        ? await api.openSender(request.action.to, { netns: request.netns })
-        : undefined;
-    if (to !== undefined) ports.push(to);
-    await act(port, to, request, stop.signal);
+    const { action, netns } = request;
+    for (const name of action.kind === "forward" ? [action.to] : request.outputs) {
+      ports.push(await api.openSender(name, { netns }));
+    }
+    await act(port, ports.slice(1), request, stop.signal);
     stop.because("ended");
   } catch (error) {
     failure = error;
@@ -74,29 +73,29 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
   if (failure !== undefined) throw failure;
 }
 
-/** The split's counters; what `forward` sent out of another card counts as sent. */
-function statsOf([port, to]: readonly Port[]): PortStats {
-  const { stats } = port!;
-  if (to === undefined) return stats;
-  const out = to.stats;
-  return {
-    ...stats,
-    sent: stats.sent + out.sent,
-    sentBytes: stats.sentBytes + out.sentBytes,
-    ringFull: stats.ringFull + out.ringFull,
-  };
+/** The split's counters; what was sent out of other cards counts as sent. */
+function statsOf([port, ...outputs]: readonly Port[]): PortStats {
+  return outputs.reduce((sum, { stats }) => {
+    const { sent, sentBytes, ringFull } = stats;
+    return {
+      ...sum,
+      sent: sum.sent + sent,
+      sentBytes: sum.sentBytes + sentBytes,
+      ringFull: sum.ringFull + ringFull,
+    };
+  }, port!.stats);
 }
 
 /** Runs what --do says until the signal. */
 async function act(
   port: Port,
-  to: Port | undefined,
+  outputs: readonly Port[],
   request: SplitCommand,
   signal: AbortSignal,
 ): Promise<void> {
   const { action, cores } = request;
-  if (action.kind === "run") await port.run({ file: action.file, cores }, { signal });
-  else await port.runNative(action.kind, { cores, to, signal });
+  if (action.kind === "run") await port.run({ file: action.file, cores }, { signal, outputs });
+  else await port.runNative(action.kind, { cores, to: outputs[0], signal });
 }
 
 /** Says how to confirm, and takes a line on stdin as the confirmation. */

@@ -53,6 +53,12 @@ describe("mistyped", () => {
     ],
     ["an action that is none", ["split", "eth0", "--flow", "udp", "--do", "fly"], "E_BAD_OPTION", "fly"],
     [
+      "an output for what sends nothing there",
+      ["split", "eth0", "--flow", "udp", "--do", "reflect", "--output", "eth1"],
+      "E_BAD_OPTION",
+      "--output 'eth1'",
+    ],
+    [
       "a time that is none",
       ["split", "eth0", "--flow", "udp", "--confirm", "soon"],
       "E_BAD_OPTION",
