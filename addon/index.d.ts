@@ -24,6 +24,8 @@ export interface AfPacketOptions {
   pages: string
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
+  /** Show every received and sent frame to tcpdump, on an interface made for that. */
+  show?: boolean
 }
 
 /** What openAfXdp is asked for. */
@@ -48,6 +50,8 @@ export interface AfXdpOptions {
   pages: string
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
+  /** Show every received and sent frame to tcpdump, on an interface made for that. */
+  show?: boolean
   /** Entries of each ring, a power of two. */
   ringSize: number
 }
@@ -388,6 +392,8 @@ export interface Obtained {
   pages: string
   /** Why a better way was refused, for each that was tried. */
   refused: Array<string>
+  /** The interface on which tcpdump sees the frames, where that was asked for and could be had. */
+  tap?: string
 }
 
 /** What `skb->tc_index` holds in a passed frame: the filters of packet sockets and of tc let such a frame be. */

@@ -38,6 +38,8 @@ export interface Obtained {
   readonly pages: string;
   /** Why the kernel refused a better way, for each that was tried. */
   readonly refused: readonly string[];
+  /** The interface on which tcpdump sees the flow, where `tap: true` could be had. */
+  readonly tap?: string;
 }
 
 /** One queue in the hands of the thread that took it. */

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use bifurcate_datapath::device::show::Show;
 use bifurcate_datapath::device::tap::Tap;
 use bifurcate_datapath::device::{Port, af_packet, af_xdp, loopback};
 use bifurcate_datapath::frame::{PageKind, Pages, Umem, UmemConfig};
 use bifurcate_linux::netns::Netns;
-use bifurcate_linux::{Error, Result};
+use bifurcate_linux::{Error, Result, interface};
 use napi::Env;
 use napi_derive::napi;
 
@@ -44,6 +45,8 @@ pub struct AfXdpOptions {
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
+    /// Show every received and sent frame to tcpdump, on an interface made for that.
+    pub show: Option<bool>,
     /// Entries of each ring, a power of two.
     pub ring_size: u32,
 }
@@ -79,6 +82,8 @@ pub struct Obtained {
     pub pages: String,
     /// Why a better way was refused, for each that was tried.
     pub refused: Vec<String>,
+    /// The interface on which tcpdump sees the frames, where that was asked for and could be had.
+    pub tap: Option<String>,
 }
 
 /// What openAfPacket is asked for.
@@ -98,6 +103,8 @@ pub struct AfPacketOptions {
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
+    /// Show every received and sent frame to tcpdump, on an interface made for that.
+    pub show: Option<bool>,
 }
 
 /// Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
@@ -128,15 +135,19 @@ fn af_packet_port(
         queues: options.queues,
         ..af_packet::Config::new(&options.ifname, filter)
     };
-    let port = netns.within(|| af_packet::open(&config, &umem))?;
-    let obtained = Obtained {
+    let mut port = netns.within(|| af_packet::open(&config, &umem))?;
+    let mut obtained = Obtained {
         zero_copy: false,
         need_wakeup: false,
         multi_buffer: options.jumbo_frames > 0,
         busy_poll: false,
         pages: page_name(&umem),
         refused: Vec::new(),
+        tap: None,
     };
+    if options.show == Some(true) {
+        show(&netns, &mut port, &mut obtained);
+    }
     let (port, tap) = tapped(port, options.tap.as_deref())?;
     Ok(NativePort::new(
         PortShared::new(port, Vec::new(), tap)?,
@@ -178,15 +189,20 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         pages: pages(&options.pages)?,
     })?;
     let opened = netns.within(|| af_xdp::open(&config, &umem, None))?;
-    let obtained = Obtained {
+    let mut obtained = Obtained {
         zero_copy: opened.obtained.zero_copy,
         need_wakeup: opened.obtained.need_wakeup,
         multi_buffer: opened.obtained.multi_buffer,
         busy_poll: opened.obtained.busy_poll,
         pages: page_name(&umem),
         refused: opened.obtained.refused.iter().map(ToString::to_string).collect(),
+        tap: None,
     };
-    let (port, tap) = tapped(opened.port, options.tap.as_deref())?;
+    let mut port = opened.port;
+    if options.show == Some(true) {
+        show(&netns, &mut port, &mut obtained);
+    }
+    let (port, tap) = tapped(port, options.tap.as_deref())?;
     let shared = PortShared::new(port, opened.sockets, tap)?;
     Ok(NativePort::new(shared, obtained, Some(netns)))
 }
@@ -220,12 +236,27 @@ fn loopback_port(options: &LoopbackOptions) -> Result<NativePort> {
         busy_poll: true,
         pages: page_name(&port.umem),
         refused: Vec::new(),
+        tap: None,
     };
     Ok(NativePort::new(
         PortShared::new(port, Vec::new(), None)?,
         obtained,
         None,
     ))
+}
+
+/// Shows every queue of the port on an interface beside the card; where there can be none, says why.
+fn show(netns: &Netns, port: &mut Port, obtained: &mut Obtained) {
+    let opened = netns.within(|| Show::open(interface::index(&port.name)?, port.queues.len() as u32));
+    match opened {
+        Ok(mut show) => {
+            obtained.tap = Some(show.name().to_owned());
+            port.queues = port.queues.drain(..).map(|pair| show.wrap(pair)).collect();
+        }
+        Err(error) => obtained
+            .refused
+            .push(format!("tcpdump cannot see the flow: {error}")),
+    }
 }
 
 /// Puts a capture into `file` over every queue of the port.

@@ -50,6 +50,7 @@ export class SplitOutput {
     const { device, flows, path, warnings, bypasses } = introduction;
     this.streams.out(`${device}: ${flows.map((flow) => `'${flow}'`).join(", ")} by ${obtainedWords(path)}\n`);
     for (const note of path.notes) this.streams.out(`  note: ${note}\n`);
+    if (path.obtained.tap !== undefined) this.streams.out(`  to see it: tcpdump -ni ${path.obtained.tap}\n`);
     for (const warning of warnings) this.streams.err(`warning: ${warning}\n`);
     if (bypasses.length > 0) this.streams.out(`  out of sight of: ${bypasses.join("; ")}\n`);
     this.streams.out("  Ctrl-C ends it and puts everything back\n");

@@ -187,7 +187,6 @@ export class LiveSplit {
       guardianLost: (error) => this.warn(`${error.message}; if this process dies now, settings stay behind`),
     });
     this.warnOnce(plan.warnings);
-    if (options.tap === true) this.warnOnce(["tcpdump cannot see the flow yet: name a file to write it to"]);
     const watch = new SplitWatch(transaction, prepared, way, own, {
       warn: (text) => this.warn(text),
       fail: (error) => this.port?.fail(error),

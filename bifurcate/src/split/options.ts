@@ -20,7 +20,10 @@ export interface SplitOptions {
   readonly force?: boolean | undefined;
   /** Poll without ever sleeping: lower latency, a whole core. */
   readonly busyPoll?: boolean | undefined;
-  /** A pcapng file to write the taken flow to, in both directions. `true` (for tcpdump to see) is not there yet. */
+  /**
+   * A pcapng file to write the taken flow to, in both directions. true: show it to tcpdump, on an interface `bftapN`
+   * beside the card, which `path.obtained.tap` names.
+   */
   readonly tap?: boolean | string | undefined;
   /** Undo the split by itself after so many seconds, unless `port.confirm()` is called before. */
   readonly confirmSeconds?: number | null | undefined;

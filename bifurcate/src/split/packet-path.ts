@@ -41,7 +41,7 @@ export class PacketPath implements SplitPath {
       // Packet sockets see what the kernel joined on receipt, whatever the MTU.
       jumboFrames: JUMBO_FRAMES_A_QUEUE * path.queues.length,
       pages,
-      ...(typeof tap === "string" ? { tap } : {}),
+      ...(typeof tap === "string" ? { tap } : { show: tap === true }),
     };
     this.native = asRefusal(way, () => openAfPacket(this.netns, wanted, this.filter as never));
     openPass(this, this.plan, this.options, false);

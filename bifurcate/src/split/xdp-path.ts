@@ -113,7 +113,7 @@ export class XdpPath implements SplitPath {
         mode,
         busyPoll,
         pages,
-        ...(typeof tap === "string" ? { tap } : {}),
+        ...(typeof tap === "string" ? { tap } : { show: tap === true }),
         ringSize: RING_SIZE,
       });
     } catch (thrown) {

@@ -1,6 +1,6 @@
 //! Backends: each turns a queue of something into frames and frames into something sent.
 //!
-//! A device never imports another device; [`fault`] and [`tap`] stack on any of them through the traits.
+//! A device never imports another device; [`fault`], [`show`] and [`tap`] stack on any of them through the traits.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ pub mod counters;
 pub mod fault;
 pub mod left;
 pub mod loopback;
+pub mod show;
 pub mod tap;
 
 pub use counters::{Counters, QueueCounters, Totals};

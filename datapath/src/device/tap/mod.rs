@@ -90,12 +90,13 @@ struct Copier {
 }
 
 impl Copier {
-    /// `frames` calls its argument with each frame. One lock and one look at the clock a batch.
-    fn copy(&self, count: usize, frames: impl FnOnce(&mut dyn FnMut(&[u8]))) {
+    /// `frames` calls its argument with each frame. One lock and one look at the clock a batch. What is not captured
+    /// is counted.
+    fn copy(&self, count: usize, counters: &Counters, frames: impl FnOnce(&mut dyn FnMut(&[u8]))) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let (direction, snaplen) = (self.direction, self.snaplen);
-        self.mailbox.post(count, |post| {
+        let missed = self.mailbox.post(count, |post| {
             frames(&mut |bytes| {
                 let length = pcapng::packet_length(bytes, snaplen);
                 post.add(length, |buffer| {
@@ -103,6 +104,7 @@ impl Copier {
                 });
             });
         });
+        counters.tap_lost.add(missed);
     }
 }
 
@@ -116,7 +118,7 @@ impl RxQueue for TapRx {
         let before = batch.len();
         let got = self.inner.poll(batch);
         if got > 0 {
-            self.copier.copy(got, |add| {
+            self.copier.copy(got, self.inner.counters(), |add| {
                 for at in before..batch.len() {
                     add(batch.bytes(at));
                 }
@@ -153,7 +155,8 @@ impl TxQueue for TapTx {
         let mut count = 0;
         batch.each_send(|_| count += 1);
         if count > 0 {
-            self.copier.copy(count, |add| batch.each_send(add));
+            self.copier
+                .copy(count, self.inner.counters(), |add| batch.each_send(add));
         }
         self.inner.send(batch)
     }

@@ -46,13 +46,14 @@ impl Post<'_> {
 }
 
 impl Mailbox {
-    /// Opens the mailbox for a batch of `count` frames, if the writer does not have it; never waits.
-    pub(super) fn post(&self, count: usize, fill: impl FnOnce(&mut Post<'_>)) {
+    /// Opens the mailbox for a batch of `count` frames, if the writer does not have it; never waits. Gives how many
+    /// frames were not left in it.
+    pub(super) fn post(&self, count: usize, fill: impl FnOnce(&mut Post<'_>)) -> u64 {
         let letters = match self.inner.try_lock() {
             Ok(letters) => letters,
             Err(_) => {
                 self.missed.fetch_add(count as u64, Ordering::Relaxed);
-                return;
+                return count as u64;
             }
         };
         let was_empty = letters.bytes.is_empty();
@@ -70,6 +71,7 @@ impl Mailbox {
         if was_empty {
             self.writer.unpark();
         }
+        missed
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
