@@ -102,6 +102,13 @@ pub struct NativePort {
     tap: Mutex<Option<TapDevice>>,
 }
 
+impl Drop for NativePort {
+    fn drop(&mut self) {
+        // Nobody can stop or close the port any more (its environment ended, say): whoever runs on it ends.
+        self.shared.ask_all();
+    }
+}
+
 impl NativePort {
     pub(crate) fn new(shared: Arc<PortShared>, obtained: Obtained, netns: Option<Arc<Netns>>) -> NativePort {
         NativePort {

@@ -29,22 +29,39 @@ pub(crate) fn start(
     cores: Vec<u32>,
     busy_poll: bool,
 ) -> bifurcate_linux::Result<Supervised> {
+    if let Some(to) = to {
+        // Before a sending half is had, so that a close of `to` that comes between knows of it.
+        to.add_sender(port);
+    }
     let mut lanes = Vec::new();
+    if let Err(error) = take(port, what, to, &mut lanes) {
+        give_back(port, lanes.into_iter().map(Some), to.is_some());
+        return Err(error);
+    }
+    let started = engine::start(lanes, &Options { cores, busy_poll });
+    let run = started.inspect_err(|_| port.slots.iter().for_each(|slot| slot.lost()))?;
+    Ok(Supervised {
+        port: Arc::clone(port),
+        run,
+        forwards: to.is_some(),
+    })
+}
+
+/// Takes every queue of `port` into a lane of its own, as far as it goes.
+fn take(
+    port: &Arc<PortShared>,
+    what: &str,
+    to: Option<&Arc<PortShared>>,
+    lanes: &mut Vec<Lane>,
+) -> bifurcate_linux::Result<()> {
     for (place, slot) in port.slots.iter().enumerate() {
-        // Tried before the queue is taken, so that nothing has to be put back.
         let handler = handler(what)?;
         let second = match to {
             Some(to) => Some(sender(to, place)?),
             None => None,
         };
-        let Some((rx, tx)) = slot.take() else {
-            give_back(port, lanes);
-            return Err(Error::new(
-                "run",
-                format!("queue {place} is with another handler"),
-                EBUSY,
-            ));
-        };
+        let busy = || Error::new("run", format!("queue {place} is with another handler"), EBUSY);
+        let (rx, tx) = slot.take().ok_or_else(busy)?;
         let (out, spare) = match (second, to, tx) {
             (Some(second), Some(to), spare) => (Some(Out::new(second, &to.umem, &port.umem)), spare),
             (_, _, Some(tx)) => (Some(Out::new(tx, &port.umem, &port.umem)), None),
@@ -59,15 +76,7 @@ pub(crate) fn start(
         slot.counting(lane.counters());
         lanes.push(lane);
     }
-    if let Some(to) = to {
-        to.add_sender(port);
-    }
-    let run = engine::start(lanes, &Options { cores, busy_poll })?;
-    Ok(Supervised {
-        port: Arc::clone(port),
-        run,
-        forwards: to.is_some(),
-    })
+    Ok(())
 }
 
 /// A run and the port whose queues it has.
@@ -84,34 +93,32 @@ impl Supervised {
     /// What a loop failed with.
     pub(crate) fn wait(self) -> bifurcate_linux::Result<()> {
         let asked = self.port.slots.first().map(|slot| slot.wake().as_fd());
+        let mut looked = Ok(0);
         while let Some(fd) = asked
-            && !self.run.is_finished()
+            && looked.is_ok()
+            && !self.run.has_ended_loop()
             && !self.port.slots.iter().any(|slot| slot.asked())
         {
-            wait(&[(fd, Interest::Read)], &mut [Ready::default()], Some(LOOK))?;
+            looked = wait(&[(fd, Interest::Read)], &mut [Ready::default()], Some(LOOK));
         }
         self.run.stop();
-        let lanes = self.run.join()?;
-        if self.forwards {
-            give_back_forwarding(&self.port, lanes);
-        } else {
-            give_back(&self.port, lanes);
-        }
-        Ok(())
+        let (lanes, ended) = self.run.take_apart();
+        give_back(&self.port, lanes.into_iter(), self.forwards);
+        ended.and(looked.map(drop))
     }
 }
 
-fn give_back(port: &PortShared, lanes: Vec<Lane>) {
+/// Gives every queue back to its place; `None`: its loop is gone, and the queue with it. When the loops forwarded, their
+/// outs are another port's: dropped, not put in the place of the port's own.
+fn give_back(port: &PortShared, lanes: impl Iterator<Item = Option<Lane>>, forwarded: bool) {
     for (slot, lane) in port.slots.iter().zip(lanes) {
+        let Some(lane) = lane else {
+            slot.lost();
+            continue;
+        };
         let (rx, outs) = lane.into_parts();
-        slot.give_back(rx, outs.into_iter().next().map(Out::into_tx));
-    }
-}
-
-/// The outs are another port's: dropped, not put in the place of the port's own.
-fn give_back_forwarding(port: &PortShared, lanes: Vec<Lane>) {
-    for (slot, lane) in port.slots.iter().zip(lanes) {
-        slot.give_back(lane.into_parts().0, None);
+        let own = outs.into_iter().next().filter(|_| !forwarded);
+        slot.give_back(rx, own.map(Out::into_tx));
     }
 }
 

@@ -113,11 +113,16 @@ impl PortShared {
         senders.push(Arc::downgrade(port));
     }
 
-    /// Asks every loop for its queue and waits; gives the places of those still missing at the deadline.
-    pub(crate) fn stop(&self, deadline: Instant) -> Vec<u32> {
+    /// Asks every loop for its queue. Does not wait.
+    pub(crate) fn ask_all(&self) {
         for slot in &self.slots {
             slot.ask();
         }
+    }
+
+    /// Asks every loop for its queue and waits; gives the places of those still missing at the deadline.
+    pub(crate) fn stop(&self, deadline: Instant) -> Vec<u32> {
+        self.ask_all();
         (0u32..)
             .zip(&self.slots)
             .filter(|(_, slot)| !slot.wait_until(deadline))
@@ -128,8 +133,11 @@ impl PortShared {
     /// Stops every loop, closes the device and puts zero pages in the place of the pool. When queues are
     /// missing at the deadline, gives their places and leaves everything as it is.
     pub(crate) fn close(&self, deadline: Instant) -> bifurcate_linux::Result<Vec<u32>> {
+        // First, so that nobody takes a queue between the stop and the end.
+        self.set_shut(true);
         let missing = self.stop(deadline);
         if !missing.is_empty() {
+            self.set_shut(false);
             return Ok(missing);
         }
         let senders: Vec<_> = lock(&self.senders).drain(..).collect();
@@ -140,6 +148,12 @@ impl PortShared {
         }
         self.shut()?;
         Ok(Vec::new())
+    }
+
+    fn set_shut(&self, shut: bool) {
+        for slot in &self.slots {
+            slot.set_shut(shut);
+        }
     }
 
     fn shut(&self) -> bifurcate_linux::Result<()> {

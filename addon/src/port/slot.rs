@@ -24,6 +24,10 @@ struct Halves {
     tx: Option<Box<dyn TxQueue>>,
     /// The sending half too, once somebody else was to send by it: `tx` is then one more clone of this.
     shared: Option<SharedTx>,
+    /// A loop has the receiving half.
+    out: bool,
+    /// The port is being closed, or closed: nobody gets anything.
+    shut: bool,
     /// What the loop that has the queue counts.
     counting: Option<Arc<Counters>>,
     /// What earlier loops counted.
@@ -32,12 +36,22 @@ struct Halves {
 
 impl Halves {
     fn share(&mut self) -> Option<SharedTx> {
+        if self.shut {
+            return None;
+        }
         if self.shared.is_none() {
             let shared = SharedTx::new(self.tx.take()?);
             self.tx = Some(Box::new(shared.clone()));
             self.shared = Some(shared);
         }
         self.shared.clone()
+    }
+
+    fn ended(&mut self) {
+        self.out = false;
+        if let Some(counters) = self.counting.take() {
+            self.counted += counters.totals();
+        }
     }
 }
 
@@ -62,7 +76,11 @@ impl Slot {
     /// another thread has it, or when the port is closed.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut halves = self.lock();
+        if halves.shut {
+            return None;
+        }
         let rx = halves.rx.take()?;
+        halves.out = true;
         // An earlier request to stop was answered when the queue came back.
         self.asked.store(false, Ordering::Release);
         self.wake.lower();
@@ -100,11 +118,20 @@ impl Slot {
         if tx.is_some() {
             halves.tx = tx;
         }
-        if let Some(counters) = halves.counting.take() {
-            halves.counted += counters.totals();
-        }
+        halves.ended();
         drop(halves);
         self.returned.notify_all();
+    }
+
+    /// The loop that had the queue is gone, and the queue with it: nobody has to wait for it any more.
+    pub(crate) fn lost(&self) {
+        self.lock().ended();
+        self.returned.notify_all();
+    }
+
+    /// Lets nobody take the queue, or send by it, from now on; or lets them again.
+    pub(crate) fn set_shut(&self, shut: bool) {
+        self.lock().shut = shut;
     }
 
     /// What loops have counted of the queue: dropped, passed, handler_invalid.
@@ -117,13 +144,15 @@ impl Slot {
         totals
     }
 
-    /// Closes the queue; false while a thread has it.
-    pub(crate) fn close(&self) -> bool {
+    /// Closes the queue, also for others that still send by it. A loop that still has it keeps its half.
+    pub(crate) fn close(&self) {
         let mut halves = self.lock();
-        let here = halves.rx.take().is_some();
+        halves.shut = true;
+        halves.rx = None;
         halves.tx = None;
-        halves.shared = None;
-        here
+        if let Some(shared) = halves.shared.take() {
+            shared.close();
+        }
     }
 
     /// Asks whoever has the queue to give it back.
@@ -143,10 +172,10 @@ impl Slot {
         &self.wake
     }
 
-    /// Waits until the queue is here; false when it is not by then.
+    /// Waits until no loop has the queue; false when one still has it by then.
     pub(crate) fn wait_until(&self, deadline: Instant) -> bool {
         let mut halves = self.lock();
-        while halves.rx.is_none() {
+        while halves.out {
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 return false;

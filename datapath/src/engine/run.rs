@@ -12,7 +12,7 @@ use bifurcate_linux::{Error, Result, thread};
 use crate::device::State;
 
 use super::Lane;
-use super::pace::{NAP, Pace};
+use super::pace::Pace;
 
 /// How to run lanes.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,6 @@ impl Run {
 
     /// As [`Run::join`], with the lanes however the loops ended: one place for each that was started, `None`
     /// where a handler panicked.
-    #[must_use]
     pub fn take_apart(mut self) -> (Vec<Option<Lane>>, Result<()>) {
         self.wait()
     }
@@ -181,10 +180,11 @@ fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool)
             if busy_poll {
                 continue;
             }
-            if pace.naps(Instant::now()) {
-                std::thread::sleep(NAP);
+            if let Some(nap) = pace.nap(Instant::now()) {
+                std::thread::sleep(nap);
             } else {
                 sleep(lanes, stop)?;
+                pace.woke(Instant::now());
             }
         }
     }

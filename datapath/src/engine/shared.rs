@@ -1,6 +1,6 @@
 //! One transmit queue for several loops, where a port has fewer queues than the port that forwards to it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::{Counters, Mtu, TxQueue};
 use crate::frame::Batch;
@@ -8,7 +8,8 @@ use crate::frame::Batch;
 /// A transmit queue that several threads send by: each has a clone, and the queue is locked once a batch.
 #[derive(Clone)]
 pub struct SharedTx {
-    tx: Arc<Mutex<Box<dyn TxQueue>>>,
+    /// `None` once it is closed.
+    tx: Arc<Mutex<Option<Box<dyn TxQueue>>>>,
     counters: Arc<Counters>,
     mtu: Option<Mtu>,
 }
@@ -20,15 +21,36 @@ impl SharedTx {
         SharedTx {
             counters: Arc::clone(tx.counters()),
             mtu: tx.mtu().cloned(),
-            tx: Arc::new(Mutex::new(tx)),
+            tx: Arc::new(Mutex::new(Some(tx))),
         }
+    }
+}
+
+impl SharedTx {
+    /// Drops the queue itself, whoever still has a clone: what they send from now on is counted as `ring_full`.
+    pub fn close(&self) {
+        drop(self.lock().take());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn TxQueue>>> {
+        // A panic in another loop's send leaves a queue whose own state is what it was.
+        self.tx.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TxQueue for SharedTx {
     fn send(&mut self, batch: &mut Batch) -> usize {
-        // One lock a batch. A panic in another loop's send leaves a queue whose own state is what it was.
-        self.tx.lock().unwrap_or_else(PoisonError::into_inner).send(batch)
+        // One lock a batch.
+        let mut tx = self.lock();
+        if let Some(tx) = tx.as_mut() {
+            return tx.send(batch);
+        }
+        while let Some(frame) = batch.next_send() {
+            batch.cache_mut().give(frame);
+            // Under the lock, so that one thread at a time counts.
+            self.counters.ring_full.add(1);
+        }
+        0
     }
 
     fn mtu(&self) -> Option<&Mtu> {

@@ -4,9 +4,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, Verdict, share, start};
+use super::{
+    Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, SharedTx, Verdict, share, start,
+};
 use crate::device::loopback::{NullConfig, Order, null, pair};
-use crate::device::{Port, QueuePair, RxQueue, State};
+use crate::device::{Port, QueuePair, RxQueue, State, TxQueue};
 use crate::filter::{Instruction, Program};
 use crate::frame::{BATCH_DEFAULT, BATCH_MAX, Batch, Cache, Pages, Umem, UmemConfig};
 
@@ -329,6 +331,32 @@ fn lanes_are_dealt_to_pinned_threads_and_share_a_transmit_queue() {
 }
 
 #[test]
+fn a_shared_queue_that_is_closed_sends_nothing_more_and_frees_its_device() {
+    let (mut a, mut b) = pair(1, &UMEM, 1000).unwrap();
+    let mut far = Peer::of(&mut b);
+    let pool = Arc::clone(&a.umem);
+    let held = Arc::clone(a.queues[0].tx.counters());
+    let shared = SharedTx::new(a.queues.remove(0).tx);
+    let mut clone = shared.clone();
+    let mut batch = Batch::new(&pool, 32);
+    let mut send = |tx: &mut SharedTx| {
+        let frame = batch.cache_mut().copy_in(&[1; 60]).unwrap();
+        batch.push_send(frame, 0).unwrap();
+        batch.sending_to(0);
+        let sent = tx.send(&mut batch);
+        batch.clear();
+        sent
+    };
+    assert_eq!((send(&mut clone), far.received().len()), (1, 1));
+    shared.close();
+    drop(shared);
+    assert_eq!((send(&mut clone), far.received().len()), (0, 0));
+    assert_eq!((held.totals().sent, held.totals().ring_full), (1, 1));
+    drop(batch);
+    assert_whole(&pool);
+}
+
+#[test]
 fn a_core_that_does_not_exist_is_told() {
     let (mut a, _b) = pair(1, &UMEM, 1000).unwrap();
     let lane = Lane::new(a.queues.remove(0).rx, &a.umem, 32, Box::new(Discard), vec![]);
@@ -365,7 +393,7 @@ fn lanes_come_back_in_their_order_and_also_when_their_thread_failed() {
     for count in 1..=5 {
         Peer::of(&mut b).send(&vec![[1u8; 60].as_slice(); count]);
     }
-    let mut counted = |lanes: &mut [Lane]| -> Vec<usize> { lanes.iter_mut().map(Lane::turn).collect() };
+    let counted = |lanes: &mut [Lane]| -> Vec<usize> { lanes.iter_mut().map(Lane::turn).collect() };
     assert_eq!(counted(&mut back), [1, 2, 3, 4, 5]);
 }
 
