@@ -1,6 +1,7 @@
 // Opens a device by a word.
 
 import { openLoopback, takeQueue } from "@bifurcate/addon";
+import { rxMetadata } from "@bifurcate/control";
 import { Port } from "./port.js";
 import { parseSpec } from "./spec.js";
 
@@ -22,6 +23,7 @@ export function open(spec: string): Promise<Port> {
           xdp: null,
           steering: "none",
           obtained: native.obtained,
+          metadata: rxMetadata("loopback"),
           notes: [],
         },
         id: null,

@@ -1,6 +1,6 @@
 // An open port: runs handlers on its queues, counts, and gives everything back when it is closed.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError, type RxMetadata } from "@bifurcate/control";
 import type { Batch } from "./batch.js";
 import { batches } from "./batches.js";
 import type { Handler } from "./handler.js";
@@ -21,6 +21,8 @@ export interface PortPath {
   /** What brings the flow here. */
   readonly steering: "ntuple" | "xdp" | "packet-socket" | "none";
   readonly obtained: Obtained;
+  /** What the accessors `hash`, `vlan` and `timestamp` of a frame give; "not available" where they are undefined. */
+  readonly metadata: RxMetadata;
   /** Every step down from the best way, and why. */
   readonly notes: readonly string[];
 }

@@ -13,6 +13,7 @@ export {
 } from "./prepare.js";
 export { compileFlow } from "./steering/compile-flow.js";
 export type { CompileFlow, Flow } from "./steering/flow.js";
+export { rxMetadata, type RxMetadata } from "./steering/metadata.js";
 export { makePlan } from "./steering/make-plan.js";
 export type * from "./steering/plan.js";
 export { stateDirectory } from "./transaction/journal.js";

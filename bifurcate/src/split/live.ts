@@ -290,6 +290,7 @@ function pathOf({ begun, way }: Standing): PortPath {
     xdp: path.mode,
     steering: path.steering,
     obtained,
+    metadata: path.metadata,
     notes: [
       ...down,
       ...plan.notes,

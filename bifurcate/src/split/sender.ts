@@ -1,7 +1,7 @@
 // A port that only sends: where `forward` sends to. It takes nothing from the kernel.
 
 import { openAfPacket, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, findLink, nativeKernel, openNetns, wrapError } from "@bifurcate/control";
+import { BifurcateError, findLink, nativeKernel, openNetns, rxMetadata, wrapError } from "@bifurcate/control";
 import { Port } from "../port.js";
 import { JUMBO_FRAMES_A_QUEUE, type AddonNetns } from "./path.js";
 
@@ -57,6 +57,7 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
             xdp: null,
             steering: "none",
             obtained: native.obtained,
+          metadata: rxMetadata("af_packet"),
             notes: [],
           },
           id: null,

@@ -275,6 +275,23 @@ describe("a plan", () => {
     expect(plan(igb, { tap: true }).bypasses.join()).not.toContain("tcpdump");
   });
 
+  it("says what a handler can learn of a frame beyond its bytes, and what not", () => {
+    const lines = (backend: "af_xdp" | "af_packet"): string[] =>
+      renderPlan(plan(facts(), { backend }))
+        .split("\n")
+        .filter((line) => /^ {2}(hash|vlan|timestamp): /.test(line));
+    expect(lines("af_xdp")).toEqual([
+      "  hash: not available",
+      expect.stringContaining("vlan: not available: a tag stands in the frame"),
+      "  timestamp: not available",
+    ]);
+    expect(lines("af_packet")).toEqual([
+      "  hash: the kernel's flow hash",
+      expect.stringContaining("vlan: not available: a tag that was taken off is put back"),
+      expect.stringContaining("timestamp: the kernel's clock"),
+    ]);
+  });
+
   it("survives JSON and prints itself with each command and its undo", () => {
     const made = plan(facts());
     expect(JSON.parse(JSON.stringify(made))).toEqual(made);

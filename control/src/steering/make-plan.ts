@@ -6,6 +6,7 @@ import { listenerWarnings, programConflict, sessionConflict, splitConflict } fro
 import { driverNotes } from "./drivers.js";
 import type { CompileFlow, Flow } from "./flow.js";
 import { chooseWay, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
+import { rxMetadata } from "./metadata.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
 import { carveOutSteps, featureSteps, ownQueueChoice, ruleSteps } from "./steps.js";
 
@@ -93,6 +94,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
       steering: way.backend === "af_packet" ? "packet-socket" : kind === "own-queue" ? "ntuple" : "xdp",
       rules,
       multiBuffer: way.backend === "af_xdp" && multiBuffer(facts, way),
+      metadata: rxMetadata(way.backend),
     },
     ladder: rungs,
     steps,

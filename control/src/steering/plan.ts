@@ -1,6 +1,7 @@
 // The plan of a split: a value that can be printed, explained and tested without a kernel.
 import type { ErrorCode } from "../errors.js";
 import type { Channels } from "../kernel.js";
+import type { RxMetadata } from "./metadata.js";
 
 export type Backend = "af_xdp" | "af_packet";
 export type ZeroCopy = "require" | "prefer" | "off";
@@ -84,6 +85,8 @@ export interface Path {
   readonly rules: readonly number[];
   /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */
   readonly multiBuffer: boolean;
+  /** What a handler can learn of a frame beyond its bytes. */
+  readonly metadata: RxMetadata;
 }
 
 /** A way that was looked at, best first. */

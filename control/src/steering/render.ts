@@ -58,6 +58,10 @@ export function renderPlan(plan: Plan): string {
     `split ${device.name} (${device.driver}, MTU ${device.mtu}) for ${plan.flows.map((flow) => `'${flow}'`).join(", ")}`,
     `path: ${renderPath(plan.path)}`,
     ...list(
+      "beyond a frame's bytes",
+      Object.entries(plan.path.metadata).map(([name, what]) => `${name}: ${what}`),
+    ),
+    ...list(
       "ways looked at",
       plan.ladder.map((rung) => `${rung.taken ? "*" : "-"} ${rung.name}: ${rung.why}`),
     ),

@@ -1,0 +1,158 @@
+// What a card and its kernel give a split of it: whole jumbo frames, busy polling, metadata, time to confirm.
+
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { split, type Batch, type BifurcateError, type Port, type SplitOptions } from "bifurcate";
+import { cannotRun, ip, VethPair } from "../testing/veth.js";
+
+/** Swaps MAC and IP addresses and UDP ports, which leaves every checksum right. */
+function echo(batch: Batch): void {
+  const { view } = batch;
+  while (batch.next()) {
+    const { at } = batch;
+    for (const [a, b, words] of [
+      [0, 6, 3],
+      [26, 30, 2],
+      [34, 36, 1],
+    ] as const) {
+      for (let i = 0; i < words; i++) {
+        const word = view.getUint16(at + a + 2 * i);
+        view.setUint16(at + a + 2 * i, view.getUint16(at + b + 2 * i));
+        view.setUint16(at + b + 2 * i, word);
+      }
+    }
+    batch.send();
+  }
+}
+
+const reason = cannotRun();
+
+describe.skipIf(reason !== null)(
+  `a split of a veth card gives${reason === null ? "" : ` (skipped: ${reason})`}`,
+  () => {
+    let veth: VethPair;
+    let folder: string;
+    let state: string;
+    let port: Port | undefined;
+
+    beforeEach(() => {
+      veth = new VethPair();
+      folder = mkdtempSync(path.join(tmpdir(), "bifurcate-test-"));
+      state = path.join(folder, "state");
+    });
+    afterEach(async () => {
+      await port?.close().catch(() => undefined);
+      port = undefined;
+      veth.remove();
+      rmSync(folder, { recursive: true, force: true });
+    });
+
+    async function open(options: Partial<SplitOptions>): Promise<Port> {
+      const flow = { flows: ["udp dst port 7777"], netns: veth.netns, stateDirectory: state };
+      port = await split(veth.card, { ...flow, ...options });
+      return port;
+    }
+
+    const ways: [string, Partial<SplitOptions>][] = [
+      ["driver mode", { backend: "af_xdp", mode: "driver" }],
+      ["packet sockets", { backend: "af_packet" }],
+    ];
+
+    it.each(ways)("packets of 9,000 bytes whole, and sends them whole: %s", async (_, way) => {
+      ip("-n", veth.netns, "link", "set", veth.card, "mtu", "9000");
+      ip("-n", veth.peerNetns, "link", "set", veth.peer, "mtu", "9000");
+      const port = await open(way);
+      expect(port.path).toMatchObject({ backend: way.backend, obtained: { multiBuffer: true } });
+      const sizes: number[] = [];
+      const ends: number[] = [];
+      const run = port.run((batch) => {
+        while (batch.next()) {
+          sizes.push(batch.size);
+          ends.push(batch.view.getUint8(batch.at + batch.size - 1));
+        }
+        batch.begin(batch.count);
+        echo(batch);
+      });
+      // 9,000 bytes of IP less its header and that of UDP.
+      const back = await veth.node(
+        veth.peerNetns,
+        `const socket = require("node:dgram").createSocket("udp4"), answers = [];
+         const sent = [8972, 5000, 100, 8972].map((length, n) => Buffer.alloc(length, n + 1));
+         socket.on("message", (answer) => {
+           answers.push(answer.equals(sent[answers.length]));
+           if (answers.length === sent.length) { console.log(answers.join()); process.exit(0); }
+           socket.send(sent[answers.length], 7777, "${veth.address}");
+         });
+         socket.send(sent[0], 7777, "${veth.address}");
+         setTimeout(() => { console.log(answers.join()); process.exit(0); }, 10000);`,
+      );
+      expect(back).toBe("true,true,true,true\n");
+      expect(sizes).toEqual([9014, 5042, 142, 9014]);
+      expect(ends).toEqual([1, 2, 3, 4]);
+      expect(port.stats).toMatchObject({ received: 4, sent: 4, tooLong: 0, noFrames: 0 });
+      await port.close();
+      await run;
+    });
+
+    it("busy polling where it is asked for", async () => {
+      const port = await open({ busyPoll: true, backend: "af_xdp" });
+      expect(port.path.obtained.busyPoll).toBe(true);
+      const run = port.run(echo);
+      expect(await veth.ask(7777, 20)).toEqual({ sent: 20, answered: 20 });
+      await port.close();
+      await run;
+    });
+
+    it.each(ways)("metadata as `path.metadata` says, and undefined for the rest: %s", async (_, way) => {
+      const port = await open(way);
+      const seen: { hash: unknown; vlan: unknown; timestamp: unknown }[] = [];
+      const run = port.run((batch) => {
+        for (const { hash, vlan, timestamp } of batch) seen.push({ hash, vlan, timestamp });
+      });
+      await veth.ask(7777, 1);
+      await port.close();
+      await run;
+      expect(seen).toHaveLength(1);
+      const available = (name: "hash" | "vlan" | "timestamp"): boolean =>
+        !port.path.metadata[name].startsWith("not available");
+      for (const name of ["hash", "vlan", "timestamp"] as const) {
+        expect([name, seen[0]![name] !== undefined]).toEqual([name, available(name)]);
+      }
+      if (available("timestamp")) {
+        const ago = BigInt(Date.now()) * 1_000_000n - (seen[0]!.timestamp as bigint);
+        expect(Number(ago / 1_000_000_000n)).toBeLessThan(60);
+      }
+    });
+
+    it("its flow back to the kernel, and its port an end, when it is not confirmed in time", async () => {
+      await veth.serve(7777);
+      const before = veth.settings();
+      const port = await open({ confirmSeconds: 2 });
+      const ended = port.run(() => undefined).catch((thrown: unknown) => (thrown as BifurcateError).code);
+      expect((await veth.ask(7777, 1)).answered).toBe(0);
+      expect(await ended).toBe("E_NOT_CONFIRMED");
+      await port.close();
+      expect(port.closed).toBe(true);
+      expect(veth.settings()).toBe(before);
+      expect(await veth.ask(7777, 3)).toEqual({ sent: 3, answered: 3 });
+      expect(readdirSync(state)).toEqual([]);
+      const late = await port
+        .run(() => undefined)
+        .catch((thrown: unknown) => (thrown as BifurcateError).code);
+      expect(late).toBe("E_CLOSED");
+    });
+
+    it("the same port beyond that time once it was confirmed", async () => {
+      const port = await open({ confirmSeconds: 2 });
+      const run = port.run(echo);
+      port.confirm();
+      await new Promise((resolve) => setTimeout(resolve, 3_500));
+      expect(port.closed).toBe(false);
+      expect(await veth.ask(7777, 3)).toEqual({ sent: 3, answered: 3 });
+      await port.close();
+      await run;
+    });
+  },
+);
