@@ -258,6 +258,28 @@ describe("a handler file", () => {
   });
 
   it.each([
+    ["module", "for (;;); export function handle(): void {}", /its module or its start\(\)/],
+    [
+      "start()",
+      "export function handle(): void {} export const start = forever;",
+      /its module or its start\(\)/,
+    ],
+    ["stop()", "export function handle(): void {} export const stop = forever;", /its stop\(\)/],
+  ])("whose %s never ends is ended by stop() and by close()", async (_, source, why) => {
+    const forever = "const forever = () => new Promise(() => setInterval(() => {}, 1000));";
+    for (const how of ["stop", "close"] as const) {
+      const port = await loopback();
+      const run = errorOf(port.run(handlerFile("forever.ts", `${forever} ${source}`)));
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await port[how]({ graceMs: 50 });
+      const error = await run;
+      expect(error.code).toBe("E_HANDLER_HANGS");
+      expect(error.message).toMatch(why);
+      await port.close();
+    }
+  });
+
+  it.each([
     ["missing.ts", undefined, /no such file/],
     ["syntax.ts", "export function handle( {", /syntax\.ts:1:/],
     ["empty.ts", "export const x = 1;", /exports no function named handle .*: x/],

@@ -156,7 +156,7 @@ export class Port {
       options.signal,
       () =>
         typeof handler === "object" && handler !== null && "file" in handler
-          ? runFile(this.inner, handler, options)
+          ? runFile(this.inner, handler, options, (running) => (this.running = running))
           : runHere(this.inner, handler, options),
       outputs,
     );
@@ -187,8 +187,10 @@ export class Port {
     const { running } = this;
     if (running === undefined) return;
     this.stopping = true;
-    const left = await this.inner.native.stop(options.graceMs ?? GRACE_MS);
-    await running.terminate(left);
+    const { graceMs = GRACE_MS } = options;
+    const left = await this.inner.native.stop(graceMs);
+    // By now it may be another one: the threads of a handler file that was being bundled.
+    await this.running?.terminate(left, graceMs);
     await running.done.catch(() => undefined);
     await this.change?.done;
   }
@@ -247,13 +249,13 @@ export class Port {
 
   private async shutDevice(graceMs: number): Promise<void> {
     const { native } = this.inner;
-    const { running } = this;
     // Where splitting the card anew failed, the device is closed already.
     if (this.shutDown) return;
     const hanging = await native.stop(graceMs);
-    if (hanging.length > 0) await running?.terminate(hanging);
+    await this.running?.terminate(hanging, graceMs);
     this.last = this.count();
-    const left = await native.close(graceMs);
+    // A thread that was ended gives its queue back when it is torn down, which is not the handler's time.
+    const left = await native.close(hanging.length > 0 ? Math.max(graceMs, GRACE_MS) : graceMs);
     if (left.length === 0) {
       this.shutDown = true;
       return;

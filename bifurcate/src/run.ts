@@ -46,8 +46,11 @@ export interface RunPort {
 export interface Running {
   /** Resolves when it has ended; rejects with what ended it. */
   readonly done: Promise<void>;
-  /** Ends the threads of the queues at `places`, since their handlers do not come back. */
-  terminate(places: readonly number[]): Promise<void>;
+  /**
+   * Ends the threads of the queues at `places`, since their handlers do not come back, and after `graceMs` every
+   * other that is still there: a handler may also hang while it is loaded, or in its start() or stop().
+   */
+  terminate(places: readonly number[], graceMs: number): Promise<void>;
 }
 
 /** Runs a function on the calling thread, all queues in turns. */
@@ -76,8 +79,16 @@ export function runHere(port: RunPort, handler: Handler, options: RunOptions): R
   return { done, terminate: () => Promise.resolve() };
 }
 
-/** Runs a handler file: one worker a queue. Resolves when all of them run. */
-export async function runFile(port: RunPort, handler: HandlerFile, options: RunOptions): Promise<Running> {
+/**
+ * Runs a handler file: one worker a queue. Resolves when all of them run.
+ * @param begun Told of the run before its workers have loaded the handler, which may never end.
+ */
+export async function runFile(
+  port: RunPort,
+  handler: HandlerFile,
+  options: RunOptions,
+  begun: (running: Running) => void,
+): Promise<Running> {
   const { native, name } = port;
   const outputs = outputIds(name, native.id, options.outputs);
   const bundle = await bundleHandler(handler.file);
@@ -106,6 +117,13 @@ export async function runFile(port: RunPort, handler: HandlerFile, options: RunO
     stop,
   );
   done.catch(() => undefined);
+  const terminate = async (places: readonly number[], graceMs: number): Promise<void> => {
+    await Promise.all(places.map((place) => threads[place]?.terminate()));
+    await within(graceMs, done);
+    await Promise.all(threads.map((thread) => thread.terminate()));
+  };
+  const running: Running = { done, terminate };
+  begun(running);
   try {
     await Promise.all(threads.map((thread) => thread.running));
   } catch (thrown) {
@@ -115,10 +133,15 @@ export async function runFile(port: RunPort, handler: HandlerFile, options: RunO
   } finally {
     await bundle.dispose();
   }
-  const terminate = async (places: readonly number[]): Promise<void> => {
-    await Promise.all(places.map((place) => threads[place]?.terminate()));
-  };
-  return { done, terminate };
+  return running;
+}
+
+/** Waits for the end, `graceMs` at most, however it ends. */
+async function within(graceMs: number, done: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, graceMs)));
+  await Promise.race([done.catch(() => undefined), late]);
+  clearTimeout(timer);
 }
 
 /** Waits for all; when one fails, asks the others to stop, and fails with the first error. */
@@ -145,6 +168,7 @@ class HandlerThread {
   /** Resolves when the worker has ended in good order. */
   readonly ended: Promise<void>;
   private readonly worker: Worker;
+  private state: "loading" | "running" | "ended" = "loading";
   private terminated = false;
 
   constructor(data: WorkerData, onError: ((error: Error) => void) | undefined) {
@@ -157,8 +181,10 @@ class HandlerThread {
     const started = new Promise<void>((resolve) => (hasStarted = resolve));
     this.ended = new Promise((resolve, reject) => {
       this.worker.on("message", (message: FromWorker) => {
-        if (message.kind === "running") hasStarted();
-        else if (message.kind === "error") onError?.(revive(message.error));
+        if (message.kind === "running") {
+          this.state = "running";
+          hasStarted();
+        } else if (message.kind === "error") onError?.(revive(message.error));
         else if (message.kind === "failed") failure = revive(message.error);
       });
       this.worker.on("error", (cause) => {
@@ -166,7 +192,8 @@ class HandlerThread {
         failure = new BifurcateError("E_HANDLER_THREW", { what: `run the handler ${data.file}`, why, cause });
       });
       this.worker.on("exit", () => {
-        if (this.terminated) failure = hangs(data);
+        if (this.terminated) failure = hangs(data, this.state === "loading");
+        this.state = "ended";
         if (failure === undefined) resolve();
         else reject(failure as Error);
       });
@@ -177,14 +204,18 @@ class HandlerThread {
 
   /** Ends the thread from outside, wherever its handler is. */
   async terminate(): Promise<void> {
+    if (this.state === "ended") return;
     this.terminated = true;
     await this.worker.terminate();
   }
 }
 
-function hangs(data: WorkerData): BifurcateError {
+function hangs(data: WorkerData, loading: boolean): BifurcateError {
+  const where = loading
+    ? "its module or its start() did not come to an end"
+    : `it did not come back from a batch of queue ${data.place}, or from its stop()`;
   return new BifurcateError("E_HANDLER_HANGS", {
     what: `stop the handler ${data.file}`,
-    why: `it did not come back from a batch of queue ${data.place}, so its thread was ended`,
+    why: `${where}, so its thread was ended`,
   });
 }

@@ -25,6 +25,8 @@ const STEPS_DOWN = 3;
 /** A card that changes more often than this is left alone. */
 const CHANGES = 10;
 const CHANGES_MS = 60_000;
+/** How long the frames that had arrived before the program was detached may wait in the rings. */
+const DRAIN_MS = 20;
 
 /** What stands behind a port as long as its card stays as it is. */
 interface Standing {
@@ -222,9 +224,10 @@ export class LiveSplit {
     const { transaction } = standing.begun;
     const { ifindex } = transaction.plan.device;
     standing.watch.stop();
-    // From here on the kernel has the flow.
+    // From here on the kernel has the flow; what had arrived before is still handled.
     standing.way.detach();
     this.checkPace(why);
+    await new Promise((resolve) => setTimeout(resolve, DRAIN_MS));
     const confirmSeconds = transaction.unconfirmedSeconds;
     this.shut = () => port.suspend();
     await this.end(standing);
