@@ -8,10 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bifurcate_datapath::engine::Out;
 use bifurcate_datapath::engine::remote::{BLOCK_WORDS, RemoteQueue};
+use bifurcate_datapath::engine::{Out, Pace};
 use bifurcate_datapath::frame::BATCH_DEFAULT;
 use bifurcate_linux::Error;
 use bifurcate_linux::event::{Interest, Ready as Said, wait};
@@ -42,6 +42,8 @@ struct Held {
     place: usize,
     /// `no_frames` of the queue when it was last looked at.
     no_frames: u64,
+    /// Whether a wait should be a nap: frames are arriving one upon the other.
+    pace: Pace,
 }
 
 /// Takes a queue of a port for the calling thread.
@@ -101,6 +103,7 @@ fn take(id: u32, place: usize, outputs: Option<&[u32]>) -> bifurcate_linux::Resu
             port,
             place,
             no_frames,
+            pace: Pace::new(Instant::now()),
         })),
     })
 }
@@ -164,9 +167,14 @@ impl NativeQueue {
     }
 
     /// Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1.
+    /// While many frames arrive it looks away for a moment instead, so that they are taken together: 1 as well.
     #[napi]
     pub fn wait(&self, env: Env, timeout_ms: u32) -> napi::Result<i32> {
-        let held = self.held.borrow();
+        let held = &mut *self.held.borrow_mut();
+        if let Some(nap) = held.pace.nap(Instant::now()) {
+            std::thread::sleep(nap);
+            return Ok(1);
+        }
         let slot = &held.port.slots[held.place];
         let Some(queue) = held.queue.as_ref().filter(|_| !slot.asked()) else {
             return Ok(STOP);
@@ -177,6 +185,7 @@ impl NativeQueue {
         let fds = [(fd, Interest::Read), (slot.wake().as_fd(), Interest::Read)];
         let timeout = Duration::from_millis(timeout_ms.into());
         let count = wait(&fds, &mut [Said::default(); 2], Some(timeout)).or_throw(&env)?;
+        held.pace.woke(Instant::now());
         Ok(if slot.asked() { STOP } else { i32::from(count > 0) })
     }
 
@@ -260,10 +269,14 @@ extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> sys::na
         &*data.cast::<RefCell<Held>>().cast_const()
     };
     let turned = catch_unwind(AssertUnwindSafe(|| {
-        let mut held = held.borrow_mut();
+        let held = &mut *held.borrow_mut();
         let asked = held.port.slots[held.place].asked();
         match &mut held.queue {
-            Some(queue) if !asked => queue.turn() as i32,
+            Some(queue) if !asked => {
+                let count = queue.turn();
+                held.pace.arrived(count);
+                count as i32
+            }
             Some(queue) => {
                 queue.end_batch();
                 STOP

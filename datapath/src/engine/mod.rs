@@ -26,6 +26,7 @@ pub use crate::frame::Verdict;
 pub use exits::Out;
 pub use handlers::{Count, Discard, Forward, Reflect};
 pub use lane::Lane;
+pub use pace::Pace;
 pub use run::{Options, Run, start};
 pub use shared::{SharedTx, share};
 

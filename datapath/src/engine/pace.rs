@@ -8,65 +8,85 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a nap is. At a million frames a second 50 arrive meanwhile, with the timer's slack 100: less than
-/// the smallest sensible ring.
-pub(super) const NAP: Duration = Duration::from_micros(50);
+/// How long a nap is at least and at most, as interrupt moderation has it: long enough to pay for the switch to
+/// another thread and back, short enough that no ring of 512 frames overflows at a million frames a second.
+const SHORTEST: Duration = Duration::from_micros(50);
+const LONGEST: Duration = Duration::from_micros(200);
 
-/// A nap is tried when this many frames arrived within [`WINDOW`]: 50,000 a second.
-const MANY: usize = 64;
-const WINDOW: Duration = Duration::from_micros(1280);
+/// A nap that brought fewer frames than this makes the next one longer, one that brought more than
+/// [`PLENTY`] makes it shorter.
+const FEW: usize = 128;
+const PLENTY: usize = 512;
 
-/// A nap that brought at least this many frames was worth it.
-const WORTH: usize = 6;
+/// A nap is tried when this many frames arrived within [`WINDOW`], as in a burst or at 50,000 a second and more.
+/// Who waits for each answer before he asks again has one frame under way, and is never made to wait.
+const MANY: usize = 4;
+const WINDOW: Duration = Duration::from_micros(80);
+
+/// A nap that brought at least this many frames was worth it: it stood for two wake-ups.
+const WORTH: usize = 2;
 
 /// After a nap that was not, none is tried for this long.
-const PENANCE: Duration = Duration::from_millis(2);
+const PENANCE: Duration = Duration::from_micros(200);
 
-/// What a loop remembers of its last millisecond.
+/// What a loop remembers of its last moments.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     since: Instant,
     frames: usize,
-    napped: bool,
+    /// The nap under way, or the one that has just ended.
+    nap: Option<Duration>,
     not_before: Instant,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Pace {
+    /// A loop that begins at `now`.
+    pub fn new(now: Instant) -> Pace {
         Pace {
             since: now,
             frames: 0,
-            napped: false,
+            nap: None,
             not_before: now,
         }
     }
 
     /// Frames arrived.
     #[inline]
-    pub(super) fn arrived(&mut self, frames: usize) {
+    pub fn arrived(&mut self, frames: usize) {
         self.frames = self.frames.saturating_add(frames);
     }
 
-    /// Nothing is there any more at `now`: whether to nap, or else to sleep until something comes.
-    pub(super) fn naps(&mut self, now: Instant) -> bool {
-        if self.napped {
-            self.napped = self.frames >= WORTH;
-            if !self.napped {
-                self.not_before = now + PENANCE;
-            }
+    /// The loop was woken at `now`: what arrives from here on may be a burst, however long it has slept.
+    #[inline]
+    pub fn woke(&mut self, now: Instant) {
+        if now.duration_since(self.since) > WINDOW {
             self.restart(now);
-            return self.napped;
         }
+    }
+
+    /// Nothing is there any more at `now`: how long to nap, or None to sleep until something comes.
+    pub fn nap(&mut self, now: Instant) -> Option<Duration> {
+        let brought = self.frames;
         let elapsed = now.duration_since(self.since);
-        if self.frames < MANY {
-            if elapsed > WINDOW {
-                self.restart(now);
-            }
-            return false;
+        if let Some(last) = self.nap {
+            self.nap = match brought {
+                0..WORTH => {
+                    self.not_before = now + PENANCE;
+                    None
+                }
+                WORTH..FEW => Some((last * 2).min(LONGEST)),
+                FEW..=PLENTY => Some(last),
+                _ => Some((last / 2).max(SHORTEST)),
+            };
+            self.restart(now);
+        } else if brought >= MANY {
+            let burst = elapsed <= WINDOW && now >= self.not_before;
+            self.nap = burst.then_some(SHORTEST);
+            self.restart(now);
+        } else if elapsed > WINDOW {
+            self.restart(now);
         }
-        self.restart(now);
-        self.napped = elapsed <= WINDOW && now >= self.not_before;
-        self.napped
+        self.nap
     }
 
     fn restart(&mut self, now: Instant) {
@@ -91,11 +111,12 @@ mod tests {
             now += Duration::from_micros(micros);
             waiting += 1;
             if now >= end_of_nap {
+                pace.woke(now);
                 pace.arrived(waiting);
                 waiting = 0;
-                if pace.naps(now) {
+                if let Some(nap) = pace.nap(now) {
                     naps += 1;
-                    end_of_nap = now + NAP;
+                    end_of_nap = now + nap;
                 }
             }
         }
@@ -104,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_flood_is_taken_nap_by_nap() {
-        // A million a second: 50 a nap, after the first 64.
+        // A million a second: 200 a nap once the naps have grown.
         let naps = naps(100_000, 1);
-        assert!((1900..=2000).contains(&naps), "{naps}");
+        assert!((490..=520).contains(&naps), "{naps}");
     }
 
     #[test]
@@ -115,9 +136,25 @@ mod tests {
     }
 
     #[test]
-    fn a_nap_that_brings_little_is_not_tried_again_soon() {
-        // 62,500 a second: enough to try, too few in a nap to go on.
+    fn a_steady_middle_rate_is_taken_nap_by_nap_too() {
+        // 62,500 a second: a dozen a nap instead of a dozen wake-ups.
         let naps = naps(62_500, 16);
-        assert!((1..=500).contains(&naps), "{naps} in a second");
+        assert!((4_000..=5_500).contains(&naps), "{naps} in a second");
+    }
+
+    #[test]
+    fn a_burst_is_napped_through_and_then_slept() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.arrived(8);
+        assert!(pace.nap(now).is_some(), "more of the burst may follow");
+        now += SHORTEST;
+        assert!(pace.nap(now).is_none(), "nothing did");
+        pace.arrived(8);
+        assert!(pace.nap(now).is_none(), "not tried again at once");
+        now += PENANCE;
+        pace.woke(now);
+        pace.arrived(8);
+        assert!(pace.nap(now).is_some(), "the next burst");
     }
 }
