@@ -47,6 +47,12 @@ pub trait RxQueue: Send {
         State::Up
     }
 
+    /// Whether the device has fewer free frames than it should, since the pool had none at the last poll: no descriptor
+    /// tells when there are some again, so whoever waits polls again soon.
+    fn is_starving(&self) -> bool {
+        false
+    }
+
     /// What frames from this queue may lack, for the loop to make up for before it sends them. Asked once.
     fn left_to_card(&self) -> LeftToCard {
         LeftToCard::NOTHING
@@ -62,6 +68,12 @@ pub trait TxQueue: Send {
     /// rings the doorbell when it must; gives how many frames the device took. What finds no room is left in
     /// the batch or given back, and counted as `ring_full`.
     fn send(&mut self, batch: &mut Batch) -> usize;
+
+    /// Whether frames that it took are not on their way yet, since the device had no room: no descriptor tells when it
+    /// has, so whoever waits sends again soon, be it nothing.
+    fn is_waiting(&self) -> bool {
+        false
+    }
 
     /// The largest packet that it sends; `None` when there is no limit but the frame.
     fn mtu(&self) -> Option<&Mtu> {

@@ -53,6 +53,10 @@ impl TxQueue for SharedTx {
         0
     }
 
+    fn is_waiting(&self) -> bool {
+        self.lock().as_ref().is_some_and(|tx| tx.is_waiting())
+    }
+
     fn mtu(&self) -> Option<&Mtu> {
         self.mtu.as_ref()
     }

@@ -130,6 +130,10 @@ impl TxQueue for Tx {
         frames as usize
     }
 
+    fn is_waiting(&self) -> bool {
+        self.asked
+    }
+
     fn mtu(&self) -> Option<&Mtu> {
         Some(&self.mtu)
     }

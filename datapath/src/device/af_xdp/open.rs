@@ -10,7 +10,7 @@ use bifurcate_linux::{Error, Result, ethtool, interface};
 use super::bind::{Attempt, Mode, ZeroCopy, bind, is_refusal, ladder};
 use super::rx::{Rx, Settings};
 use super::socket::{QueueSocket, Watch};
-use super::tx::Tx;
+use super::tx::{Modes, Tx};
 use crate::device::{LeftToCard, Port, QueuePair, left};
 use crate::frame::{Cache, Owner, Umem};
 use crate::ring::{Consumer, Descriptor, Mapped, Plain, Producer};
@@ -149,8 +149,15 @@ pub fn open(config: &Config, umem: &Arc<Umem>, share: Option<&QueueSocket>) -> R
         let first: Option<&Queue> = queues.first();
         let shared = first.map(|q| q.socket.as_fd()).or(share.map(AsFd::as_fd));
         let made = match shared {
-            Some(fd) => plan.queue(queue, None, Some(fd))?,
-            None => first_that_binds(&plan, queue, &steps, &mut refused)?,
+            Some(fd) => plan.queue(queue, None, Some(fd)),
+            None => first_that_binds(&plan, queue, &steps, &mut refused),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                queues.into_iter().for_each(Queue::abandon);
+                return Err(error);
+            }
         };
         if obtained.is_none() {
             obtained = Some(Obtained {
@@ -169,6 +176,7 @@ pub fn open(config: &Config, umem: &Arc<Umem>, share: Option<&QueueSocket>) -> R
     let mut obtained = obtained.expect("there is at least one queue");
     obtained.refused = refused;
     if share.is_some() && config.zero_copy == ZeroCopy::Require && !obtained.zero_copy {
+        queues.into_iter().for_each(Queue::abandon);
         return invalid("zero-copy is required, and the shared pool was bound with a copy");
     }
     Ok(finish(&plan, queues, obtained))
@@ -210,6 +218,17 @@ struct Queue {
     fill: Producer<Mapped<u64, Mapping>>,
     tx: Producer<Mapped<Descriptor, Mapping>>,
     completion: Consumer<Mapped<u64, Mapping>>,
+}
+
+impl Queue {
+    /// Closes the queue again. Its frames go back to the pool, except from a zero-copy device, which lets go of them
+    /// later: those stay lent until the pool goes.
+    fn abandon(self) {
+        drop(self.socket);
+        if !self.zero_copy {
+            self.owner.recover();
+        }
+    }
 }
 
 fn first_that_binds(
@@ -357,7 +376,10 @@ fn finish(plan: &Plan<'_>, queues: Vec<Queue>, obtained: Obtained) -> Opened {
             queue.tx,
             queue.completion,
             owner,
-            obtained.multi_buffer,
+            Modes {
+                multi_buffer: obtained.multi_buffer,
+                need_wakeup: obtained.need_wakeup,
+            },
             plan.watch.mtu(),
         );
         pairs.push(QueuePair {

@@ -30,6 +30,8 @@ pub(super) struct Rx {
     owner: Option<Owner>,
     settings: Settings,
     partial: Option<Partial>,
+    /// The pool had too few frames for the fill ring at the last poll.
+    starving: bool,
     counters: Arc<Counters>,
     seen: Statistics,
     hostile: u64,
@@ -70,6 +72,7 @@ impl Rx {
             owner: Some(owner),
             settings,
             partial: None,
+            starving: false,
             counters: Arc::default(),
             seen: Statistics::default(),
             hostile: 0,
@@ -78,18 +81,20 @@ impl Rx {
         }
     }
 
-    /// Puts free frames into the fill ring until the kernel has as many as it should.
-    fn refill(&mut self, batch: &mut Batch) {
-        let Some(owner) = &mut self.owner else { return };
+    /// Puts free frames into the fill ring until the kernel has as many as it should; gives how many those were.
+    fn refill(&mut self, batch: &mut Batch) -> u32 {
+        let Some(owner) = &mut self.owner else { return 0 };
         let missing = self.settings.target.saturating_sub(owner.lent());
         if missing < FILL_BUNDLE.min(self.settings.target) {
-            return;
+            return 0;
         }
+        self.starving = false;
         let room = self.fill.free(missing);
         let cache = batch.cache_mut();
         for _ in 0..missing.min(room) {
             let Some(frame) = cache.take() else {
                 self.counters.no_frames.add(1);
+                self.starving = true;
                 break;
             };
             match owner.lend(frame) {
@@ -99,7 +104,14 @@ impl Rx {
                 Err(frame) => cache.give(frame),
             }
         }
-        self.fill.publish();
+        self.fill.publish()
+    }
+
+    /// Wakes a driver that sleeps for want of free frames.
+    fn wake_if_asked(&self) {
+        if self.fill.flags() & NEED_WAKEUP != 0 {
+            self.socket.note(self.socket.xsk().wake_rx());
+        }
     }
 
     /// Gathers one descriptor of a frame that has several. True when a whole frame went into the batch.
@@ -209,7 +221,10 @@ impl RxQueue for Rx {
                 self.socket.note(self.socket.xsk().wake_rx());
             }
             self.housekeeping();
-            self.refill(batch);
+            // Whoever never sleeps in poll(2), which would wake the driver, relies on this.
+            if self.refill(batch) > 0 {
+                self.wake_if_asked();
+            }
             return 0;
         }
         let Some(owner) = &mut self.owner else { return 0 };
@@ -244,9 +259,7 @@ impl RxQueue for Rx {
         self.counters.received.add(frames);
         self.counters.received_bytes.add(bytes);
         self.refill(batch);
-        if self.fill.flags() & NEED_WAKEUP != 0 {
-            self.socket.note(self.socket.xsk().wake_rx());
-        }
+        self.wake_if_asked();
         self.polls = self.polls.wrapping_add(1);
         if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
             self.housekeeping();
@@ -260,6 +273,10 @@ impl RxQueue for Rx {
 
     fn state(&self) -> State {
         self.socket.state()
+    }
+
+    fn is_starving(&self) -> bool {
+        self.starving
     }
 
     fn left_to_card(&self) -> LeftToCard {

@@ -30,13 +30,23 @@ pub(super) struct Tx {
     completion: Consumer<Mapped<u64, Mapping>>,
     /// `None` only while being dropped.
     owner: Option<Owner>,
-    multi_buffer: bool,
+    modes: Modes,
+    /// Frames are in the tx ring that the kernel had not taken when it was last called.
+    waiting: bool,
     mtu: Mtu,
     /// Most bytes of a frame, as the MTU was when this batch came: the kernel drops longer ones unseen.
     longest: u32,
     counters: Arc<Counters>,
     invalid_seen: u64,
     hostile: u64,
+}
+
+/// How the queue was bound.
+#[derive(Clone, Copy)]
+pub(super) struct Modes {
+    pub(super) multi_buffer: bool,
+    /// The kernel says when it wants to be called; otherwise it is called for every batch.
+    pub(super) need_wakeup: bool,
 }
 
 /// What became of a frame that was to be sent.
@@ -55,7 +65,7 @@ impl Tx {
         tx: Producer<Mapped<Descriptor, Mapping>>,
         completion: Consumer<Mapped<u64, Mapping>>,
         owner: Owner,
-        multi_buffer: bool,
+        modes: Modes,
         mtu: &Mtu,
     ) -> Tx {
         Tx {
@@ -63,7 +73,8 @@ impl Tx {
             tx,
             completion,
             owner: Some(owner),
-            multi_buffer,
+            modes,
+            waiting: false,
             mtu: mtu.clone(),
             longest: 0,
             counters: Arc::default(),
@@ -131,7 +142,7 @@ impl Tx {
     fn split(&mut self, jumbo: Frame, room: &mut u32, cache: &mut Cache) -> Placed {
         let chunk = (cache.umem().frame_size() - HEADROOM) as usize;
         let count = (jumbo.len() as usize).div_ceil(chunk);
-        let longest = if self.multi_buffer { PIECES_MAX } else { 1 };
+        let longest = if self.modes.multi_buffer { PIECES_MAX } else { 1 };
         if count > longest {
             self.counters.too_long.add(1);
             cache.give(jumbo);
@@ -177,17 +188,17 @@ impl Tx {
     fn ring_doorbell(&mut self) {
         self.tx.publish();
         let mut left = self.tx.outstanding();
-        while left > 0 && self.tx.flags() & NEED_WAKEUP != 0 {
+        while left > 0 && (!self.modes.need_wakeup || self.tx.flags() & NEED_WAKEUP != 0) {
             let woke = self.socket.xsk().wake_tx();
             self.socket.note(woke);
-            let now = self.tx.outstanding();
+            let before = std::mem::replace(&mut left, self.tx.outstanding());
             // In copy mode a call sends some frames and says EAGAIN or EBUSY while there are more; no
             // progress means that the device or the socket's send buffer is full.
-            if now == left || woke.is_ok() {
+            if left == before || woke.is_ok() {
                 break;
             }
-            left = now;
         }
+        self.waiting = left > 0;
     }
 }
 
@@ -230,6 +241,11 @@ impl TxQueue for Tx {
         self.counters.sent.add(frames);
         self.counters.sent_bytes.add(bytes);
         frames as usize
+    }
+
+    /// Also when the kernel began to sleep after its flag was read: the next call finds the flag.
+    fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     fn mtu(&self) -> Option<&Mtu> {

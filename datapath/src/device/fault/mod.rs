@@ -155,6 +155,10 @@ impl RxQueue for FaultRx {
         self.inner.state()
     }
 
+    fn is_starving(&self) -> bool {
+        self.inner.is_starving()
+    }
+
     fn left_to_card(&self) -> LeftToCard {
         self.inner.left_to_card()
     }
@@ -194,6 +198,10 @@ impl TxQueue for FaultTx {
         let gone = batch.retain_sends(|bytes| random.strike(faults, bytes));
         self.lost.dropped.add(gone as u64);
         self.inner.send(batch)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.inner.is_waiting()
     }
 
     fn mtu(&self) -> Option<&Mtu> {

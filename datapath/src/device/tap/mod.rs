@@ -135,6 +135,10 @@ impl RxQueue for TapRx {
         self.inner.state()
     }
 
+    fn is_starving(&self) -> bool {
+        self.inner.is_starving()
+    }
+
     fn left_to_card(&self) -> LeftToCard {
         self.inner.left_to_card()
     }
@@ -159,6 +163,10 @@ impl TxQueue for TapTx {
                 .copy(count, self.inner.counters(), |add| batch.each_send(add));
         }
         self.inner.send(batch)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.inner.is_waiting()
     }
 
     fn mtu(&self) -> Option<&Mtu> {
