@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bifurcate_datapath::engine::remote::{BLOCK_WORDS, RemoteQueue};
-use bifurcate_datapath::engine::{Out, Pace};
+use bifurcate_datapath::engine::{Out, Pace, Patience};
 use bifurcate_datapath::frame::BATCH_DEFAULT;
 use bifurcate_linux::Error;
 use bifurcate_linux::event::{Interest, Ready as Said, wait};
@@ -44,6 +44,10 @@ struct Held {
     no_frames: u64,
     /// Whether a wait should be a nap: frames are arriving one upon the other.
     pace: Pace,
+    /// How long it may sleep while frames wait for room, or the device for frames.
+    patience: Patience,
+    /// Event loop rounds in a row that were kept short for that.
+    short_rounds: u32,
 }
 
 /// Takes a queue of a port for the calling thread.
@@ -104,6 +108,8 @@ fn take(id: u32, place: usize, outputs: Option<&[u32]>) -> bifurcate_linux::Resu
             place,
             no_frames,
             pace: Pace::new(Instant::now()),
+            patience: Patience::default(),
+            short_rounds: 0,
         })),
     })
 }
@@ -183,17 +189,27 @@ impl NativeQueue {
             return Ok(1);
         };
         let fds = [(fd, Interest::Read), (slot.wake().as_fd(), Interest::Read)];
-        let timeout = Duration::from_millis(timeout_ms.into());
+        let hurried = queue.is_hurried();
+        let timeout = held
+            .patience
+            .next(hurried, Duration::from_millis(timeout_ms.into()));
         let count = wait(&fds, &mut [Said::default(); 2], Some(timeout)).or_throw(&env)?;
         held.pace.woke(Instant::now());
-        Ok(if slot.asked() { STOP } else { i32::from(count > 0) })
+        Ok(if slot.asked() {
+            STOP
+        } else {
+            i32::from(count > 0 || hurried)
+        })
     }
 
     /// Calls `ready` once, from the event loop, when there may be frames or the queue is asked back. False when
     /// there is nothing to wait for: the next turn may always find frames.
     #[napi]
     pub fn on_ready(&self, env: Env, ready: Function<'_, (), ()>) -> napi::Result<bool> {
-        let mut held = self.held.borrow_mut();
+        let held = &mut *self.held.borrow_mut();
+        if held.short_round() {
+            return Ok(false);
+        }
         if held.ready.is_none() {
             let Some(fd) = held.queue.as_ref().ok_or_else(given_back)?.ready_fd() else {
                 return Ok(false);
@@ -235,6 +251,21 @@ impl NativeQueue {
 }
 
 impl Held {
+    /// While frames wait for room, or the device for frames, a round of the event loop is kept short: true after a
+    /// moment's sleep, with a turn to follow. False when nothing of that kind goes on, or has for too long.
+    fn short_round(&mut self) -> bool {
+        const ROUNDS: u32 = 8;
+        const LONGEST: Duration = Duration::from_millis(4);
+        let hurried = self.queue.as_ref().is_some_and(RemoteQueue::is_hurried);
+        self.short_rounds = if hurried { self.short_rounds + 1 } else { 0 };
+        if !hurried || self.short_rounds > ROUNDS {
+            self.short_rounds = 0;
+            return false;
+        }
+        std::thread::sleep(self.patience.next(true, LONGEST));
+        true
+    }
+
     fn release(&mut self) {
         self.ready = None;
         let Some(mut queue) = self.queue.take() else {
@@ -275,6 +306,9 @@ extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> sys::na
             Some(queue) if !asked => {
                 let count = queue.turn();
                 held.pace.arrived(count);
+                if count > 0 {
+                    held.patience.renew();
+                }
                 count as i32
             }
             Some(queue) => {

@@ -37,6 +37,11 @@ impl Out {
         self.tx
     }
 
+    /// Whether frames that it took wait for room in the device.
+    fn is_waiting(&self) -> bool {
+        self.tx.is_waiting()
+    }
+
     /// Most bytes of an IP packet that it sends.
     pub(super) fn mtu(&self) -> usize {
         self.tx.mtu().map_or(usize::MAX, |mtu| mtu.get() as usize)
@@ -115,6 +120,11 @@ impl Exits {
             self.settle_rest(batch);
         }
         batch.clear();
+    }
+
+    /// Whether frames wait for room in a device: they go when it is sent to again.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.outs.iter().any(Out::is_waiting)
     }
 
     /// Collects completions when nothing has arrived: frames on their way out may be all the pool has.

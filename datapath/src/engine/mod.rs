@@ -15,6 +15,7 @@ mod handlers;
 mod lane;
 mod pace;
 pub mod pass;
+mod patience;
 pub mod remote;
 mod run;
 mod shared;
@@ -27,6 +28,7 @@ pub use exits::Out;
 pub use handlers::{Count, Discard, Forward, Reflect};
 pub use lane::Lane;
 pub use pace::Pace;
+pub use patience::Patience;
 pub use run::{Options, Run, start};
 pub use shared::{SharedTx, share};
 

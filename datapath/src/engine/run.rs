@@ -13,6 +13,7 @@ use crate::device::State;
 
 use super::Lane;
 use super::pace::Pace;
+use super::patience::Patience;
 
 /// How to run lanes.
 #[derive(Clone, Debug, Default)]
@@ -167,12 +168,16 @@ impl Drop for Run {
 
 fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool) -> Result<()> {
     let mut pace = Pace::new(Instant::now());
+    let mut patience = Patience::default();
     while !stop.asked.load(Ordering::Relaxed) {
         let mut got = 0;
         for (_, lane) in &mut *lanes {
             got += lane.turn();
         }
         pace.arrived(got);
+        if got > 0 {
+            patience.renew();
+        }
         if got == 0 {
             if lanes.iter().all(|(_, lane)| lane.state() == State::Gone) {
                 break;
@@ -183,7 +188,8 @@ fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool)
             if let Some(nap) = pace.nap(Instant::now()) {
                 std::thread::sleep(nap);
             } else {
-                sleep(lanes, stop)?;
+                let hurried = lanes.iter().any(|(_, lane)| lane.is_hurried());
+                sleep(lanes, stop, patience.next(hurried, LOOK))?;
                 pace.woke(Instant::now());
             }
         }
@@ -191,9 +197,9 @@ fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool)
     Ok(())
 }
 
-/// Sleeps until a lane may have frames or the stop event is raised. Returns at once when a lane has no
+/// Sleeps until a lane may have frames, the stop event is raised, or `longest` is over. Returns at once when a lane has no
 /// descriptor to wait for.
-fn sleep(lanes: &[(usize, Lane)], stop: &Stop) -> Result<()> {
+fn sleep(lanes: &[(usize, Lane)], stop: &Stop, longest: Duration) -> Result<()> {
     let mut fds = [(stop.event.as_fd(), Interest::Read); WAIT_MAX];
     let count = lanes.len() + 1;
     for (slot, (_, lane)) in fds[1..].iter_mut().zip(lanes) {
@@ -206,7 +212,7 @@ fn sleep(lanes: &[(usize, Lane)], stop: &Stop) -> Result<()> {
         }
     }
     let mut ready = [Ready::default(); WAIT_MAX];
-    wait(&fds[..count], &mut ready, Some(LOOK))?;
+    wait(&fds[..count], &mut ready, Some(longest))?;
     // A device that is down makes poll(2) return at once, again and again: rest, but hear the stop.
     let lanes = &ready[1..count];
     if lanes.iter().any(|r| r.error || r.gone) && !lanes.iter().any(|r| r.read) && !ready[0].read {

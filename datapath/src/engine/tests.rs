@@ -439,6 +439,53 @@ impl RxQueue for Vanishing {
     }
 }
 
+/// A device that has no room for a frame until it is called a second time, and a queue whose descriptor is never
+/// readable: as a lane that forwards what came last.
+struct Stuck {
+    waiting: bool,
+    freed: Arc<AtomicUsize>,
+    counters: Arc<crate::device::Counters>,
+}
+
+impl TxQueue for Stuck {
+    fn send(&mut self, _: &mut Batch) -> usize {
+        if self.waiting && self.freed.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.waiting = false;
+        }
+        0
+    }
+    fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+    fn counters(&self) -> &Arc<crate::device::Counters> {
+        &self.counters
+    }
+}
+
+#[test]
+fn a_lane_says_that_frames_wait_until_the_device_has_room() {
+    let umem = Umem::map(&UMEM).unwrap();
+    let rx = Box::new(Vanishing {
+        polls: 0,
+        never: bifurcate_linux::event::EventFd::new().unwrap(),
+        counters: Arc::default(),
+    });
+    let tx: Box<dyn TxQueue> = Box::new(Stuck {
+        waiting: true,
+        freed: Arc::default(),
+        counters: Arc::default(),
+    });
+    // Also behind a lock, as a queue of another port is.
+    let tx = share(tx, 1).remove(0);
+    let outs = vec![Out::new(tx, &umem, &umem)];
+    let mut lane = Lane::new(rx, &umem, 32, Box::new(Discard), outs);
+    assert!(lane.is_hurried());
+    lane.turn();
+    assert!(lane.is_hurried());
+    lane.turn();
+    assert!(!lane.is_hurried());
+}
+
 #[test]
 fn a_loop_whose_device_is_gone_ends_by_itself() {
     let umem = Umem::map(&UMEM).unwrap();

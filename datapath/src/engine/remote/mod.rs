@@ -123,6 +123,13 @@ impl RemoteQueue {
         self.rx.ready_fd()
     }
 
+    /// Whether something goes on that [`RemoteQueue::ready_fd`] does not tell of: the next turn should come soon, frames
+    /// or not.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.rx.is_starving() || self.exits.is_waiting()
+    }
+
     /// Whether the device is there, as the last turn found it.
     #[must_use]
     pub fn state(&self) -> State {
