@@ -116,8 +116,8 @@ impl Oversize {
             let number = get16(out, ip + 4).wrapping_add(index as u16);
             put16(out, ip + 4, number);
             put16(out, ip + 10, 0);
-            let end = ip + 4 * usize::from(out[ip] & 15);
-            let made = !fold(sum(&out[ip..end]));
+            // Not by the length in the header: whoever shares the pool may have changed it since it was looked at.
+            let made = !fold(sum(&out[ip..self.transport]));
             put16(out, ip + 10, made);
         } else {
             put16(out, ip + 4, (packet - 40) as u16);
@@ -245,6 +245,18 @@ mod tests {
                 prop_assert_eq!(found.len(found.count()), 0);
                 prop_assert!(!found.cut(&bytes, found.count(), &mut []));
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_changed_after_it_was_looked_at_is_cut_within_its_bounds() {
+        // The last packet has a byte of payload: less than the longest header has.
+        let mut frame = build(L3::V4, TCP, 1441, 0, 0).frame();
+        let found = oversize(&frame, 1480).expect("longer than a packet");
+        frame[14] = 0x4f;
+        frame[46] = 0xf0;
+        for index in 0..found.count() {
+            assert!(found.cut(&frame, index, &mut vec![0; found.len(index)]));
         }
     }
 
