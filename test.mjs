@@ -94,7 +94,9 @@ async function rust() {
     CARGO_TARGET_DIR: path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, "target"), "loom"),
   });
   let [passed, failed, skipped] = [0, 0, 0];
-  for (const [, p, f, i] of (text + models.text).matchAll(/test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/g)) {
+  for (const [, p, f, i] of (text + models.text).matchAll(
+    /test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/g,
+  )) {
     passed += Number(p);
     failed += Number(f);
     skipped += Number(i);
