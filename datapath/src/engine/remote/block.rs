@@ -107,6 +107,23 @@ impl Block {
         self.at(pair_of_row(row))
     }
 
+    /// The verdict and port that every row has, of as many rows as there are sizes, when the length of each is that
+    /// size, which is at least `shortest`. Looks at all of them without a branch: the usual batch is of one kind.
+    #[inline]
+    pub(super) fn same(&self, sizes: impl Iterator<Item = u32>, shortest: u32) -> Option<Row> {
+        let first = self.row(0);
+        let wanted = join(first.verdict, first.port);
+        let (mut differ, mut short) = (0u64, false);
+        let rows = self.0[HEADER_WORDS / PAIRS..].chunks_exact(ROW_WORDS / PAIRS);
+        for (row, size) in rows.zip(sizes) {
+            let (_, len) = split(row[0].load(Ordering::Relaxed));
+            differ |= row[1].load(Ordering::Relaxed) ^ wanted;
+            differ |= u64::from(len as u32 ^ size);
+            short |= size < shortest;
+        }
+        (differ == 0 && !short).then_some(first)
+    }
+
     /// What stands in release row `row`, copied once.
     pub(super) fn release(&self, row: usize) -> Row {
         self.at((RELEASE_WORD + row * ROW_WORDS) / PAIRS)

@@ -154,6 +154,17 @@ impl RemoteQueue {
     fn apply_rows(&mut self) {
         let outs = self.exits.outs.len();
         let known_ports = outs.min(usize::from(u8::MAX) + 1) as u32;
+        if let Some(row) = self
+            .block
+            .same(self.batch.places().map(|(_, size)| size), SHORTEST)
+        {
+            if row.verdict == Verdict::Send as i32 && (row.port as u32) < known_ports {
+                return self.batch.end_all(Verdict::Send, row.port as u8);
+            }
+            if row.verdict == Verdict::Drop as i32 {
+                return self.batch.end_all(Verdict::Drop, 0);
+            }
+        }
         let (block, kept) = (&self.block, &mut self.kept);
         let invalid = self.batch.judge(|at, size| {
             let row = block.row(at);

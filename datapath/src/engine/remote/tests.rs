@@ -214,6 +214,43 @@ fn a_kept_frame_is_the_handlers_until_it_is_released_once() {
 }
 
 #[test]
+fn a_batch_of_one_kind_is_judged_as_its_frames_are() {
+    // Verdict, length and port of all four frames, then of the last one; how many leave, how many are wrong.
+    let whole = (1, 60, 0);
+    for (all, last, sent, wrong) in [
+        (whole, whole, 4, 0),
+        (whole, (1, 59, 0), 4, 0),
+        (whole, (1, 13, 0), 3, 1),
+        (whole, (1, 60, 1), 3, 1),
+        (whole, (0, 60, 0), 3, 0),
+        ((1, 60, 1), (1, 60, 1), 0, 4),
+        ((1, 60, -1), (1, 60, -1), 0, 4),
+        ((1, 60, 256), (1, 60, 256), 0, 4),
+        ((0, 60, 0), (0, 60, 0), 0, 0),
+        ((0, 60, 9), whole, 1, 0),
+        ((9, 60, 0), (9, 60, 0), 0, 4),
+    ] {
+        let mut bench = Bench::new();
+        bench.arrive(&[&[1; 60], &[2; 60], &[3; 60], &[4; 60]]);
+        bench.queue.turn();
+        for row in 0..4 {
+            let (verdict, len, port) = if row == 3 { last } else { all };
+            bench.end(row, verdict, len, port);
+        }
+        bench.queue.turn();
+        assert_eq!((bench.left().len(), bench.invalid()), (sent, wrong), "{all:?} {last:?}");
+    }
+    // Frames that are too short to be sent, however alike.
+    let mut bench = Bench::new();
+    bench.arrive(&[&[1; 13], &[2; 13]]);
+    bench.queue.turn();
+    bench.end(0, 1, 13, 0);
+    bench.end(1, 1, 13, 0);
+    bench.queue.turn();
+    assert_eq!((bench.left().len(), bench.invalid()), (0, 2));
+}
+
+#[test]
 fn kept_frames_are_counted_while_they_are_kept() {
     let mut bench = Bench::new();
     let counters = Arc::clone(bench.queue.counters());

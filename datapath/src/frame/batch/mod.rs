@@ -255,10 +255,15 @@ impl Batch {
     /// Ends every frame with `Send` out of the port numbered `port`.
     #[inline]
     pub fn send_all(&mut self, port: u8) {
+        self.end_all(Verdict::Send, port);
+    }
+
+    /// Ends every frame with `verdict`; `port` is that of `Send`, and 0 with any other.
+    #[inline]
+    pub fn end_all(&mut self, verdict: Verdict, port: u8) {
+        let new = mark(verdict, port);
         for m in &mut self.marks[..self.count] {
-            if *m != TAKEN {
-                *m = mark(Verdict::Send, port);
-            }
+            *m = if *m == TAKEN { TAKEN } else { new };
         }
     }
 
