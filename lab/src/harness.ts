@@ -46,7 +46,7 @@ export class RunningSplit {
   constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
     this.child = spawn(process.execPath, [cliPath, "split", ...args, "--json"], {
       cwd: checkout,
-      env: { ...toolEnvironment, ...environment },
+      env: { ...toolEnvironment(), ...environment },
       stdio: ["pipe", "pipe", "pipe"],
     });
     running.add(this);

@@ -5,11 +5,10 @@ import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { BifurcateError } from "@bifurcate/control/errors";
 
-/** A child's environment: system programs stand in sbin, which an ordinary user's PATH lacks. */
-export const toolEnvironment: NodeJS.ProcessEnv = {
-  ...process.env,
-  PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`,
-};
+/** A child's environment now: system programs stand in sbin, which an ordinary user's PATH lacks. */
+export function toolEnvironment(): NodeJS.ProcessEnv {
+  return { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
+}
 
 /** What a program that ended has said. */
 export interface Ended {
@@ -25,7 +24,7 @@ export interface Ended {
  */
 export function run(command: string, args: readonly string[], input = ""): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: toolEnvironment, stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(command, args, { env: toolEnvironment(), stdio: ["pipe", "pipe", "pipe"] });
     const said = { stdout: "", stderr: "" };
     child.stdout.setEncoding("utf8").on("data", (text: string) => (said.stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (said.stderr += text));
@@ -76,7 +75,7 @@ export function spawnIn(
   options: SpawnOptions = {},
 ): ChildProcess {
   const [program, all] = inNetns(netns, command, args);
-  return spawn(program, all, { env: toolEnvironment, ...options });
+  return spawn(program, all, { env: toolEnvironment(), ...options });
 }
 
 /** Bits of capability sets: include/uapi/linux/capability.h. */

@@ -5,7 +5,7 @@ import type { Port, PortStats } from "../port.js";
 import type { Streams } from "./io.js";
 import type { SplitCommand } from "./split-flags.js";
 import { SplitOutput } from "./split-output.js";
-import { Stop } from "./stop.js";
+import { endByHangUp, Stop } from "./stop.js";
 
 /** Milliseconds between two lines of rates. */
 const TELL_MS = 1000;
@@ -70,6 +70,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
   }
   if (ports.length > 0) output?.end(stop.reason ?? "ended", statsOf(ports), ports[0]!.path);
   stop.dispose();
+  if (stop.reason === "SIGHUP") endByHangUp();
   if (failure !== undefined) throw failure;
 }
 

@@ -1,5 +1,10 @@
 // When a running command has to end: a signal, the time given, or Ctrl-C once more.
 
+import { isatty } from "node:tty";
+
+/** Whether a terminal was there at the start; one that was closed is none any more. */
+const terminal = [0, 1, 2].some((descriptor) => isatty(descriptor));
+
 /** Why it ended. */
 export type StopReason = "SIGINT" | "SIGTERM" | "SIGHUP" | "seconds" | "error" | "ended";
 
@@ -50,4 +55,12 @@ export class Stop {
     clearTimeout(this.timer);
     for (const [signal, listener] of this.listeners) process.off(signal, listener);
   }
+}
+
+/**
+ * Ends the process by SIGHUP where a terminal was closed: Node would end with an abort, since it cannot give a
+ * terminal that is gone its modes back. Does nothing where the signal came without a terminal.
+ */
+export function endByHangUp(): void {
+  if (terminal) process.kill(process.pid, "SIGHUP");
 }

@@ -27,6 +27,9 @@ const CHANGES = 10;
 const CHANGES_MS = 60_000;
 /** How long the frames that had arrived before the program was detached may wait in the rings. */
 const DRAIN_MS = 20;
+/** Two splits that begin at the same moment both give way: each tries again after a time that nobody knows. */
+const MEETINGS = 4;
+const MEETING_MS = 300;
 
 /** What stands behind a port as long as its card stays as it is. */
 interface Standing {
@@ -119,10 +122,14 @@ export class LiveSplit {
   /** Opens the best way that the kernel does not refuse. */
   private async stepDown(anew: Anew): Promise<Standing> {
     const avoid: Refusal[] = [];
-    for (;;) {
+    for (let meetings = 0; ;) {
       try {
         return await this.attempt(anew, avoid);
       } catch (thrown) {
+        if (metAnother(thrown) && ++meetings <= MEETINGS) {
+          await new Promise((resolve) => setTimeout(resolve, Math.random() * MEETING_MS));
+          continue;
+        }
         const refused = refusalOf(thrown);
         if (refused === null || avoid.length >= STEPS_DOWN) throw wrapError(thrown, `split ${anew.ifname}`);
         avoid.push(refused);
@@ -265,6 +272,11 @@ export class LiveSplit {
       netns.close();
     }
   }
+}
+
+/** Whether another split of the card was begun at the same moment. */
+function metAnother(thrown: unknown): boolean {
+  return thrown instanceof BifurcateError && thrown.data?.["sameMoment"] === true;
 }
 
 /** What the transaction threw, when it was a refused way; it may have been wrapped. */

@@ -217,6 +217,7 @@ export class SplitTransaction {
       what: `split ${this.plan.device.name}`,
       why: `the split ${other.id} (pid ${other.pid}) was started on it at the same moment`,
       next: "Split again: the next plan takes the other split into account.",
+      data: { split: other.id, pid: other.pid, sameMoment: true },
     });
   }
 
