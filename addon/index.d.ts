@@ -291,7 +291,10 @@ export declare class NativeQueue {
    * its frames; -1 when the queue is asked back. A plain function, since a method costs 300 ns a call more.
    */
   get turn(): () => number
-  /** Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1. */
+  /**
+   * Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1.
+   * While many frames arrive it looks away for a moment instead, so that they are taken together: 1 as well.
+   */
   wait(timeoutMs: number): number
   /**
    * Calls `ready` once, from the event loop, when there may be frames or the queue is asked back. False when
