@@ -11,3 +11,6 @@ pub mod route;
 pub mod socket;
 pub mod tc;
 pub mod watch;
+
+#[cfg(test)]
+mod any_bytes;

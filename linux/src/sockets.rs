@@ -87,7 +87,7 @@ fn diag(transport: Transport, family: i32) -> Result<Vec<Facts>> {
 
 /// struct inet_diag_msg: family, state, timer, retransmits, then struct inet_diag_sockid (ports and
 /// addresses in network order), five numbers, of which the last is the inode.
-fn read(transport: Transport, received: &Received<'_>) -> Option<Facts> {
+pub(crate) fn read(transport: Transport, received: &Received<'_>) -> Option<Facts> {
     let body = received.body.get(..ANSWER)?;
     if received.kind != SOCK_DIAG_BY_FAMILY {
         return None;
@@ -144,7 +144,7 @@ fn from_proc(transport: Transport, family: i32) -> Result<Vec<Facts>> {
 }
 
 /// A row of proc_net_tcp(5): number, local, remote, state, queues, timer, retransmits, uid, timeout, inode.
-fn row(transport: Transport, line: &str) -> Option<Facts> {
+pub(crate) fn row(transport: Transport, line: &str) -> Option<Facts> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, remote) = (endpoint(fields.next()?)?, endpoint(fields.next()?)?);
     let state = state(transport, u8::from_str_radix(fields.next()?, 16).ok()?);

@@ -60,7 +60,7 @@ fn adding(address: &Address) -> Message {
 }
 
 /// IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on a point-to-point link.
-fn read(received: &Received<'_>) -> Option<Address> {
+pub(super) fn read(received: &Received<'_>) -> Option<Address> {
     if received.kind != RTM_NEWADDR {
         return None;
     }

@@ -78,7 +78,7 @@ fn family(socket: &mut Socket, name: &str) -> Result<Option<u16>> {
     }
 }
 
-fn read(bytes: &[u8]) -> XdpFeatures {
+pub(super) fn read(bytes: &[u8]) -> XdpFeatures {
     let mut read = XdpFeatures::default();
     for attribute in attributes(bytes) {
         let number = attribute.number().unwrap_or(0);

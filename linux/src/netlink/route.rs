@@ -40,7 +40,7 @@ pub fn routes() -> Result<Vec<Route>> {
     Ok(found.into_iter().flatten().collect())
 }
 
-fn read(received: &Received<'_>) -> Vec<Route> {
+pub(super) fn read(received: &Received<'_>) -> Vec<Route> {
     fields(received).unwrap_or_default()
 }
 

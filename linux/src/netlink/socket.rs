@@ -193,7 +193,7 @@ impl AsFd for Socket {
 }
 
 /// What an NLMSG_ERROR or NLMSG_DONE says: both begin with an error number, negative or zero.
-fn answer(call: &'static str, args: &str, received: &Received<'_>) -> Result<()> {
+pub(super) fn answer(call: &'static str, args: &str, received: &Received<'_>) -> Result<()> {
     let errno = u32_at(received.body, 0).unwrap_or(0) as i32;
     if errno == 0 {
         return Ok(());

@@ -252,7 +252,7 @@ fn dump(ifindex: u32, parent: u32) -> Message {
 }
 
 /// The priority in an RTM_NEWTFILTER.
-fn priority(received: &Received<'_>, ifindex: u32) -> Option<u16> {
+pub(super) fn priority(received: &Received<'_>, ifindex: u32) -> Option<u16> {
     let here = received.kind == RTM_NEWTFILTER && u32_at(received.body, 4)? == ifindex;
     let filter = attributes(received.body.get(TCMSG..)?).any(|a| a.kind == TCA_KIND);
     (here && filter).then_some((u32_at(received.body, 16)? >> 16) as u16)

@@ -48,10 +48,10 @@ pub struct Watch {
 }
 
 /// What is remembered of each interface, to tell what an event changed.
-type Known = BTreeMap<u32, Remembered>;
+pub(super) type Known = BTreeMap<u32, Remembered>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Remembered {
+pub(super) struct Remembered {
     name: String,
     mtu: u32,
     mac: Vec<u8>,
@@ -115,7 +115,7 @@ fn remembered(link: &Link) -> Remembered {
     }
 }
 
-fn apply(known: &mut Known, received: &Received<'_>, events: &mut Vec<Event>) {
+pub(super) fn apply(known: &mut Known, received: &Received<'_>, events: &mut Vec<Event>) {
     // Bridges send messages of their own family about their ports, deletions among them.
     if received.body.first() != Some(&(libc::AF_UNSPEC as u8)) {
         return;
