@@ -105,7 +105,7 @@ describe("explain", () => {
     const { status, out } = await type("explain", "udp dst port 53");
     expect(status).toBe(0);
     expect(out).toContain("'udp dst port 53' means frames to UDP port 53\n");
-    expect(out).toContain("(000) ld_h_abs  0xc");
+    expect(out).toContain("(000) ldh      [12]\n");
   });
 
   it("gives tree and program as one document", async () => {

@@ -99,13 +99,38 @@ export function encodeProgram(program: Program): Uint8Array {
   return bytes;
 }
 
-/** One line an instruction, in the manner of `tcpdump -d`. */
+/** What an instruction works on, as `tcpdump -d` writes it. */
+function operand(name: string, k: number): string {
+  const mode = name.split("_").at(-1);
+  if (mode === "ST" || mode === "STX" || mode === "MEM") return `M[${k}]`;
+  if (mode === "ABS") return `[${k}]`;
+  if (mode === "IND") return `[x + ${k}]`;
+  if (mode === "LEN") return "#pktlen";
+  if (mode === "MSH") return `4*([${k}]&0xf)`;
+  if (mode === "X") return "x";
+  if (["RET_A", "TAX", "TXA", "NEG"].includes(name)) return "";
+  // Jumps and masks are read in hexadecimal, lengths and numbers to calculate with in decimal.
+  const hexadecimal = name.startsWith("J") || ["AND_K", "OR_K", "XOR_K"].includes(name);
+  return `#${hexadecimal ? `0x${k.toString(16)}` : k}`;
+}
+
+/** "LD_H_ABS" is `ldh`, "LDX_MSH" is `ldxb`, every other name is its first word. */
+function mnemonicOf(name: string): string {
+  const [first = "", size = ""] = name.toLowerCase().split("_");
+  if (name === "LDX_MSH") return "ldxb";
+  return first === "ld" && (size === "h" || size === "b") ? `ld${size}` : first;
+}
+
+/** One line an instruction, as `tcpdump -d` prints it. */
 export function formatProgram(program: Program): string {
   return program
     .map(({ code, jt, jf, k }, index) => {
-      const name = opcodeName(code).toLowerCase().padEnd(9);
-      const jump = /^J[^A]/.test(opcodeName(code)) ? `  jt ${index + 1 + jt}  jf ${index + 1 + jf}` : "";
-      return `(${String(index).padStart(3, "0")}) ${name} 0x${k.toString(16)}${jump}`;
+      const name = opcodeName(code);
+      const place = `(${String(index).padStart(3, "0")})`;
+      if (name === "JA") return `${place} ja       ${index + 1 + k}`;
+      const text = `${place} ${mnemonicOf(name).padEnd(8)} ${operand(name, k)}`;
+      if (!name.startsWith("J")) return text.trimEnd();
+      return `${text.padEnd(31)} jt ${index + 1 + jt}  jf ${index + 1 + jf}`;
     })
     .join("\n");
 }
