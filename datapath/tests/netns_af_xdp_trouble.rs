@@ -2,13 +2,15 @@
 
 mod veth;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bifurcate_datapath::device::af_xdp::{self, Config, Opened, ZeroCopy};
 use bifurcate_datapath::device::{QueuePair, TxQueue};
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
+use bifurcate_linux::bpf::XdpMode;
 use bifurcate_linux::fake;
-use veth::{Lab, PORT, turn_around, udp_frame};
+use veth::{Lab, PORT, Steering, payload, turn_around, udp_frame, until};
 
 fn pool() -> Arc<Umem> {
     Umem::map(&UmemConfig {
@@ -114,4 +116,57 @@ fn frames_that_the_kernel_has_no_room_for_are_known_to_wait_and_leave_later() {
         listener.recv(&mut got).unwrap();
         assert_eq!(got[0], number);
     }
+}
+
+#[test]
+fn long_frames_without_a_jumbo_frame_are_counted_and_give_their_chunks_back() {
+    let Some(lab) = Lab::new(
+        "long_frames_without_a_jumbo_frame_are_counted_and_give_their_chunks_back",
+        1,
+    ) else {
+        return;
+    };
+    lab.mtu(9000);
+    let umem = Umem::map(&UmemConfig {
+        frames: 512,
+        jumbo_frames: 1,
+        pages: Pages::Ordinary,
+        ..UmemConfig::default()
+    })
+    .unwrap();
+    let config = Config {
+        multi_buffer: true,
+        ..config(&[0])
+    };
+    let mut opened = open(&lab, &config, &umem).unwrap();
+    let steering = Steering::new(&lab, "card", XdpMode::Driver);
+    steering.insert(0, opened.sockets[0].as_fd());
+    let client = lab.client(PORT);
+    let mut batch = Batch::new(&umem, 32);
+    let held = batch.cache_mut().take_jumbo().unwrap();
+    let QueuePair { rx, .. } = &mut opened.port.queues[0];
+    // Far more chunks than the pool has, if any were lost.
+    for number in 0..300u32 {
+        client.send(&[7; 8900]).unwrap();
+        client.send(&number.to_ne_bytes()).unwrap();
+        until("the short frame", || rx.poll(&mut batch) > 0);
+        assert_eq!(
+            (batch.len(), payload(batch.bytes(0))),
+            (1, &number.to_ne_bytes()[..])
+        );
+        batch.clear();
+    }
+    let counted = rx.counters().totals();
+    assert_eq!(
+        (counted.received, counted.no_frames, counted.invalid_descriptor),
+        (300, 300, 0)
+    );
+    // With a jumbo frame at hand they arrive again.
+    batch.cache_mut().give(held);
+    client.send(&[9; 8900]).unwrap();
+    until("the long frame", || rx.poll(&mut batch) > 0);
+    assert_eq!(payload(batch.bytes(0)), [9; 8900]);
+    batch.clear();
+    drop((steering, opened, batch));
+    until("every frame is back in the pool", || umem.in_depot() == (512, 1));
 }
