@@ -238,7 +238,11 @@ fn a_batch_of_one_kind_is_judged_as_its_frames_are() {
             bench.end(row, verdict, len, port);
         }
         bench.queue.turn();
-        assert_eq!((bench.left().len(), bench.invalid()), (sent, wrong), "{all:?} {last:?}");
+        assert_eq!(
+            (bench.left().len(), bench.invalid()),
+            (sent, wrong),
+            "{all:?} {last:?}"
+        );
     }
     // Frames that are too short to be sent, however alike.
     let mut bench = Bench::new();
