@@ -386,4 +386,77 @@ mod tests {
         assert_eq!(numbers, (0..10).collect::<Vec<_>>());
         assert_eq!(rx.counters.totals().received, 10);
     }
+
+    /// A receiving half over blocks that the test writes, as a hostile kernel would.
+    fn over_blocks() -> Option<(Rx, Batch)> {
+        let layout = ReceiveRing {
+            block_size: 4096,
+            blocks: 2,
+            retire_ms: 1,
+            hash: false,
+        };
+        let ring = Mapping::anonymous(layout.len()).unwrap();
+        let rx = Rx::new(PacketSocket::open().ok()?, ring, layout, 1, &Mtu::new(1500), true);
+        let umem = Umem::map(&UmemConfig {
+            frames: 64,
+            pages: Pages::Ordinary,
+            ..UmemConfig::default()
+        })
+        .unwrap();
+        Some((rx, Batch::new(&umem, 32)))
+    }
+
+    fn write(rx: &Rx, block: u32, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= 4096);
+        // SAFETY: within the mapping, as just checked, which the test alone has.
+        unsafe {
+            let to = rx.ring.base().as_ptr().add(block as usize * 4096 + at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn blocks_of_any_bytes_are_walked_within_their_bounds(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 256),
+            frames: u32,
+            first in 0..4200u32,
+            headers in proptest::collection::vec(
+                (0..1024usize, 0..5000u32, 0..3000u32, 0..3000u32, proptest::prelude::any::<u16>()), 0..16,
+            ),
+        ) {
+            let Some((mut rx, mut batch)) = over_blocks() else {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    println!("SKIPPED blocks_of_any_bytes_are_walked_within_their_bounds: needs CAP_NET_RAW");
+                });
+                return Ok(());
+            };
+            for block in 0..2 {
+                for at in 0..16 {
+                    write(&rx, block, at * 256, &bytes);
+                }
+                for &(at, next, captured, len, mac_at) in &headers {
+                    let at = at * 4;
+                    for (field, value) in [(0, next), (12, captured), (16, len), (24, u32::from(mac_at))] {
+                        if at + field + 4 <= 4096 {
+                            write(&rx, block, at + field, &value.to_ne_bytes());
+                        }
+                    }
+                }
+                write(&rx, block, 12, &frames.to_ne_bytes());
+                write(&rx, block, 16, &first.to_ne_bytes());
+                write(&rx, block, BLOCK_STATUS_AT, &STATUS_USER.to_ne_bytes());
+            }
+            // Each poll ends, and after a while both blocks are the kernel's again.
+            for _ in 0..4096 {
+                rx.poll(&mut batch);
+                batch.clear();
+            }
+            proptest::prop_assert!(rx.open.is_none());
+            let umem = Arc::clone(batch.cache().umem());
+            drop(batch);
+            proptest::prop_assert_eq!(umem.in_depot().0, 64);
+        }
+    }
 }
