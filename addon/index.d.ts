@@ -24,6 +24,8 @@ export interface AfPacketOptions {
   pages: string
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
   /** Show every received and sent frame to tcpdump, on an interface made for that. */
   show?: boolean
 }
@@ -50,6 +52,8 @@ export interface AfXdpOptions {
   pages: string
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
   /** Show every received and sent frame to tcpdump, on an interface made for that. */
   show?: boolean
   /** Entries of each ring, a power of two. */

@@ -45,6 +45,8 @@ pub struct AfXdpOptions {
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
+    /// Add to that file what a port before this one has begun.
+    pub tap_append: Option<bool>,
     /// Show every received and sent frame to tcpdump, on an interface made for that.
     pub show: Option<bool>,
     /// Entries of each ring, a power of two.
@@ -103,6 +105,8 @@ pub struct AfPacketOptions {
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
+    /// Add to that file what a port before this one has begun.
+    pub tap_append: Option<bool>,
     /// Show every received and sent frame to tcpdump, on an interface made for that.
     pub show: Option<bool>,
 }
@@ -148,7 +152,7 @@ fn af_packet_port(
     if options.show == Some(true) {
         show(&netns, &mut port, &mut obtained);
     }
-    let (port, tap) = tapped(port, options.tap.as_deref())?;
+    let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
     Ok(NativePort::new(
         PortShared::new(port, Vec::new(), tap)?,
         obtained,
@@ -202,7 +206,7 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
     if options.show == Some(true) {
         show(&netns, &mut port, &mut obtained);
     }
-    let (port, tap) = tapped(port, options.tap.as_deref())?;
+    let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
     let shared = PortShared::new(port, opened.sockets, tap)?;
     Ok(NativePort::new(shared, obtained, Some(netns)))
 }
@@ -259,12 +263,17 @@ fn show(netns: &Netns, port: &mut Port, obtained: &mut Obtained) {
     }
 }
 
-/// Puts a capture into `file` over every queue of the port.
-fn tapped(mut port: Port, file: Option<&str>) -> Result<(Port, Option<Tap>)> {
+/// Puts a capture into `file` over every queue of the port. A pcapng file may hold several sections, one after another.
+fn tapped(mut port: Port, file: Option<&str>, append: bool) -> Result<(Port, Option<Tap>)> {
     let Some(file) = file else {
         return Ok((port, None));
     };
-    let out = File::create(file).map_err(|error| Error::io("open", format!("path={file}"), &error))?;
+    let opened = if append {
+        File::options().create(true).append(true).open(file)
+    } else {
+        File::create(file)
+    };
+    let out = opened.map_err(|error| Error::io("open", format!("path={file}"), &error))?;
     let tap = Tap::new(Box::new(out), &port.name)?;
     port.queues = port
         .queues

@@ -1,6 +1,6 @@
 // What a card and its kernel give a split of it: whole jumbo frames, busy polling, metadata, time to confirm.
 
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -103,6 +103,27 @@ describe.skipIf(reason !== null)(
       expect(await veth.ask(7777, 20)).toEqual({ sent: 20, answered: 20 });
       await port.close();
       await run;
+    });
+
+    it("one capture file of all that came, also when the card was split anew meanwhile", async () => {
+      const channels = (count: string): string =>
+        ip("netns", "exec", veth.netns, "ethtool", "-L", veth.card, "rx", count, "tx", count);
+      channels("1");
+      const file = path.join(folder, "flow.pcapng");
+      const port = await open({ tap: file });
+      const run = port.run(echo);
+      expect((await veth.ask(7777, 1)).answered).toBe(1);
+      channels("2");
+      const end = Date.now() + 20_000;
+      while (port.path.queues.length !== 2 && Date.now() < end) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      expect((await veth.ask(7777, 2)).answered).toBe(2);
+      await port.close();
+      await run;
+      const capture = readFileSync(file, "latin1");
+      // Each datagram in both directions, twice "question 0".
+      expect(capture.match(/question \d/g)).toHaveLength(6);
     });
 
     it.each(ways)("metadata as `path.metadata` says, and undefined for the rest: %s", async (_, way) => {

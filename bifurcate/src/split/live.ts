@@ -170,7 +170,8 @@ export class LiveSplit {
   private async apply(begun: BegunSplit): Promise<Standing> {
     const { prepared, transaction } = begun;
     const { plan, netns } = prepared;
-    const { kernel, options } = this;
+    const { kernel } = this;
+    const options = { ...this.options, tapAppend: this.port !== undefined };
     // The control path knows the addon's namespaces by their interface alone.
     const own = netns as unknown as AddonNetns;
     const way: SplitPath =

@@ -4,8 +4,14 @@ import { openAfPacket } from "@bifurcate/addon";
 import type { Attachment, Kernel, Plan, Program } from "@bifurcate/control";
 import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
-import type { SplitOptions } from "./options.js";
-import { JUMBO_FRAMES_A_QUEUE, openPass, type AddonNetns, type SplitPath } from "./path.js";
+import {
+  JUMBO_FRAMES_A_QUEUE,
+  openPass,
+  tapOf,
+  type AddonNetns,
+  type PathOptions,
+  type SplitPath,
+} from "./path.js";
 import { asRefusal } from "./refused.js";
 
 const FRAMES_A_QUEUE = 4096;
@@ -22,14 +28,14 @@ export class PacketPath implements SplitPath {
     private readonly kernel: Kernel,
     private readonly netns: AddonNetns,
     private readonly plan: Plan,
-    private readonly options: SplitOptions,
+    private readonly options: PathOptions,
   ) {}
 
   /** Sockets first, so that no frame falls between the tap and the drop. @throws Refused, E_NO_PASS. */
   open(): void {
     const { device, path, flows } = this.plan;
     const way = { backend: "af_packet", mode: null } as const;
-    const { frames = FRAMES_A_QUEUE, pages = "auto", tap } = this.options;
+    const { frames = FRAMES_A_QUEUE, pages = "auto" } = this.options;
     const filter = compileAny(flows);
     this.filter = asRefusal(way, () => this.kernel.loadProgram(socketFilterProgram(filter)));
     this.drop = asRefusal(way, () => this.kernel.loadProgram(tcDropProgram(filter)));
@@ -41,7 +47,7 @@ export class PacketPath implements SplitPath {
       // Packet sockets see what the kernel joined on receipt, whatever the MTU.
       jumboFrames: JUMBO_FRAMES_A_QUEUE * path.queues.length,
       pages,
-      ...(typeof tap === "string" ? { tap } : { show: tap === true }),
+      ...tapOf(this.options),
     };
     this.native = asRefusal(way, () => openAfPacket(this.netns, wanted, this.filter as never));
     openPass(this, this.plan, this.options, false);

@@ -13,6 +13,21 @@ export type { AddonNetns };
  */
 export const JUMBO_FRAMES_A_QUEUE = 48;
 
+/** What a path is opened with. */
+export interface PathOptions extends SplitOptions {
+  /** The capture file goes on where the path before this one ended. */
+  readonly tapAppend?: boolean;
+}
+
+/** What the addon is told of a capture. */
+export function tapOf({ tap, tapAppend = false }: PathOptions): {
+  readonly tap?: string;
+  readonly tapAppend?: boolean;
+  readonly show?: boolean;
+} {
+  return typeof tap === "string" ? { tap, tapAppend } : { show: tap === true };
+}
+
 /** A way for a flow's frames, opened as a plan says. */
 export interface SplitPath {
   /** The port, once open. */

@@ -57,7 +57,7 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
             xdp: null,
             steering: "none",
             obtained: native.obtained,
-          metadata: rxMetadata("af_packet"),
+            metadata: rxMetadata("af_packet"),
             notes: [],
           },
           id: null,

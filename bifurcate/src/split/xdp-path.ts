@@ -12,8 +12,14 @@ import {
 } from "@bifurcate/control";
 import { compileAny, xdpProgram } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
-import type { SplitOptions } from "./options.js";
-import { JUMBO_FRAMES_A_QUEUE, openPass, type AddonNetns, type SplitPath } from "./path.js";
+import {
+  JUMBO_FRAMES_A_QUEUE,
+  openPass,
+  tapOf,
+  type AddonNetns,
+  type PathOptions,
+  type SplitPath,
+} from "./path.js";
 import { asRefusal } from "./refused.js";
 
 /** Entries of each ring. */
@@ -35,7 +41,7 @@ export class XdpPath implements SplitPath {
     private readonly kernel: Kernel,
     private readonly netns: AddonNetns,
     private readonly plan: Plan,
-    private readonly options: SplitOptions,
+    private readonly options: PathOptions,
   ) {}
 
   /**
@@ -101,7 +107,7 @@ export class XdpPath implements SplitPath {
 
   private openSockets(mode: "driver" | "generic"): NativePort {
     const { device, path } = this.plan;
-    const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto", tap } = this.options;
+    const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
     try {
       return openAfXdp(this.netns, {
         ifname: device.name,
@@ -113,7 +119,7 @@ export class XdpPath implements SplitPath {
         mode,
         busyPoll,
         pages,
-        ...(typeof tap === "string" ? { tap } : { show: tap === true }),
+        ...tapOf(this.options),
         ringSize: RING_SIZE,
       });
     } catch (thrown) {
