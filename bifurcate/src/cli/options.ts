@@ -43,6 +43,9 @@ export const parseQueues = (text: string): number[] => parseList("--queues", tex
 /** --cores: processor numbers. */
 export const parseCores = (text: string): number[] => parseList("--cores", text, "processor number");
 
+/** The processors of a list as the kernel writes it, e.g. "0-3,8". */
+export const onlineProcessors = (text: string): number[] => parseList("processors", text, "processor number");
+
 /** A time in seconds: "30s", "500ms", "2m", "1h"; a plain number means seconds. */
 export function parseDuration(option: string, text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());

@@ -1,4 +1,4 @@
-// When a running command has to end: a signal, the time given, or Ctrl-C once more.
+// When a running command has to end: a signal, the time given, or nobody left who reads what it says.
 
 import { isatty } from "node:tty";
 
@@ -6,7 +6,7 @@ import { isatty } from "node:tty";
 const terminal = [0, 1, 2].some((descriptor) => isatty(descriptor));
 
 /** Why it ended. */
-export type StopReason = "SIGINT" | "SIGTERM" | "SIGHUP" | "seconds" | "error" | "ended";
+export type StopReason = "SIGINT" | "SIGTERM" | "SIGHUP" | "seconds" | "error" | "ended" | "output closed";
 
 /** Collects the first reason to end, and tells it through an AbortSignal. */
 export class Stop {
@@ -14,6 +14,8 @@ export class Stop {
   private readonly listeners: (readonly [NodeJS.Signals, () => void])[] = [];
   private timer: NodeJS.Timeout | undefined;
   private first: StopReason | undefined;
+  /** As SIGPIPE ends tcpdump: a split that nobody watches any more (`| head`) must not go on for ever. */
+  private readonly unread = (): void => this.because("output closed");
 
   /** Listens from now on: a signal no longer ends the process by itself, so that the clean-up is never cut short. */
   constructor() {
@@ -22,6 +24,7 @@ export class Stop {
       process.on(signal, listener);
       this.listeners.push([signal, listener]);
     }
+    for (const stream of [process.stdout, process.stderr]) stream.on("error", this.unread);
   }
 
   get signal(): AbortSignal {
@@ -54,6 +57,7 @@ export class Stop {
   dispose(): void {
     clearTimeout(this.timer);
     for (const [signal, listener] of this.listeners) process.off(signal, listener);
+    for (const stream of [process.stdout, process.stderr]) stream.off("error", this.unread);
   }
 }
 

@@ -4,9 +4,9 @@ import { createInterface } from "node:readline";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { inNetns, labDown, labList, labUp, run, spawnIn, type LabCard } from "@bifurcate/lab";
-import { cli, endAll, RunningSplit } from "@bifurcate/lab/harness";
+import { cli, cliPath, endAll, RunningSplit } from "@bifurcate/lab/harness";
 import { differences, snapshot, type Snapshot } from "@bifurcate/lab/snapshot";
 
 const root = process.getuid?.() === 0;
@@ -123,6 +123,15 @@ describe("examples/dns.ts on a split card", () => {
       expect(await kernelHears(53, () => sendUdp(53, "hello"))).toBe("hello");
     });
   }
+
+  it("ends in good order when nobody reads its output any more, as `| head` does", async () => {
+    const line = `'${process.execPath}' '${cliPath}' split ${card.ifname} --netns ${card.netns} --flow icmp --json | head -n 2`;
+    const { status, stdout } = await run("sh", ["-c", line]);
+    expect(status).toBe(0);
+    expect(stdout.trim().split("\n")).toHaveLength(2);
+    await vi.waitFor(async () => expect((await cli("release")).stdout).toBe("there are no splits\n"), 10_000);
+    await expectRestored();
+  });
 
   it("killed with -9 leaves the flow with the kernel, and nothing that the next split does not clear", async () => {
     const split = splitCard(...dns);

@@ -53,6 +53,18 @@ describe("mistyped", () => {
     ],
     ["an action that is none", ["split", "eth0", "--flow", "udp", "--do", "fly"], "E_BAD_OPTION", "fly"],
     [
+      "a processor that is not there",
+      ["split", "eth0", "--flow", "udp", "--cores", "0,4095"],
+      "E_BAD_OPTION",
+      "no processor 4095",
+    ],
+    [
+      "a handler that is not there, before the card is looked at",
+      ["split", "nosuchcard", "--flow", "udp", "--do", "run=nosuchfile.ts", "--dry-run"],
+      "E_HANDLER_FILE",
+      "no such file",
+    ],
+    [
       "an output for what sends nothing there",
       ["split", "eth0", "--flow", "udp", "--do", "reflect", "--output", "eth1"],
       "E_BAD_OPTION",
