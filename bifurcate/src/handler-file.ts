@@ -45,7 +45,9 @@ async function bundle(entry: string, what: string): Promise<Uint8Array> {
       format: "esm",
       target: "node20",
       sourcemap: "inline",
-      sourceRoot: path.dirname(entry),
+      // The map names files as seen from here; the root must end in a slash, or its last folder is left out.
+      absWorkingDir: path.dirname(entry),
+      sourceRoot: `${path.dirname(entry)}/`,
       logLevel: "silent",
       define: { "import.meta.url": JSON.stringify(pathToFileURL(entry).href) },
       banner: {
@@ -66,16 +68,19 @@ async function bundle(entry: string, what: string): Promise<Uint8Array> {
     });
     return result.outputFiles[0]!.contents;
   } catch (cause) {
-    throw new BifurcateError("E_HANDLER_FILE", { what, why: messages(cause), cause });
+    throw new BifurcateError("E_HANDLER_FILE", { what, why: messages(cause, path.dirname(entry)), cause });
   }
 }
 
-function messages(failure: unknown): string {
+/** @param folder What esbuild's paths are relative to; ours are relative to where the user is. */
+function messages(failure: unknown, folder: string): string {
   const errors = (failure as Partial<BuildFailure>).errors;
   if (!Array.isArray(errors) || errors.length === 0) return String(failure);
   return (failure as BuildFailure).errors
-    .map(({ text, location }) =>
-      location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text,
-    )
+    .map(({ text, location }) => {
+      if (location === null) return text;
+      const file = path.relative("", path.resolve(folder, location.file));
+      return `${file}:${location.line}:${location.column + 1}: ${text}`;
+    })
     .join("; ");
 }

@@ -17,6 +17,8 @@ async function load(data: WorkerData): Promise<Partial<HandlerModule>> {
   const what = `load the handler file ${data.file}`;
   let module: Partial<HandlerModule>;
   try {
+    // The bundle brings its source map: a stack then names lines of the file that the user wrote.
+    process.setSourceMapsEnabled(true);
     module = (await import(data.url)) as Partial<HandlerModule>;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);

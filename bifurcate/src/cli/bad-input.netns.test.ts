@@ -75,6 +75,13 @@ describe("asked for what is not there", () => {
     ],
     ["the loopback interface", () => ["lo", "--netns", card.netns, ...flow], "E_NOT_ETHERNET", 1, /loopback/],
     [
+      "a card to forward to that is not there, which it says before it splits",
+      () => onCard(...flow, "--do", "forward=nix9"),
+      "E_NO_SUCH_INTERFACE",
+      1,
+      /has lo, nic0$/,
+    ],
+    [
       "a handler file that is not there",
       () => onCard(...flow, "--do", "run=nix.ts"),
       "E_HANDLER_FILE",
@@ -226,6 +233,16 @@ describe("a handler", () => {
       await expectRestored();
     });
   }
+
+  it("that throws is told with its line, of the file as it was written", async () => {
+    const file = handlerFile(
+      'interface Gone {\n  x: number;\n}\nexport function handle() {\n  throw new Error("x");\n}\n',
+    );
+    const sending = setInterval(() => void sendUdp(), 300);
+    const ended = await cli("split", ...onCard(...flow, "--do", `run=${file}`, "--seconds", "20"));
+    clearInterval(sending);
+    expect(ended.stderr).toContain(`  at handle (${file}:5:9)\n`);
+  });
 
   it("with a syntax error is told with its place", async () => {
     const file = handlerFile("export function handle( {\n");

@@ -1,5 +1,6 @@
 // Where a command's words go: results to stdout, progress and errors to stderr, and JSON instead when asked for.
 
+import { fileURLToPath } from "node:url";
 import { BifurcateError } from "@bifurcate/control";
 
 /** The two streams, replaced in tests. */
@@ -8,6 +9,8 @@ export interface Streams {
   readonly err: (text: string) => void;
   /** stderr is a terminal: a line may be rewritten. */
   readonly live: boolean;
+  /** The terminal's width, asked for each time: windows change. Left out where it is not known. */
+  readonly columns?: () => number | undefined;
 }
 
 /** The process's own. */
@@ -15,6 +18,7 @@ export const processStreams: Streams = {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   live: process.stderr.isTTY === true,
+  columns: () => process.stderr.columns,
 };
 
 /** One JSON value on a line of its own. */
@@ -26,7 +30,19 @@ export function jsonLine(value: unknown): string {
 export function renderError(error: BifurcateError, json: boolean): string {
   if (json) return jsonLine(error);
   const cause = process.env["BIFURCATE_DEBUG"] ? `${error.stack ?? ""}\n${causes(error)}` : "";
-  return `bifurcate: ${error.render()}\n${cause}`;
+  return `bifurcate: ${error.render()}\n${place(error)}${cause}`;
+}
+
+/** This package, as it stands in stacks. */
+const OURS = fileURLToPath(new URL("..", import.meta.url));
+
+/** Where a handler failed: the first place of the stack that is neither Node's nor ours. "" for all other errors. */
+function place({ code, cause }: BifurcateError): string {
+  if (!code.startsWith("E_HANDLER_") || !(cause instanceof Error)) return "";
+  const places = (cause.stack ?? "").split("\n").filter((line) => line.startsWith("    at "));
+  const foreign = ["node:", "node_modules", OURS, "(<anonymous>)"];
+  const own = places.find((line) => !foreign.some((word) => line.includes(word)));
+  return own === undefined ? "" : `  ${own.trim()}\n`;
 }
 
 function causes(error: Error): string {
@@ -41,7 +57,9 @@ export class LiveLine {
   constructor(private readonly streams: Streams) {}
 
   show(text: string): void {
-    this.streams.err(this.streams.live ? `\r\x1b[2K${text}` : `${text}\n`);
+    // A line that wraps could not be rewritten: what is too long is cut. The last column makes some terminals wrap.
+    const room = Math.max(1, (this.streams.columns?.() || Infinity) - 1);
+    this.streams.err(this.streams.live ? `\r\x1b[2K${text.slice(0, room)}` : `${text}\n`);
     this.shown = this.streams.live;
   }
 
