@@ -130,6 +130,10 @@ impl RxQueue for ShownRx {
         self.inner.state()
     }
 
+    fn is_starving(&self) -> bool {
+        self.inner.is_starving()
+    }
+
     fn left_to_card(&self) -> LeftToCard {
         self.inner.left_to_card()
     }
@@ -150,6 +154,10 @@ impl TxQueue for ShownTx {
         let (window, counters) = (&self.window, self.inner.counters());
         batch.each_send(|bytes| window.show(bytes, counters));
         self.inner.send(batch)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.inner.is_waiting()
     }
 
     fn mtu(&self) -> Option<&Mtu> {
