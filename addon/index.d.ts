@@ -371,8 +371,15 @@ export declare class Netns {
    * process.
    */
   attachXdp(program: Program, ifindex: number, mode: "driver" | "generic"): Attachment
-  /** Attaches a program at tc ingress: tcx (kernel 6.6), or a clsact filter where there is no tcx. */
-  attachTcIngress(program: Program, ifindex: number): Attachment
+  /**
+   * Attaches a program at tc ingress by a tcx link, or with `filter` by a clsact filter of that name, which
+   * outlives the process: for kernels without tcx.
+   */
+  attachTcIngress(program: Program, ifindex: number, filter?: string | undefined | null): Attachment
+  /** What stands at tc ingress of an interface. */
+  tcIngress(ifindex: number): TcIngress
+  /** Deletes the clsact filters of that name at tc ingress, and with `qdisc` the clsact qdisc when it is idle then. */
+  deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void
   /** Gives the namespace's descriptor back. */
   close(): void
   /** Calls `told` for everything that happens to an interface from now on. */
@@ -505,6 +512,16 @@ export interface SocketOfQueue {
   queue: number
   /** The socket's descriptor, valid until the port is closed. */
   fd: number
+}
+
+/** What stands at tc ingress of an interface. */
+export interface TcIngress {
+  /** The kernel has tcx (6.6). */
+  tcx: boolean
+  /** The interface has the clsact qdisc. */
+  clsact: boolean
+  /** The names of its BPF filters there. */
+  filters: Array<string>
 }
 
 /** What a program made of a frame. */

@@ -126,6 +126,16 @@ export interface ProgramOwner {
   readonly holders: readonly { readonly pid: number; readonly command: string }[];
 }
 
+/** What stands at tc ingress of an interface. */
+export interface TcIngress {
+  /** The kernel has tcx (6.6): what is attached there goes with its process. */
+  readonly tcx: boolean;
+  /** The interface has the clsact qdisc. */
+  readonly clsact: boolean;
+  /** The names of the BPF filters there. */
+  readonly filters: readonly string[];
+}
+
 /** An open network namespace: every call below happens in it, and the calling thread returns to its own. */
 export interface Netns {
   /** The namespace file's inode, its identity. */
@@ -153,8 +163,11 @@ export interface Netns {
   xdpFeatures(ifindex: number): XdpFeatures | null;
   /** Attaches by bpf_link: it goes away with the returned object's close() or with the process. */
   attachXdp(program: Program, ifindex: number, mode: "driver" | "generic"): Attachment;
-  /** tcx ingress bpf_link (kernel 6.6), or a clsact filter where there is no tcx. */
-  attachTcIngress(program: Program, ifindex: number): Attachment;
+  /** By a tcx ingress bpf_link (kernel 6.6), or with `filter` by a clsact filter of that name, which outlives us. */
+  attachTcIngress(program: Program, ifindex: number, filter?: string): Attachment;
+  tcIngress(ifindex: number): TcIngress;
+  /** Deletes the filters of that name, and with `qdisc` the clsact qdisc when it is idle then. */
+  deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void;
   close(): void;
 }
 

@@ -6,7 +6,7 @@ mod holders;
 mod map;
 mod program;
 
-pub use attachment::{Attachment, TcDirection, XdpMode};
+pub use attachment::{Attachment, TcDirection, XdpMode, has_tcx};
 pub use holders::{Holder, ProgramInfo, holders, program_info};
 pub use map::{Map, MapType};
 pub use program::{MapReference, Program, ProgramSource, ProgramType, TestRun};

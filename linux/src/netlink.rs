@@ -3,6 +3,7 @@
 //! Every function acts on the calling thread's network namespace; a socket keeps the one it was made in.
 
 pub mod address;
+pub mod ingress;
 pub mod ipv6;
 pub mod link;
 pub mod message;

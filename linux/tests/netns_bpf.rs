@@ -228,7 +228,7 @@ fn tc_programs_drop_what_arrives() {
 
     let filter = lab
         .netns
-        .within(|| Attachment::tc_filter(&drop_all, index, TcDirection::Ingress))
+        .within(|| Attachment::tc_filter(&drop_all, index, TcDirection::Ingress, "bifurcate"))
         .unwrap();
     assert!(filter.attached().unwrap());
     assert!(

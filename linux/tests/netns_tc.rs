@@ -2,9 +2,9 @@
 
 mod lab;
 
-use bifurcate_linux::bpf::{Program, ProgramSource, ProgramType, TcDirection};
-use bifurcate_linux::netlink::link;
+use bifurcate_linux::bpf::{Attachment, Program, ProgramSource, ProgramType, TcDirection};
 use bifurcate_linux::netlink::tc::{Action, Classifier, Filter};
+use bifurcate_linux::netlink::{ingress, link};
 use lab::Lab;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -131,6 +131,41 @@ fn somebody_elses_filter_and_qdisc_stay() {
     drop(second);
     assert!(lab.run("tc", "qdisc show dev a0").contains("clsact"));
     assert_eq!(lab.run("tc", "filter show dev a0 ingress"), "");
+}
+
+#[test]
+fn a_filter_of_a_killed_process_is_deleted_by_its_name() {
+    let Some((lab, a, _)) = lab("a_filter_of_a_killed_process_is_deleted_by_its_name") else {
+        return;
+    };
+    let source = ProgramSource {
+        kind: ProgramType::SchedCls,
+        name: "bf_mark",
+        instructions: &MARK_AND_MATCH,
+        maps: &[],
+        fragments: false,
+    };
+    let program = Program::load(&source).unwrap();
+    let add = |name: &str| {
+        lab.netns
+            .within(|| Attachment::tc_filter(&program, a, TcDirection::Ingress, name))
+            .unwrap()
+    };
+    let stands = || lab.netns.within(|| ingress::look(a)).unwrap();
+    let idle = stands();
+    assert!(!idle.clsact && idle.filters.is_empty());
+    // What is killed drops nothing.
+    std::mem::forget(add("bf-one"));
+    let other = add("bf-two");
+    assert_eq!(stands().filters, ["bf-one", "bf-two"]);
+    lab.netns.within(|| ingress::delete(a, "bf-one", true)).unwrap();
+    assert_eq!(stands().filters, ["bf-two"]);
+    drop(other);
+    // The second found the qdisc there, so it stays until the one it was made for is undone.
+    assert!(stands().clsact);
+    lab.netns.within(|| ingress::delete(a, "bf-one", true)).unwrap();
+    assert_eq!(stands(), idle);
+    lab.netns.within(|| ingress::delete(a, "bf-one", true)).unwrap();
 }
 
 #[test]

@@ -157,6 +157,17 @@ impl From<sockets::Facts> for SocketFacts {
     }
 }
 
+/// What stands at tc ingress of an interface.
+#[napi(object)]
+pub struct TcIngress {
+    /// The kernel has tcx (6.6).
+    pub tcx: bool,
+    /// The interface has the clsact qdisc.
+    pub clsact: bool,
+    /// The names of its BPF filters there.
+    pub filters: Vec<String>,
+}
+
 /// `ethtool -i`.
 #[napi(object)]
 pub struct DriverInfo {

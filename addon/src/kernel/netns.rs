@@ -3,11 +3,11 @@
 use super::bpf::{Attachment, Program};
 use super::facts::{
     Address, Channels, ChannelsFacts, DriverInfo, Feature, Link, NtupleRule, Rings, Route, Rss, SocketFacts,
-    XdpFeatures,
+    TcIngress, XdpFeatures,
 };
 use super::open;
 use crate::error::{OrThrow, invalid};
-use bifurcate_linux::netlink::{address, link, netdev, route};
+use bifurcate_linux::netlink::{address, ingress, link, netdev, route};
 use bifurcate_linux::{bpf, ethtool, netns, sockets};
 use napi::Env;
 use napi_derive::napi;
@@ -214,12 +214,39 @@ impl Netns {
         })?)))
     }
 
-    /// Attaches a program at tc ingress: tcx (kernel 6.6), or a clsact filter where there is no tcx.
+    /// Attaches a program at tc ingress by a tcx link, or with `filter` by a clsact filter of that name, which
+    /// outlives the process: for kernels without tcx.
     #[napi]
-    pub fn attach_tc_ingress(&self, env: Env, program: &Program, ifindex: u32) -> napi::Result<Attachment> {
+    pub fn attach_tc_ingress(
+        &self,
+        env: Env,
+        program: &Program,
+        ifindex: u32,
+        filter: Option<String>,
+    ) -> napi::Result<Attachment> {
         let program = program.program(&env)?;
-        let attach = || bpf::Attachment::tc(program, ifindex, bpf::TcDirection::Ingress);
+        let side = bpf::TcDirection::Ingress;
+        let attach = || match &filter {
+            Some(name) => bpf::Attachment::tc_filter(program, ifindex, side, name),
+            None => bpf::Attachment::tc(program, ifindex, side),
+        };
         Ok(Attachment(Some(self.within(&env, attach)?)))
+    }
+
+    /// What stands at tc ingress of an interface.
+    #[napi]
+    pub fn tc_ingress(&self, env: Env, ifindex: u32) -> napi::Result<TcIngress> {
+        self.within(&env, || {
+            let ingress::Ingress { clsact, filters } = ingress::look(ifindex)?;
+            let tcx = bpf::has_tcx(ifindex)?;
+            Ok(TcIngress { tcx, clsact, filters })
+        })
+    }
+
+    /// Deletes the clsact filters of that name at tc ingress, and with `qdisc` the clsact qdisc when it is idle then.
+    #[napi]
+    pub fn delete_tc_ingress(&self, env: Env, ifindex: u32, filter: String, qdisc: bool) -> napi::Result<()> {
+        self.within(&env, || ingress::delete(ifindex, &filter, qdisc))
     }
 
     /// Gives the namespace's descriptor back.

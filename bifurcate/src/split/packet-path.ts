@@ -56,9 +56,11 @@ export class PacketPath implements SplitPath {
 
   attach(): void {
     const { ifindex } = this.plan.device;
+    const step = this.plan.steps.find(({ apply }) => apply.kind === "ingress-filter")?.apply;
+    const filter = step?.kind === "ingress-filter" ? step.name : undefined;
     this.detach();
     this.attachment = asRefusal({ backend: "af_packet", mode: null }, () =>
-      this.netns.attachTcIngress(this.drop as never, ifindex),
+      this.netns.attachTcIngress(this.drop as never, ifindex, filter),
     );
   }
 

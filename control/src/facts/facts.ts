@@ -1,4 +1,5 @@
 // Everything that a plan is made from, read once: the card, who uses it, who is logged in over it.
+import { randomBytes } from "node:crypto";
 import { BifurcateError, errnoOf, wrapError } from "../errors.js";
 import type {
   Address,
@@ -14,6 +15,7 @@ import type {
   Route,
   Rss,
   SocketFacts,
+  TcIngress,
   XdpFeatures,
 } from "../kernel.js";
 import { inheritedVariable, socketHolders } from "./processes.js";
@@ -67,6 +69,10 @@ export interface Facts {
   readonly listeners: readonly Listener[];
   readonly sessions: readonly Session[];
   readonly otherSplits: readonly OtherSplit[];
+  /** tc ingress; null where the process may not look. */
+  readonly ingress: TcIngress | null;
+  /** Six hex digits, for names in the kernel that no other split has. */
+  readonly fresh: string;
   readonly capabilities: readonly string[];
   /** uname -r. */
   readonly kernel: string;
@@ -82,6 +88,16 @@ export function findLink(links: readonly Link[], ifname: string): Link {
     why: names === "" ? "the namespace has no interfaces" : `the namespace has ${names}`,
     data: { interface: ifname },
   });
+}
+
+function ingressOf(netns: Netns, link: Link): TcIngress | null {
+  try {
+    return netns.tcIngress(link.index);
+  } catch (thrown) {
+    // A dry run needs no rights, bpf(BPF_PROG_QUERY) does.
+    if (errnoOf(thrown) === "EPERM") return null;
+    throw thrown;
+  }
 }
 
 /**
@@ -142,6 +158,8 @@ export function readFacts(
       inheritedVariable("SSH_CONNECTION"),
     ),
     otherSplits,
+    ingress: tell("tc ingress", () => ingressOf(netns, link)),
+    fresh: randomBytes(3).toString("hex"),
     capabilities: kernel.capabilities(),
     kernel: kernel.release(),
   };

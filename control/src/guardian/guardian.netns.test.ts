@@ -213,6 +213,26 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
     expect(settings()).toEqual(before);
   });
 
+  it("takes away the filter at tc ingress that outlives a killed owner, and the qdisc made for it", async () => {
+    const filter = { kind: "ingress-filter", name: "bifurcate-test", qdisc: true } as const;
+    const step: Omit<Step, "device"> = {
+      when: "before",
+      apply: { ...filter, present: true },
+      undo: { ...filter, present: false },
+      words: "filter",
+    };
+    const { index } = netns.links().find((each) => each.name === "v0")!;
+    const idle = netns.tcIngress(index);
+    for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+      const owner = own({ steps: [step], ingressFilter: filter.name });
+      await owner.hear("live");
+      expect(netns.tcIngress(index)).toMatchObject({ clsact: true, filters: [filter.name] });
+      owner.child.kill(signal);
+      await until(noJournals);
+      expect(netns.tcIngress(index)).toEqual(idle);
+    }
+  });
+
   it("is undone by releaseStale, or the next split, when both were killed", async () => {
     for (const way of ["release", "next"] as const) {
       const owner = own();

@@ -310,4 +310,21 @@ describe("a plan", () => {
     expect(words(plan(facts(card), { mode: "generic" }))).toEqual(["rx-lro", "rx-gro-hw"]);
     expect(words(plan(facts(card), { backend: "af_packet" }))).toEqual([]);
   });
+
+  it("writes a filter at tc ingress down as a step where the kernel has no tcx, to be undone when we are killed", () => {
+    const old = plan(
+      { ...facts(), ingress: { tcx: false, clsact: false, filters: [] } },
+      { backend: "af_packet" },
+    );
+    const filter = {
+      kind: "ingress-filter",
+      name: expect.stringMatching(/^bifurcate-[0-9a-f]{6}$/),
+      qdisc: true,
+    };
+    expect(old.steps).toMatchObject([
+      { when: "before", apply: { ...filter, present: true }, undo: { ...filter, present: false } },
+    ]);
+    expect(old.guardian).toBe(true);
+    expect(plan(facts(), { backend: "af_packet" })).toMatchObject({ steps: [], guardian: false });
+  });
 });

@@ -8,7 +8,7 @@ import type { CompileFlow, Flow } from "./flow.js";
 import { chooseWay, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
 import { rxMetadata } from "./metadata.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
-import { carveOutSteps, featureSteps, ownQueueChoice, ruleSteps } from "./steps.js";
+import { carveOutSteps, featureSteps, ingressSteps, ownQueueChoice, ruleSteps } from "./steps.js";
 
 /** Number of receive queues that the channels give. */
 export function receiveQueues(channels: Channels): number {
@@ -47,7 +47,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
   const device = { ifindex: facts.link.index, name: facts.link.name };
   const features = featureSteps(facts, flows, way, device);
   warnings.push(...features.warnings);
-  steps.push(...features.steps);
+  steps.push(...features.steps, ...ingressSteps(facts, way, device));
 
   const whole = flows.some((flow) => flow.all);
   let kind: Path["kind"] = whole ? "whole-card" : "shared-queues";

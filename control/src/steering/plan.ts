@@ -55,6 +55,16 @@ export type Change =
       readonly location: number;
       readonly bytes: string | null;
       readonly words?: string;
+    }
+  /**
+   * A clsact filter of that name at ingress, made with the sockets where the kernel has no tcx; `present: false`
+   * without it, and without the qdisc too where that came with it.
+   */
+  | {
+      readonly kind: "ingress-filter";
+      readonly name: string;
+      readonly present: boolean;
+      readonly qdisc: boolean;
     };
 
 /** A change, what undoes it, and which device it is about. */

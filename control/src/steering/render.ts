@@ -35,6 +35,10 @@ export function renderChange(device: string, change: Change): string {
       return change.bytes === null
         ? `ethtool -N ${device} delete ${change.location}`
         : `ethtool -N ${device} ${change.words ?? `loc ${change.location}`}`;
+    case "ingress-filter":
+      return change.present
+        ? `tc filter add dev ${device} ingress bpf direct-action (${change.name})`
+        : `tc ${change.qdisc ? `qdisc del dev ${device} clsact` : `filter del dev ${device} ingress (${change.name})`}`;
   }
 }
 

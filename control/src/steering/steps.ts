@@ -88,6 +88,29 @@ export function featureSteps(
   return { steps, warnings };
 }
 
+/**
+ * The filter at tc ingress that keeps the flow from the kernel, where the kernel has no tcx: unlike a link it outlives
+ * a process that is killed, and would take the flow from everybody.
+ */
+export function ingressSteps(facts: Facts, way: Way, device: Device): Step[] {
+  const { ingress } = facts;
+  if (way.backend !== "af_packet" || ingress === null || ingress.tcx) return [];
+  const filter = {
+    kind: "ingress-filter",
+    name: `bifurcate-${facts.fresh}`,
+    qdisc: !ingress.clsact,
+  } as const;
+  return [
+    {
+      device,
+      when: "before",
+      apply: { ...filter, present: true },
+      undo: { ...filter, present: false },
+      words: "keep the flow from the kernel by a clsact filter, since it has no tcx",
+    },
+  ];
+}
+
 /** Which queues become the split's own, and how many the card has by then. */
 export interface OwnQueueChoice {
   readonly own: readonly number[];

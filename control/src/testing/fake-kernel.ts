@@ -13,6 +13,7 @@ import type {
   ProgramOwner,
   Rss,
   SocketFacts,
+  TcIngress,
   XdpFeatures,
 } from "../kernel.js";
 
@@ -44,6 +45,8 @@ export interface FakeCard {
   rules: Map<number, Uint8Array> | null;
   capacity: number;
   xdpFeatures: XdpFeatures | null;
+  /** tc ingress; a kernel with tcx and nothing there when left out. */
+  ingress?: TcIngress;
 }
 
 const FLOW_SPEC = 168;
@@ -204,6 +207,21 @@ export class FakeKernel implements Kernel {
       xdpFeatures: (index) => this.cards.find((card) => card.link.index === index)?.xdpFeatures ?? null,
       attachXdp: refuse,
       attachTcIngress: refuse,
+      tcIngress: (index) => {
+        const ingress = this.cards.find((card) => card.link.index === index)?.ingress;
+        return ingress ?? { tcx: true, clsact: false, filters: [] };
+      },
+      deleteTcIngress: (index, filter, qdisc) =>
+        change("deleteTcIngress", () => {
+          const card = this.cards.find((each) => each.link.index === index);
+          if (card?.ingress === undefined) return;
+          const filters = card.ingress.filters.filter((each) => each !== filter);
+          card.ingress = {
+            ...card.ingress,
+            filters,
+            clsact: card.ingress.clsact && !(qdisc && filters.length === 0),
+          };
+        }),
       close: () => undefined,
     };
   }

@@ -1,7 +1,9 @@
 // A process that owns one split, for tests that kill it: `node owner.js NETNS IFNAME OPTIONS-AS-JSON`.
 import { beginSplit } from "../begin.js";
 import { BifurcateError, messageOf } from "../errors.js";
+import type { Attachment } from "../kernel.js";
 import { nativeKernel } from "../native.js";
+import { compile, tcDropProgram } from "../steering/rules/index.js";
 import type { Plan, Step } from "../steering/plan.js";
 import { SplitTransaction } from "../transaction/transaction.js";
 
@@ -12,6 +14,8 @@ interface OwnerOptions {
   readonly confirmSeconds?: number;
   /** Milliseconds to stay in open(), so that a test can kill it there. */
   readonly linger?: number;
+  /** A clsact filter of that name is attached, which drops the discard service's datagrams. */
+  readonly ingressFilter?: string;
 }
 
 function say(word: string, more: Record<string, unknown> = {}): void {
@@ -26,6 +30,7 @@ async function main(netns: string, ifname: string, options: OwnerOptions): Promi
   const steps = [...prepared.plan.steps, ...(options.steps ?? []).map((step) => ({ ...step, device }))];
   const plan: Plan = { ...prepared.plan, steps, guardian: steps.length > 0 || confirmSeconds !== undefined };
   const transaction = new SplitTransaction(kernel, { ...prepared, plan });
+  let attached: Attachment | undefined;
   const end = (why: string): void => {
     transaction.undo().then(
       (report) => {
@@ -42,9 +47,14 @@ async function main(netns: string, ifname: string, options: OwnerOptions): Promi
   process.once("SIGINT", () => end("SIGINT"));
   await transaction.apply({
     open: async () => {
+      if (options.ingressFilter !== undefined) {
+        const program = kernel.loadProgram(tcDropProgram(compile("udp dst port 9")));
+        attached = prepared.netns.attachTcIngress(program, device.ifindex, options.ingressFilter);
+      }
       say("opening", { id: transaction.id, guardian: transaction.guardian });
       await new Promise((resolve) => setTimeout(resolve, options.linger ?? 0));
     },
+    close: () => attached?.close(),
     expired: () => end("expired"),
   });
   say("live", { id: transaction.id, guardian: transaction.guardian });

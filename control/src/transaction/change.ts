@@ -21,6 +21,11 @@ export function perform(netns: Netns, ifname: string, change: Change): void {
         location: change.location,
         bytes: Uint8Array.from(Buffer.from(change.bytes, "hex")),
       });
+    case "ingress-filter": {
+      // Made by the owner of the program; whoever undoes it needs its name alone.
+      const link = netns.links().find((each) => each.name === ifname);
+      if (!change.present && link !== undefined) netns.deleteTcIngress(link.index, change.name, change.qdisc);
+    }
   }
 }
 
@@ -46,6 +51,12 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
       const there = netns.ntupleRules(ifname)?.find((rule) => rule.location === change.location);
       if (change.bytes === null) return there === undefined;
       return there !== undefined && sameRule(change.bytes, hexOf(there.bytes));
+    }
+    case "ingress-filter": {
+      // Whether it stands is the attachment's to say; here it may always come, and is to be gone after an undo.
+      const link = netns.links().find((each) => each.name === ifname);
+      const there = link !== undefined && netns.tcIngress(link.index).filters.includes(change.name);
+      return change.present || !there;
     }
   }
 }

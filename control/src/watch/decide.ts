@@ -9,7 +9,7 @@ const FRAME_MTU = 1_700;
 
 /** One thing to repair; the owner of the sockets does it. */
 export type Repair =
-  /** The XDP program is gone: attach it again. */
+  /** The program is gone: attach it again. */
   | { readonly kind: "attach" }
   /** Open (again) the sockets of these queues and put them into the map. */
   | { readonly kind: "open-queues"; readonly queues: readonly number[] }
@@ -115,11 +115,12 @@ function repairsFor(
 ): { repairs: Repair[]; reasons: string[] } {
   const repairs: Repair[] = [];
   const reasons: string[] = [];
+  if (!now.attached) {
+    repairs.push({ kind: "attach" });
+    const place = plan.path.backend === "af_xdp" ? "XDP program" : "program at tc ingress";
+    reasons.push(`the ${place} was detached`);
+  }
   if (plan.path.backend === "af_xdp") {
-    if (!now.attached) {
-      repairs.push({ kind: "attach" });
-      reasons.push("the XDP program was detached");
-    }
     if (now.channels !== null && plan.path.kind !== "own-queue") {
       const total = now.channels.combined + now.channels.rx;
       const fewer = queues.filter((queue) => queue >= total);

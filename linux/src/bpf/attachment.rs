@@ -1,6 +1,6 @@
 //! Programs attached to an interface: by bpf_link, so that the end of the process ends the attachment too.
 
-use super::attr::{Command, LinkCreate, bpf_fd, info, raw};
+use super::attr::{Command, LinkCreate, ProgQuery, bpf, bpf_fd, info, raw};
 use super::program::Program;
 use crate::netlink::tc;
 use crate::{Error, Result};
@@ -73,7 +73,7 @@ impl Attachment {
         match link(program, ifindex, kind, 0) {
             Ok(fd) => Ok(Self(Kind::Link(fd))),
             // A kernel without tcx does not know the attach type.
-            Err(libc::EINVAL | libc::EOPNOTSUPP) => Self::tc_filter(program, ifindex, direction),
+            Err(libc::EINVAL | libc::EOPNOTSUPP) => Self::tc_filter(program, ifindex, direction, "bifurcate"),
             Err(errno) => Err(Error::new(
                 CALL,
                 format!("tcx ifindex={ifindex} {direction:?} program={}", program.id()),
@@ -82,11 +82,12 @@ impl Attachment {
         }
     }
 
-    /// As [`Attachment::tc`], by a clsact filter in any case.
-    pub fn tc_filter(program: &Program, ifindex: u32, direction: TcDirection) -> Result<Self> {
+    /// As [`Attachment::tc`], by a clsact filter in any case. By `name`, [`crate::netlink::ingress::delete`] finds it when this
+    /// process has been killed.
+    pub fn tc_filter(program: &Program, ifindex: u32, direction: TcDirection, name: &str) -> Result<Self> {
         let classifier = tc::Classifier::Program {
             program: program.as_fd(),
-            name: "bifurcate",
+            name,
         };
         tc::Filter::add(ifindex, direction, &classifier, tc::Action::Direct)
             .map(|filter| Self(Kind::Filter(filter)))
@@ -104,6 +105,29 @@ impl Attachment {
                 Ok(ifindex != 0)
             }
         }
+    }
+}
+
+/// Whether the kernel has tcx (6.6), asked about interface `ifindex` of the calling thread's namespace.
+///
+/// # Errors
+/// `ENODEV` when there is no such interface, `EPERM` without CAP_NET_ADMIN.
+pub fn has_tcx(ifindex: u32) -> Result<bool> {
+    let mut attr = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_INGRESS,
+        ..Default::default()
+    };
+    // SAFETY: the block of BPF_PROG_QUERY; with no room for program ids it holds no address.
+    match unsafe { bpf(Command::ProgQuery, &mut attr) } {
+        Ok(_) | Err(libc::ENOENT) => Ok(true),
+        // A kernel without tcx does not know the attach type.
+        Err(libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Error::new(
+            "bpf(BPF_PROG_QUERY)",
+            format!("tcx ifindex={ifindex}"),
+            errno,
+        )),
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) enum Command {
     ProgTestRun = 10,
     ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
+    ProgQuery = 16,
     LinkCreate = 28,
 }
 
@@ -93,6 +94,18 @@ pub(super) struct GetInfo {
     pub bpf_fd: u32,
     pub info_len: u32,
     pub info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct ProgQuery {
+    pub target_ifindex: u32,
+    pub attach_type: u32,
+    pub query_flags: u32,
+    pub attach_flags: u32,
+    pub prog_ids: u64,
+    pub prog_cnt: u32,
+    pub pad: u32,
 }
 
 #[repr(C)]

@@ -41,18 +41,18 @@ pub struct Filter {
     made_qdisc: bool,
 }
 
-const RTM_NEWQDISC: u16 = 36;
+pub(super) const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
+pub(super) const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(super) const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_ACT: u16 = 1;
 const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
 const TCA_BPF_FD: u16 = 6;
-const TCA_BPF_NAME: u16 = 7;
+pub(super) const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const TCA_ACT_KIND: u16 = 1;
@@ -61,11 +61,11 @@ const TCA_MIRRED_PARMS: u16 = 2;
 const TCA_INGRESS_REDIR: u32 = 3;
 const TC_ACT_STOLEN: u32 = 4;
 /// TC_H_CLSACT, and the ingress and egress sides of that qdisc (TC_H_MAKE of its major number).
-const CLSACT: u32 = 0xffff_fff1;
+pub(super) const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
-const INGRESS: u32 = 0xffff_fff2;
+pub(super) const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
-const TCMSG: usize = 20;
+pub(super) const TCMSG: usize = 20;
 
 impl Filter {
     /// Adds a filter to interface `ifindex` of the calling thread's namespace, with the clsact qdisc when
@@ -155,17 +155,22 @@ impl Drop for Filter {
             let _ = socket.change("netlink(RTM_DELTFILTER)", "", message);
         }
         if self.made_qdisc {
-            let others = [INGRESS, EGRESS].iter().any(|parent| {
-                let found = socket.dump("netlink(RTM_GETTFILTER)", &dump(ifindex, *parent), |r| {
-                    super::tc::priority(r, ifindex)
-                });
-                found.map_or(true, |found| !found.is_empty())
-            });
-            if !others {
-                let body = tcmsg(ifindex, CLSACT_HANDLE, CLSACT, 0);
-                let _ = socket.change("netlink(RTM_DELQDISC)", "", Message::new(RTM_DELQDISC, 0, &body));
-            }
+            remove_idle_clsact(socket, ifindex);
         }
+    }
+}
+
+/// Takes the clsact qdisc away when no filter is on it.
+pub(super) fn remove_idle_clsact(socket: &mut Socket, ifindex: u32) {
+    let others = [INGRESS, EGRESS].iter().any(|parent| {
+        let found = socket.dump("netlink(RTM_GETTFILTER)", &dump(ifindex, *parent), |r| {
+            priority(r, ifindex)
+        });
+        found.map_or(true, |found| !found.is_empty())
+    });
+    if !others {
+        let body = tcmsg(ifindex, CLSACT_HANDLE, CLSACT, 0);
+        let _ = socket.change("netlink(RTM_DELQDISC)", "", Message::new(RTM_DELQDISC, 0, &body));
     }
 }
 
@@ -234,7 +239,7 @@ fn mirred(ifindex: u32) -> [u8; 28] {
 }
 
 /// struct tcmsg: family, ifindex, handle, parent, info.
-fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; TCMSG] {
+pub(super) fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; TCMSG] {
     let mut body = [0; TCMSG];
     for (at, word) in [ifindex, handle, parent, info].into_iter().enumerate() {
         body[4 + at * 4..8 + at * 4].copy_from_slice(&word.to_ne_bytes());
@@ -243,11 +248,11 @@ fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; TCMSG] {
 }
 
 /// A filter's priority and protocol (all of them) in one word.
-fn info(priority: u16) -> u32 {
+pub(super) fn info(priority: u16) -> u32 {
     u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be())
 }
 
-fn dump(ifindex: u32, parent: u32) -> Message {
+pub(super) fn dump(ifindex: u32, parent: u32) -> Message {
     Message::new(RTM_GETTFILTER, 0, &tcmsg(ifindex, 0, parent, 0))
 }
 
