@@ -54,6 +54,7 @@ const netns = {
   features: () => ({ "rx-ntuple-filter": { active: true, requested: true, available: true, fixed: false } }),
   ntupleRules: () => [],
   ntupleCapacity: () => 64,
+  tcIngress: () => ({ tcx: true, clsact: false, filters: [] }),
   xdpFeatures: () => ({
     features: ["basic", "redirect", "xsk-zerocopy"],
     zeroCopyMaxSegments: 1,
