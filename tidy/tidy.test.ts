@@ -1,6 +1,6 @@
 // The rules of the house (ARCHITECTURE.md): which arrows may exist, where `unsafe` may stand, what no file may hold.
 import { describe, expect, it } from "vitest";
-import { files, imports } from "./tree.js";
+import { exists, files, imports } from "./tree.js";
 
 const rust = files(/\.rs$/);
 const typescript = files(/\.ts$/).filter((file) => !file.path.endsWith(".d.ts"));
@@ -156,6 +156,18 @@ describe("every file", () => {
       );
     });
     expect(hooks.map((file) => file.path)).toEqual([]);
+  });
+});
+
+describe("pages", () => {
+  it("link to what is there", () => {
+    const broken = files(/\.md$/).flatMap((page) =>
+      [...page.text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)]
+        .map((match) => match[1]!)
+        .filter((target) => !/^[a-z]+:/.test(target) && !exists(page.path, target))
+        .map((target) => `${page.path}: ${target}`),
+    );
+    expect(broken).toEqual([]);
   });
 });
 

@@ -22,6 +22,11 @@ export function files(pattern: RegExp): TrackedFile[] {
     .map((name) => ({ path: name, text: readFileSync(path.join(root, name), "utf8") }));
 }
 
+/** Whether what a page links to is there, a file or a folder. */
+export function exists(page: string, target: string): boolean {
+  return existsSync(path.join(root, path.dirname(page), target));
+}
+
 /** Modules that a TypeScript file imports, relative ones resolved to a path in the tree. */
 export function imports(file: TrackedFile): string[] {
   const specifiers = [...file.text.matchAll(/(?:^|\n)\s*(?:import|export)[^;'"]*?from\s+["']([^"']+)["']/g)]
