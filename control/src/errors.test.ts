@@ -67,6 +67,10 @@ describe("BifurcateError", () => {
     expect(wrapError(refused, "open eth0")).toMatchObject({ code: "E_NOT_PRIVILEGED", cause: refused });
     const busy = Object.assign(new Error("bind(AF_XDP) dev=eth0: busy (EBUSY)"), { code: "EBUSY" });
     expect(wrapError(busy, "open eth0", "E_QUEUE_BUSY").code).toBe("E_QUEUE_BUSY");
+    const enter = Object.assign(new Error("setns path=/run/netns/x: Operation not permitted (EPERM)"), {
+      code: "EPERM",
+    });
+    expect(wrapError(enter, "open x").next).toContain("CAP_SYS_ADMIN");
     expect(wrapError(new TypeError("x is undefined"), "open eth0").code).toBe("E_INTERNAL");
     const load = Object.assign(new Error("bpf(BPF_PROG_LOAD): no"), {
       code: "EINVAL",

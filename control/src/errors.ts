@@ -409,7 +409,11 @@ export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "
   const errno = errnoOf(thrown);
   const code =
     (errno === null ? undefined : ERRNO_CODES[errno]) ?? (errno === null ? "E_INTERNAL" : fallback);
-  return new BifurcateError(code, { what, why: messageOf(thrown), cause: thrown });
+  const why = messageOf(thrown);
+  // Entering a namespace is the one call whose capability is always the same: setns(2).
+  const setns = code === "E_NOT_PRIVILEGED" && why.startsWith("setns");
+  const next = setns ? "Another network namespace needs CAP_SYS_ADMIN: run it as root." : undefined;
+  return new BifurcateError(code, { what, why, next, cause: thrown });
 }
 
 /** The errno name that a Node or kernel error carries ("EBUSY"), or null. */

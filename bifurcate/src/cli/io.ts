@@ -38,7 +38,7 @@ const OURS = fileURLToPath(new URL("..", import.meta.url));
 
 /** Where a handler failed: the first place of the stack that is neither Node's nor ours. "" for all other errors. */
 function place({ code, cause }: BifurcateError): string {
-  if (!code.startsWith("E_HANDLER_") || !(cause instanceof Error)) return "";
+  if (!/^E_HANDLER_/.test(code) || !(cause instanceof Error)) return "";
   const places = (cause.stack ?? "").split("\n").filter((line) => line.startsWith("    at "));
   const foreign = ["node:", "node_modules", OURS, "(<anonymous>)"];
   const own = places.find((line) => !foreign.some((word) => line.includes(word)));

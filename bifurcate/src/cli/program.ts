@@ -40,14 +40,22 @@ export function makeProgram(streams: Streams): Command {
   return program;
 }
 
+const COMMANDS: readonly string[] = ["devices", "split", "release", "confirm", "explain", "lab"];
+
+/** The commands to choose from, in words. */
+const subcommands = (word: string): string =>
+  `one of ${(word === "lab" ? ["up", "down", "status"] : COMMANDS).join(", ")}`;
+
 /** Commander's own errors in our form; null when there is none, since it only showed help or the version. */
 function usageError(error: CommanderError, argv: readonly string[]): BifurcateError | null {
   if (error.exitCode === 0) return null;
   const [word = ""] = argv.filter((each) => !each.startsWith("-"));
   // A command without its subcommand: commander says nothing but the help.
   const why =
-    error.code === "commander.help" ? "a command is missing" : error.message.replace(/^error: /, "");
-  const known = ["devices", "split", "release", "confirm", "explain", "lab"].includes(word);
+    error.code === "commander.help"
+      ? `a command is missing: ${subcommands(word)}`
+      : error.message.replace(/^error: /, "");
+  const known = COMMANDS.includes(word);
   return new BifurcateError("E_USAGE", {
     what: `run bifurcate ${argv.join(" ")}`.trimEnd(),
     why,

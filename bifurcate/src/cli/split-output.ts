@@ -9,6 +9,8 @@ import type { StopReason } from "./stop.js";
 export interface SplitIntroduction {
   readonly id: string | null;
   readonly device: string;
+  /** The namespace it is in, as the user named it; null: the process's own. */
+  readonly netns: string | null;
   readonly flows: readonly string[];
   readonly path: PortPath;
   readonly warnings: readonly string[];
@@ -25,6 +27,12 @@ export function obtainedWords(path: PortPath): string {
   if (path.xdp !== null) words.push(`${path.xdp} mode`);
   words.push(`steered by ${path.steering}`, path.obtained.pages === "huge" ? "hugepages" : "ordinary pages");
   return words.join(", ");
+}
+
+/** What stands before a command that is to run in a namespace. */
+function inside(netns: string | null): string {
+  if (netns === null) return "";
+  return netns.includes("/") ? `nsenter --net=${netns} ` : `ip netns exec ${netns} `;
 }
 
 /** One split's output, from the first line to the last. */
@@ -47,10 +55,11 @@ export class SplitOutput {
       this.streams.out(jsonLine({ event: "split", pid: process.pid, ...introduction }));
       return;
     }
-    const { device, flows, path, warnings, bypasses } = introduction;
+    const { device, netns, flows, path, warnings, bypasses } = introduction;
     this.streams.out(`${device}: ${flows.map((flow) => `'${flow}'`).join(", ")} by ${obtainedWords(path)}\n`);
     for (const note of path.notes) this.streams.out(`  note: ${note}\n`);
-    if (path.obtained.tap !== undefined) this.streams.out(`  to see it: tcpdump -ni ${path.obtained.tap}\n`);
+    const { tap } = path.obtained;
+    if (tap !== undefined) this.streams.out(`  to see it: ${inside(netns)}tcpdump -ni ${tap}\n`);
     for (const warning of warnings) this.streams.err(`warning: ${warning}\n`);
     if (bypasses.length > 0) this.streams.out(`  out of sight of: ${bypasses.join("; ")}\n`);
     this.streams.out("  Ctrl-C ends it and puts everything back\n");

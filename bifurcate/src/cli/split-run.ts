@@ -44,6 +44,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
     output.introduce({
       id: port.id,
       device: request.device,
+      netns: request.netns,
       flows: request.flows,
       path: port.path,
       warnings: pending,

@@ -22,7 +22,7 @@ describe("help", () => {
   }
 
   it("has examples in every command that changes something", async () => {
-    for (const command of ["split", "release", "devices", "explain"]) {
+    for (const command of ["split", "release", "devices", "explain", "confirm"]) {
       expect((await type(command, "--help")).out).toContain("Examples:\n  bifurcate ");
     }
   });
@@ -32,7 +32,8 @@ describe("help", () => {
 
 describe("mistyped", () => {
   const cases: [string, string[], string, string][] = [
-    ["nothing at all", [], "E_USAGE", "a command is missing"],
+    ["nothing at all", [], "E_USAGE", "one of devices, split, "],
+    ["a lab without a command", ["lab"], "E_USAGE", "one of up, down, status"],
     ["an unknown command", ["splt", "eth0"], "E_USAGE", "Did you mean split"],
     ["no device", ["split"], "E_USAGE", "DEV"],
     ["too many words", ["split", "eth0", "eth1", "--flow", "udp"], "E_USAGE", "too many arguments"],

@@ -123,7 +123,7 @@ export function zeroCopyRefusal(
   if (way.backend === "af_packet") return "AF_PACKET always copies";
   if (way.mode === "generic") return "XDP in generic mode always copies";
   if (kind === "shared-queues") {
-    return "the queues are shared with the kernel: its traffic would land in memory that user space can change";
+    return "the queues are shared with the kernel, whose traffic would land in memory that user space can change";
   }
   const features = facts.xdpFeatures;
   if (features === null) return null;

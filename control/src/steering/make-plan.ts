@@ -200,7 +200,7 @@ function chooseZeroCopy(
       data: { ladder: rungs },
     });
   }
-  warnings.push(`every frame is copied once: ${why}`);
+  warnings.push(`every frame is copied once, without zero-copy: ${why}`);
   return "off";
 }
 

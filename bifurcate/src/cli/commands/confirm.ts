@@ -10,16 +10,22 @@ export function confirmCommand(streams: Streams): Command {
     .description("keep a split that was made with --confirm")
     .argument("<ID>", "which split; see `bifurcate release`")
     .option("--json", "one JSON document")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  bifurcate confirm eth0-1a2b3c    the name that `bifurcate release` lists\n",
+    )
     .action((id: string, flags: { json?: true }) => {
       const { splits } = listSplits();
-      if (!splits.some((split) => split.id === id)) {
-        const names = splits.map((split) => split.id).join(", ");
+      const split = splits.find((each) => each.id === id);
+      if (split === undefined) {
+        const names = splits.map((each) => each.id).join(", ");
         throw new BifurcateError("E_NO_SUCH_SPLIT", {
           what: `confirm the split ${id}`,
           why: names === "" ? "there are no splits" : `there are ${names}`,
         });
       }
       confirmSplit(stateDirectory(), id);
-      streams.out(flags.json === true ? jsonLine({ confirmed: id }) : `${id} is confirmed\n`);
+      const words = split.confirmBy === null ? "needs no confirmation (any more)" : "is confirmed";
+      streams.out(flags.json === true ? jsonLine({ confirmed: id }) : `${id} ${words}\n`);
     });
 }

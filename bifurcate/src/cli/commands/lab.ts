@@ -9,6 +9,14 @@ import { renderTable } from "../render/table.js";
 
 const DEFAULT_NAME = "lab";
 
+const UP_HELP = `
+Examples:
+  bifurcate lab up                                  the namespaces bflab-host (with nic0) and bflab-peer
+  bifurcate lab up two --clients 2 --queues 8       two cards, to forward from one to the other
+  bifurcate lab up big --mtu 9000
+  bifurcate lab down                                takes it away again
+`;
+
 interface LabFlags {
   readonly json?: true;
   readonly clients: string;
@@ -49,11 +57,12 @@ export function labCommand(streams: Streams): Command {
   lab
     .command("up")
     .description("make a lab: a host with a card nic0, and a client at the other end of the wire")
-    .argument("[NAME]", "up to 8 letters and digits", DEFAULT_NAME)
+    .argument("[NAME]", "1 to 8 lower-case letters and digits", DEFAULT_NAME)
     .option("--clients <N>", "cards and client namespaces, 1 or 2", "1")
     .option("--queues <N>", "receive and transmit queues of each card", "4")
     .option("--mtu <BYTES>", "MTU of the wires", "1500")
     .option("--json", "one JSON document")
+    .addHelpText("after", UP_HELP)
     .action(async (name: string, flags: LabFlags) => {
       const made = await labUp({
         name,

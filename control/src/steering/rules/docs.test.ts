@@ -66,7 +66,7 @@ describe("docs/filter.md", () => {
       compile(shown[1]!);
       expect.fail("no error");
     } catch (error) {
-      expect((error as BifurcateError).render()).toBe(shown[2]!.trimEnd());
+      expect((error as BifurcateError).render()).toBe(shown[2]!.trimEnd().replace(/^bifurcate: /, ""));
     }
   });
 });
