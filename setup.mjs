@@ -31,6 +31,8 @@ const packages = {
     ["dig", "bind9-dnsutils"],
     ["curl", "curl"],
     ["ping", "iputils-ping"],
+    ["tcpdump", "tcpdump"],
+    ["script", "bsdutils"],
     ["/usr/lib/*/libpcap.so.0.8", "libpcap0.8"],
   ],
   bench: [
