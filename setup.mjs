@@ -33,6 +33,7 @@ const packages = {
     ["ping", "iputils-ping"],
     ["tcpdump", "tcpdump"],
     ["script", "bsdutils"],
+    ["bpftool", "bpftool"],
     ["/usr/lib/*/libpcap.so.0.8", "libpcap0.8"],
   ],
   bench: [
