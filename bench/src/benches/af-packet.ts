@@ -3,7 +3,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LabCard } from "@bifurcate/lab";
 import { Child, cpuTime } from "../child.js";
-import { takeHugepages } from "../hugepages.js";
+import { BENCH_PAGES, takeHugepages } from "../hugepages.js";
 import { buildExamples } from "../native.js";
 import { testpmd } from "../peers/testpmd.js";
 import { measured, rateAndCpu, type Measured } from "../receive.js";
@@ -39,7 +39,7 @@ export const afPacket: Bench = {
   async run(options: BenchOptions): Promise<Result[]> {
     const subject = path.join(options.root, "bench", "dist", "subjects", "native-split.js");
     const examples = await buildExamples(options.root, options.progress);
-    const giveBack = takeHugepages(512);
+    const giveBack = takeHugepages(BENCH_PAGES);
     try {
       return await onWire("bpkt", async (card) => {
         const sending = { examples, card, seconds: options.seconds + 10 };

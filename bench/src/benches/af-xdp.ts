@@ -1,6 +1,6 @@
 // Receive and drop by AF_XDP on veth, against testpmd's net_af_xdp behind the same sender.
 import path from "node:path";
-import { takeHugepages } from "../hugepages.js";
+import { BENCH_PAGES, takeHugepages } from "../hugepages.js";
 import { buildExamples } from "../native.js";
 import { testpmd } from "../peers/testpmd.js";
 import { rateAndCpu, receive, type Measured } from "../receive.js";
@@ -13,7 +13,7 @@ export const afXdp: Bench = {
   about: "veth receive-and-drop : testpmd net_af_xdp, same sender; packets a second, and CPU time a packet",
   async run(options: BenchOptions): Promise<Result[]> {
     const examples = await buildExamples(options.root, options.progress);
-    const giveBack = takeHugepages(512);
+    const giveBack = takeHugepages(BENCH_PAGES);
     try {
       return await onWire("bxdp", async (card) => {
         const sending = { examples, card, seconds: options.seconds + 10 };

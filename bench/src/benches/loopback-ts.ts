@@ -1,6 +1,6 @@
 // `reflect` in TypeScript, cursor form, on the loopback device against testpmd macswap on net_null.
 import path from "node:path";
-import { takeHugepages } from "../hugepages.js";
+import { BENCH_PAGES, takeHugepages } from "../hugepages.js";
 import { runJson } from "../native.js";
 import { testpmd } from "../peers/testpmd.js";
 import { compare, interleave, type Result, type Sample } from "../rows.js";
@@ -16,7 +16,7 @@ export const loopbackTs: Bench = {
   about: "reflect in TypeScript (cursor form, in a worker) on loopback : testpmd macswap on net_null",
   async run(options: BenchOptions): Promise<Result[]> {
     const subject = path.join(options.root, "bench", "dist", "subjects", "loopback-ts.js");
-    const giveBack = takeHugepages(512);
+    const giveBack = takeHugepages(BENCH_PAGES);
     try {
       const results: Result[] = [];
       for (const { row, target, buffers, cache } of rows) {

@@ -1,6 +1,6 @@
 // Native `reflect` on the loopback device against testpmd macswap on net_null: the polling core by itself.
 import path from "node:path";
-import { takeHugepages } from "../hugepages.js";
+import { BENCH_PAGES, takeHugepages } from "../hugepages.js";
 import { buildExamples, runJson } from "../native.js";
 import { testpmd } from "../peers/testpmd.js";
 import { compare, interleave, type Result, type Sample } from "../rows.js";
@@ -18,7 +18,7 @@ export const loopback: Bench = {
   about: "native reflect on loopback : testpmd macswap on net_null, one core each, burst 32",
   async run(options: BenchOptions): Promise<Result[]> {
     const examples = await buildExamples(options.root, options.progress);
-    const giveBack = takeHugepages(512);
+    const giveBack = takeHugepages(BENCH_PAGES);
     try {
       const results: Result[] = [];
       for (const { row, target, forward, buffers, cache } of rows) {
