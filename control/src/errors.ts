@@ -284,7 +284,7 @@ export const ERRORS = {
   },
   E_INTERNAL: {
     meaning: "Bifurcate met a state that should not exist.",
-    next: "Please report it with the message and the output of `bifurcate doctor --json`.",
+    next: "Please report it with the message and the output of `bifurcate devices --json`.",
     status: 1,
   },
 } as const satisfies Record<string, ErrorEntry>;

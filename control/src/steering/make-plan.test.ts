@@ -243,6 +243,7 @@ describe("conflicts", () => {
 describe("bad requests", () => {
   it.each<[ErrorCode, Partial<SplitRequest>]>([
     ["E_NO_FLOW", { flows: [] }],
+    ["E_NO_FLOW", { flows: undefined as never }],
     ["E_FLOW_SYNTAX", { flows: ["nonsense"] }],
     ["E_NO_SUCH_QUEUE", { queues: [4] }],
     ["E_NO_SUCH_QUEUE", { queues: 9 }],

@@ -110,7 +110,9 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
 
 function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow): readonly Flow[] {
   const what = `split ${facts.link.name}`;
-  if (request.flows.length === 0) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
+  // A program in JavaScript may have named none at all.
+  const named = request.flows as readonly string[] | undefined;
+  if (named === undefined || named.length === 0) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
   const flows = request.flows.map(compile);
   if (!facts.link.ethernet || facts.link.loopback) {
     const why = facts.link.loopback ? "it is the loopback interface" : "it carries no Ethernet frames";
