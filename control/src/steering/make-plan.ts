@@ -112,7 +112,8 @@ function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow)
   const what = `split ${facts.link.name}`;
   // A program in JavaScript may have named none at all.
   const named = request.flows as readonly string[] | undefined;
-  if (named === undefined || named.length === 0) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
+  if (named === undefined || named.length === 0)
+    throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
   const flows = request.flows.map(compile);
   if (!facts.link.ethernet || facts.link.loopback) {
     const why = facts.link.loopback ? "it is the loopback interface" : "it carries no Ethernet frames";
