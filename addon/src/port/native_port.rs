@@ -218,7 +218,11 @@ impl NativePort {
     #[napi(ts_return_type = "Promise<number[]>")]
     pub fn stop<'e>(&self, env: &'e Env, grace_ms: u32) -> napi::Result<PromiseRaw<'e, Vec<u32>>> {
         let shared = Arc::clone(&self.shared);
-        in_background(env, "bf-stop", move || Ok(shared.stop(deadline(grace_ms))))
+        // Asked now: a thread that starts late would ask whoever has the queue by then.
+        let asked = shared.ask_all();
+        in_background(env, "bf-stop", move || {
+            Ok(shared.stopped(&asked, deadline(grace_ms)))
+        })
     }
 
     /// Stops, closes the device and puts zero pages in the place of the pool. Resolves with the places of the

@@ -113,21 +113,23 @@ impl PortShared {
         senders.push(Arc::downgrade(port));
     }
 
-    /// Asks every loop for its queue. Does not wait.
-    pub(crate) fn ask_all(&self) {
-        for slot in &self.slots {
-            slot.ask();
-        }
+    /// Asks every loop for its queue and does not wait; `stopped` waits for those that were asked.
+    pub(crate) fn ask_all(&self) -> Vec<u64> {
+        self.slots.iter().map(|slot| slot.ask()).collect()
+    }
+
+    /// Waits for the loops that `ask_all` asked; gives the places of those still missing at the deadline.
+    pub(crate) fn stopped(&self, asked: &[u64], deadline: Instant) -> Vec<u32> {
+        (0u32..)
+            .zip(self.slots.iter().zip(asked))
+            .filter(|(_, (slot, asked))| !slot.wait_until(**asked, deadline))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     /// Asks every loop for its queue and waits; gives the places of those still missing at the deadline.
     pub(crate) fn stop(&self, deadline: Instant) -> Vec<u32> {
-        self.ask_all();
-        (0u32..)
-            .zip(&self.slots)
-            .filter(|(_, slot)| !slot.wait_until(deadline))
-            .map(|(place, _)| place)
-            .collect()
+        self.stopped(&self.ask_all(), deadline)
     }
 
     /// Stops every loop, closes the device and puts zero pages in the place of the pool. When queues are

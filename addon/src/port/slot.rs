@@ -26,6 +26,8 @@ struct Halves {
     shared: Option<SharedTx>,
     /// A loop has the receiving half.
     out: bool,
+    /// How often the receiving half was taken: which loop it was that somebody asked for it.
+    taken: u64,
     /// The port is being closed, or closed: nobody gets anything.
     shut: bool,
     /// What the loop that has the queue counts.
@@ -81,6 +83,7 @@ impl Slot {
         }
         let rx = halves.rx.take()?;
         halves.out = true;
+        halves.taken += 1;
         // An earlier request to stop was answered when the queue came back.
         self.asked.store(false, Ordering::Release);
         self.wake.lower();
@@ -156,9 +159,15 @@ impl Slot {
     }
 
     /// Asks whoever has the queue to give it back.
-    pub(crate) fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.wake.raise();
+    /// Gives which loop was asked.
+    pub(crate) fn ask(&self) -> u64 {
+        // Under the lock, so that the request reaches the loop that has the queue now and none that comes later.
+        let halves = self.lock();
+        if halves.out {
+            self.asked.store(true, Ordering::Release);
+            self.wake.raise();
+        }
+        halves.taken
     }
 
     /// Whether the queue is asked back.
@@ -172,10 +181,10 @@ impl Slot {
         &self.wake
     }
 
-    /// Waits until no loop has the queue; false when one still has it by then.
-    pub(crate) fn wait_until(&self, deadline: Instant) -> bool {
+    /// Waits until the loop that was asked has given the queue back; false when it still has it by then.
+    pub(crate) fn wait_until(&self, asked: u64, deadline: Instant) -> bool {
         let mut halves = self.lock();
-        while halves.out {
+        while halves.out && halves.taken == asked {
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 return false;
