@@ -84,14 +84,16 @@ impl Cache {
     /// How many colours, less one, frames of `len` bytes can have: a mask. `None` when `len` does not fit.
     ///
     /// Frames start a power of two apart, so their headers would all fall into the same few sets of the CPU's
-    /// first cache (64 sets of 64 bytes in 4 KiB); short frames are spread over eight times as many.
+    /// first cache (64 sets of 64 bytes in 4 KiB); short frames are spread over eight times as many, those that leave
+    /// less room over four or two times.
     #[inline]
     pub(super) fn colours(&self, len: u32) -> Option<u32> {
-        let room = self.umem.frame_size() - HEADROOM;
-        (len <= room).then_some(if len <= room - COLOURS * COLOUR {
-            COLOURS
-        } else {
-            0
+        let spare = (self.umem.frame_size() - HEADROOM).checked_sub(len)? / COLOUR;
+        Some(match spare {
+            COLOURS.. => COLOURS,
+            3.. => 3,
+            1.. => 1,
+            0 => 0,
         })
     }
 

@@ -16,6 +16,7 @@ mod batch;
 mod cache;
 pub mod checksum;
 pub mod headers;
+mod lent;
 mod owner;
 pub mod segment;
 mod umem;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use batch::{BATCH_DEFAULT, BATCH_MAX, Batch, Metadata, Verdict};
 pub use cache::Cache;
+pub use lent::Lent;
 pub use owner::Owner;
 pub use umem::{HEADROOM, JUMBO_SIZE, PageKind, Pages, Umem, UmemConfig};
 

@@ -19,6 +19,8 @@
 mod cursor;
 mod memory;
 mod sync;
+#[cfg(not(loom))]
+pub mod virtio;
 
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -1,0 +1,206 @@
+//! Both halves of a virtqueue against each other, in memory of the heap, and each half against an end that writes
+//! anything.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Memory of a ring and of its buffers, zeroed, aligned to a page as a mapping is.
+pub(super) struct Ground {
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: owns its allocation.
+unsafe impl Send for Ground {}
+// SAFETY: only reached through raw pointers, by tests of one thread or through the rings' own protocol.
+unsafe impl Sync for Ground {}
+
+impl Ground {
+    pub(super) fn new(len: usize) -> Arc<Ground> {
+        // SAFETY: a layout of more than zero bytes.
+        let base = unsafe { std::alloc::alloc_zeroed(Self::layout(len)) };
+        Arc::new(Ground { base, len })
+    }
+
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len, 4096).unwrap()
+    }
+
+    pub(super) fn places(self: &Arc<Ground>, size: u16, packed: bool) -> Places {
+        let layout = Places::layout(size, packed);
+        assert!(layout.len <= self.len);
+        // SAFETY: within the allocation, which the clone keeps.
+        unsafe {
+            Places::new(
+                self.base,
+                self.base.add(layout.driver),
+                self.base.add(layout.device),
+                size,
+                packed,
+                Arc::clone(self) as Keep,
+            )
+        }
+        .unwrap()
+    }
+
+    pub(super) fn window(self: &Arc<Ground>, addr: u64) -> Window {
+        let base = NonNull::new(self.base).unwrap();
+        // SAFETY: all of the allocation, kept by the clone.
+        let region = unsafe { Region::new(addr, addr, self.len as u64, base, Arc::clone(self) as Keep) };
+        Window::new(Arc::new(Regions::new(vec![region.unwrap()]).unwrap()))
+    }
+
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.len);
+        // SAFETY: within the allocation.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(at), bytes.len()) }
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // SAFETY: allocated with the same layout.
+        unsafe { std::alloc::dealloc(self.base, Self::layout(self.len)) }
+    }
+}
+
+/// Every combination of layout, event index and order.
+fn kinds() -> impl Strategy<Value = (bool, Options)> {
+    (any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(packed, event_idx, in_order)| (packed, Options { event_idx, in_order }))
+}
+
+pub(super) fn pair(
+    ground: &Arc<Ground>,
+    size: u16,
+    packed: bool,
+    options: Options,
+) -> (Box<dyn DriverRing>, Box<dyn DeviceRing>) {
+    if packed {
+        let driver = PackedDriver::new(ground.places(size, true), options);
+        let device = PackedDevice::new(ground.places(size, true), options, 0x8000_8000).unwrap();
+        (Box::new(driver), Box::new(device))
+    } else {
+        let driver = SplitDriver::new(ground.places(size, false), options);
+        let device = SplitDevice::new(ground.places(size, false), options, 0);
+        (Box::new(driver), Box::new(device))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    /// Buffers come back once each, in order, whatever the two ends' pace; and nobody who sleeps is left asleep.
+    #[test]
+    fn what_is_added_is_used_once_and_a_sleeper_is_woken(
+        (packed, options) in kinds(), power in 0..6u32,
+        steps in proptest::collection::vec((0..3u8, 1..9u16, any::<bool>()), 1..300), written: bool,
+    ) {
+        let size = 1u16 << power;
+        let ground = Ground::new(1 << 16);
+        let (mut driver, mut device) = pair(&ground, size, packed, options);
+        let (mut next, mut expected) = (0u64, VecDeque::new());
+        let (mut device_sleeps, mut driver_sleeps) = (false, false);
+        let (mut kicked, mut called) = (false, false);
+        let mut heads = [Head::default(); 8];
+        let mut waiting = VecDeque::new();
+        for (who, count, sleep) in steps {
+            match who {
+                0 => {
+                    for _ in 0..count {
+                        if driver.room() == 0 { break; }
+                        expected.push_back((driver.next_id(), next));
+                        waiting.push_back(next);
+                        driver.add(next, 100, if written { WRITE } else { 0 });
+                        next += 1;
+                    }
+                    driver.publish();
+                    kicked |= driver.wants_kick();
+                }
+                1 => {
+                    prop_assert!(!device_sleeps || kicked || waiting.is_empty(), "the device sleeps on");
+                    let count = usize::from(count).min(8);
+                    let got = device.look(&mut heads[..count]).unwrap();
+                    prop_assert_eq!(got, count.min(waiting.len()));
+                    for head in &heads[..got] {
+                        prop_assert_eq!(Some(head.addr), waiting.pop_front());
+                        prop_assert_eq!((head.len, head.flags), (100, if written { WRITE } else { 0 }));
+                        device.complete(head, if written { 1 + head.addr as u32 % 100 } else { 0 });
+                    }
+                    device.publish();
+                    called |= device.wants_call();
+                    device_sleeps = false;
+                    if sleep && waiting.is_empty() {
+                        prop_assert!(device.enable_kicks());
+                        (device_sleeps, kicked) = (true, false);
+                    } else {
+                        device.disable_kicks();
+                    }
+                }
+                _ => {
+                    let ready = expected.len() - waiting.len();
+                    prop_assert!(!driver_sleeps || called || ready == 0, "the driver sleeps on");
+                    for _ in 0..ready.min(usize::from(count)) {
+                        let used = driver.pop_used().unwrap();
+                        let (id, addr) = expected.pop_front().unwrap();
+                        prop_assert_eq!(used.id, id);
+                        if written {
+                            prop_assert_eq!(used.len, 1 + addr as u32 % 100);
+                        }
+                        driver.free(used.id);
+                    }
+                    driver_sleeps = false;
+                    if sleep && ready <= usize::from(count) {
+                        prop_assert!(driver.pop_used().is_none());
+                        prop_assert!(driver.enable_calls());
+                        (driver_sleeps, called) = (true, false);
+                    } else {
+                        driver.disable_calls();
+                    }
+                }
+            }
+            prop_assert_eq!(driver.hostile(), 0);
+            prop_assert_eq!(usize::from(driver.room()) + expected.len(), usize::from(size));
+        }
+    }
+
+    /// A device takes over where another one stopped.
+    #[test]
+    fn a_new_device_goes_on_at_the_base(packed: bool, before in 0..40usize, after in 1..8usize) {
+        let ground = Ground::new(1 << 16);
+        let options = Options::default();
+        let (mut driver, mut device) = pair(&ground, 16, packed, options);
+        let mut heads = [Head::default(); 1];
+        for addr in 0..before as u64 {
+            driver.add(addr, 1, 0);
+            driver.publish();
+            prop_assert_eq!(device.look(&mut heads).unwrap(), 1);
+            device.complete(&heads[0], 0);
+            device.publish();
+            let used = driver.pop_used().unwrap();
+            driver.free(used.id);
+        }
+        for addr in 0..after as u64 {
+            driver.add(1000 + addr, 1, 0);
+        }
+        driver.publish();
+        let base = device.base();
+        drop(device);
+        let mut device: Box<dyn DeviceRing> = if packed {
+            Box::new(PackedDevice::new(ground.places(16, true), options, base).unwrap())
+        } else {
+            Box::new(SplitDevice::new(ground.places(16, false), options, base as u16))
+        };
+        for addr in 0..after as u64 {
+            prop_assert_eq!(device.look(&mut heads).unwrap(), 1);
+            prop_assert_eq!(heads[0].addr, 1000 + addr);
+            device.complete(&heads[0], 0);
+            device.publish();
+            prop_assert!(driver.pop_used().is_some());
+        }
+    }
+}
