@@ -87,7 +87,9 @@ impl Places {
         keep: Keep,
     ) -> Option<Places> {
         let events = if packed { 4 } else { 2 };
-        let aligned = desc as usize % 16 == 0 && driver as usize % events == 0 && device as usize % 4 == 0;
+        let aligned = [(desc, 16), (driver, events), (device, 4)]
+            .iter()
+            .all(|&(at, to)| (at as usize).is_multiple_of(to));
         let possible = (1..=SIZE_MAX).contains(&size) && (packed || size.is_power_of_two());
         (aligned && possible).then(|| Places {
             desc,

@@ -87,11 +87,11 @@ pub(super) fn indirect(
     out: &mut [Piece; PIECES_MAX],
 ) -> Option<usize> {
     let entries = len as usize / DESCRIPTOR;
-    if entries == 0 || len as usize % DESCRIPTOR != 0 || addr % 8 != 0 {
+    if entries == 0 || !(len as usize).is_multiple_of(DESCRIPTOR) || !addr.is_multiple_of(8) {
         return None;
     }
     let table = memory.at(addr, len)?;
-    if table as usize % 8 != 0 {
+    if !(table as usize).is_multiple_of(8) {
         return None;
     }
     let mut at = 0;

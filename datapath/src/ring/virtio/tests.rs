@@ -204,3 +204,108 @@ proptest! {
         }
     }
 }
+
+/// A descriptor of the split layout: address, length, flags, next.
+type Entry = (u64, u32, u16, u16);
+
+/// Descriptors of a split table, or of an indirect one.
+fn table(ground: &Ground, at: usize, entries: &[Entry]) {
+    for (index, &(addr, len, flags, next)) in entries.iter().enumerate() {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&addr.to_le_bytes());
+        bytes[8..12].copy_from_slice(&len.to_le_bytes());
+        bytes[12..14].copy_from_slice(&flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&next.to_le_bytes());
+        ground.write(at + 16 * index, &bytes);
+    }
+}
+
+/// The pieces of the first available buffer of a split ring of 8 with these descriptors.
+fn split_pieces(entries: &[Entry], tables: &[(usize, &[Entry])]) -> Option<Vec<Piece>> {
+    let ground = Ground::new(1 << 16);
+    let (_driver, mut device) = pair(&ground, 8, false, Options::default());
+    table(&ground, 0, entries);
+    for (at, entries) in tables {
+        table(&ground, *at, entries);
+    }
+    // avail: flags 0, idx 1, ring[0] = 0.
+    ground.write(128, &[0, 0, 1, 0, 0, 0]);
+    let mut heads = [Head::default(); 4];
+    assert_eq!(device.look(&mut heads), Ok(1));
+    let mut out = [Piece::default(); PIECES_MAX];
+    let count = device.pieces(&heads[0], &mut ground.window(0x10_0000), &mut out)?;
+    Some(out[..count].to_vec())
+}
+
+#[test]
+fn chains_and_indirect_tables_are_followed() {
+    let piece = |addr, len, write| Piece { addr, len, write };
+    let chain = split_pieces(&[(10, 1, NEXT, 2), (0, 0, 0, 0), (20, 2, NEXT | WRITE, 7)], &[]);
+    assert_eq!(
+        chain,
+        Some(vec![piece(10, 1, false), piece(20, 2, true), piece(0, 0, false)])
+    );
+    let inner: &[_] = &[(30, 3, NEXT, 1), (40, 4, WRITE, 0)];
+    let indirect = split_pieces(&[(0x10_1000, 32, INDIRECT, 0)], &[(0x1000, inner)]);
+    assert_eq!(indirect, Some(vec![piece(30, 3, false), piece(40, 4, true)]));
+}
+
+#[test]
+fn a_chain_that_cannot_be_is_no_chain() {
+    // A loop, an index beyond the ring, an indirect table in a chain, both flags at once.
+    assert_eq!(split_pieces(&[(0, 1, NEXT, 1), (0, 1, NEXT, 0)], &[]), None);
+    assert_eq!(split_pieces(&[(0, 1, NEXT, 8)], &[]), None);
+    assert_eq!(
+        split_pieces(&[(0, 1, NEXT, 1), (0x10_1000, 16, INDIRECT, 0)], &[(0x1000, &[])]),
+        None
+    );
+    assert_eq!(
+        split_pieces(&[(0x10_1000, 16, INDIRECT | NEXT, 0)], &[(0x1000, &[])]),
+        None
+    );
+    // Tables: empty, cut, outside of memory, not aligned, a table in a table, a loop, an index beyond it.
+    let inner = |addr, len, entries: &[_]| split_pieces(&[(addr, len, INDIRECT, 0)], &[(0x1000, entries)]);
+    assert_eq!(inner(0x10_1000, 0, &[]), None);
+    assert_eq!(inner(0x10_1000, 24, &[]), None);
+    assert_eq!(inner(0x10_fff8, 16, &[]), None);
+    assert_eq!(inner(0x10_1004, 16, &[]), None);
+    assert_eq!(inner(0x10_1000, 16, &[(0, 1, INDIRECT, 0)]), None);
+    assert_eq!(inner(0x10_1000, 32, &[(0, 1, NEXT, 1), (0, 1, NEXT, 0)]), None);
+    assert_eq!(inner(0x10_1000, 16, &[(0, 1, NEXT, 1)]), None);
+}
+
+#[test]
+fn memory_is_found_only_where_it_is() {
+    let ground = Ground::new(1 << 16);
+    let mut window = ground.window(0x10_0000);
+    for (addr, len, found) in [
+        (0x10_0000, 1 << 16, true),
+        (0x10_0000, (1 << 16) + 1, false),
+        (0x10_ffff, 1, true),
+        (0x10_ffff, 2, false),
+        (0x11_0000, 0, false),
+        (0x0f_ffff, 1, false),
+        (u64::MAX, 2, false),
+    ] {
+        assert_eq!(window.at(addr, len).is_some(), found, "{addr:#x} {len}");
+    }
+}
+
+#[test]
+fn regions_that_overlap_or_wrap_are_no_table() {
+    let ground = Ground::new(1 << 16);
+    let base = NonNull::new(ground.base).unwrap();
+    let region = |addr, user, len| {
+        // SAFETY: at most all of the allocation, kept by the clone.
+        unsafe { Region::new(addr, user, len, base, Arc::clone(&ground) as Keep) }
+    };
+    let table = |a: (u64, u64), b: (u64, u64)| {
+        let both = [a, b].map(|(addr, user)| region(addr, user, 0x1000).unwrap());
+        Regions::new(both.to_vec()).is_some()
+    };
+    assert!(table((0, 0), (0x1000, 0x1000)));
+    assert!(!table((0, 0), (0xfff, 0x2000)), "in what descriptors name");
+    assert!(!table((0x2000, 0x2000), (0, 0x2fff)), "in what rings name");
+    assert!(region(0, 0, 0).is_none());
+    assert!(region(u64::MAX, 0, 2).is_none() && region(0, u64::MAX, 2).is_none());
+}
