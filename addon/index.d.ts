@@ -366,6 +366,17 @@ export declare class Netns {
   deleteNtupleRule(ifname: string, location: number): void
   /** What XDP an interface can, null where the kernel does not tell (before 6.3). */
   xdpFeatures(ifindex: number): XdpFeatures | null
+  /** Whether the kernel has queue leases (7.1). */
+  canLeaseQueues(): boolean
+  /** The receive queues of an interface that are lent out. */
+  queueLeases(ifindex: number): Array<QueueLease>
+  /**
+   * Makes a netkit device without a peer, and leases `queues` of card `ifindex` to its queues 1, 2, ... in that
+   * order; up when it returns. Where a queue is refused, the device is deleted again.
+   */
+  leaseQueues(ifindex: number, queues: readonly number[], name: string): void
+  /** Deletes an interface; what was lent to it goes back. */
+  deleteLink(ifindex: number): void
   /**
    * Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
    * process.
@@ -469,6 +480,17 @@ export interface ProgramSource {
   maps: readonly MapReference[]
   /** BPF_F_XDP_HAS_FRAGS. */
   fragments?: boolean
+}
+
+/** A receive queue of a card that is lent to a virtual interface. */
+export interface QueueLease {
+  queue: number
+  /** The virtual interface's number, in its own namespace. */
+  ifindex: number
+  /** The virtual interface's queue. */
+  leasedAs: number
+  /** The virtual interface is in another namespace. */
+  elsewhere: boolean
 }
 
 /** `ethtool -g`. */

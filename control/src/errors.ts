@@ -124,6 +124,11 @@ export const ERRORS = {
     next: "Use --zero-copy prefer to accept a copy, or another card or driver.",
     status: 77,
   },
+  E_NO_LEASE: {
+    meaning: "A queue lease was asked for and cannot be had on this card.",
+    next: "Leave --lease out: an own queue without a lease, or shared queues, are chosen then.",
+    status: 77,
+  },
   E_FEATURE_FIXED: {
     meaning: "A feature of the card stands in the way of the split and cannot be switched.",
     next: "Choose flows that do not depend on it, or another card.",

@@ -112,6 +112,17 @@ export interface XdpFeatures {
   readonly rxMetadata: readonly string[];
 }
 
+/** A receive queue of a card that is lent to a virtual interface (a queue lease). */
+export interface QueueLease {
+  readonly queue: number;
+  /** The virtual interface's number, in its own namespace. */
+  readonly ifindex: number;
+  /** The virtual interface's queue that stands for it. */
+  readonly leasedAs: number;
+  /** The virtual interface is in another namespace. */
+  readonly elsewhere: boolean;
+}
+
 /** A struct ethtool_rx_flow_spec: 168 bytes on 64-bit, host byte order as the header lays it out. */
 export interface NtupleRule {
   readonly location: number;
@@ -161,6 +172,17 @@ export interface Netns {
   insertNtupleRule(ifname: string, rule: NtupleRule): void;
   deleteNtupleRule(ifname: string, location: number): void;
   xdpFeatures(ifindex: number): XdpFeatures | null;
+  /** Whether the kernel has queue leases (netdev family, queue-create; 7.1). */
+  canLeaseQueues(): boolean;
+  /** The interface's receive queues that are lent out; none on a kernel without leases. */
+  queueLeases(ifindex: number): QueueLease[];
+  /**
+   * Makes a netkit device of that name without a peer, leases the card's `queues` to its queues 1, 2, ... in that
+   * order, and brings it up; all of it or nothing.
+   */
+  leaseQueues(ifindex: number, queues: readonly number[], name: string): void;
+  /** Deletes an interface; what was lent to it goes back. */
+  deleteLink(ifindex: number): void;
   /** Attaches by bpf_link: it goes away with the returned object's close() or with the process. */
   attachXdp(program: Program, ifindex: number, mode: "driver" | "generic"): Attachment;
   /** By a tcx ingress bpf_link (kernel 6.6), or with `filter` by a clsact filter of that name, which outlives us. */

@@ -5,9 +5,11 @@
 pub mod address;
 pub mod ingress;
 pub mod ipv6;
+pub mod lease;
 pub mod link;
 pub mod message;
 pub mod netdev;
+pub mod netkit;
 pub mod route;
 pub mod socket;
 pub mod tc;

@@ -4,7 +4,7 @@
     reason = "the fields are those of control/src/kernel.ts, which says what they mean"
 )]
 
-use bifurcate_linux::netlink::{address, link, netdev, route};
+use bifurcate_linux::netlink::{address, lease, link, netdev, route};
 use bifurcate_linux::{ethtool, sockets};
 use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
@@ -298,6 +298,29 @@ impl From<netdev::XdpFeatures> for XdpFeatures {
             features: features.features,
             zero_copy_max_segments: features.zero_copy_max_segments,
             rx_metadata: features.rx_metadata,
+        }
+    }
+}
+
+/// A receive queue of a card that is lent to a virtual interface.
+#[napi(object)]
+pub struct QueueLease {
+    pub queue: u32,
+    /// The virtual interface's number, in its own namespace.
+    pub ifindex: u32,
+    /// The virtual interface's queue.
+    pub leased_as: u32,
+    /// The virtual interface is in another namespace.
+    pub elsewhere: bool,
+}
+
+impl From<lease::Lease> for QueueLease {
+    fn from(lease: lease::Lease) -> Self {
+        Self {
+            queue: lease.queue,
+            ifindex: lease.ifindex,
+            leased_as: lease.leased_as,
+            elsewhere: lease.elsewhere,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::bpf::{Attachment, Program};
 use super::facts::{
-    Address, Channels, ChannelsFacts, DriverInfo, Feature, Link, NtupleRule, Rings, Route, Rss, SocketFacts,
-    TcIngress, XdpFeatures,
+    Address, Channels, ChannelsFacts, DriverInfo, Feature, Link, NtupleRule, QueueLease, Rings, Route, Rss,
+    SocketFacts, TcIngress, XdpFeatures,
 };
 use super::open;
 use crate::error::{OrThrow, invalid};
-use bifurcate_linux::netlink::{address, ingress, link, netdev, route};
+use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route};
 use bifurcate_linux::{bpf, ethtool, netns, sockets};
 use napi::Env;
 use napi_derive::napi;
@@ -187,6 +187,37 @@ impl Netns {
         Ok(self
             .within(&env, || netdev::xdp_features(ifindex))?
             .map(XdpFeatures::from))
+    }
+
+    /// Whether the kernel has queue leases (7.1).
+    #[napi]
+    pub fn can_lease_queues(&self, env: Env) -> napi::Result<bool> {
+        self.within(&env, lease::supported)
+    }
+
+    /// The receive queues of an interface that are lent out.
+    #[napi]
+    pub fn queue_leases(&self, env: Env, ifindex: u32) -> napi::Result<Vec<QueueLease>> {
+        self.all(&env, || lease::leases(ifindex))
+    }
+
+    /// Makes a netkit device without a peer, and leases `queues` of card `ifindex` to its queues 1, 2, ... in that
+    /// order; up when it returns. Where a queue is refused, the device is deleted again.
+    #[napi]
+    pub fn lease_queues(
+        &self,
+        env: Env,
+        ifindex: u32,
+        #[napi(ts_arg_type = "readonly number[]")] queues: Vec<u32>,
+        name: String,
+    ) -> napi::Result<()> {
+        self.within(&env, || netkit::create_leasing(&name, ifindex, &queues))
+    }
+
+    /// Deletes an interface; what was lent to it goes back.
+    #[napi]
+    pub fn delete_link(&self, env: Env, ifindex: u32) -> napi::Result<()> {
+        self.within(&env, || link::delete(ifindex))
     }
 
     /// Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the

@@ -55,6 +55,8 @@ const netns = {
   ntupleRules: () => [],
   ntupleCapacity: () => 64,
   tcIngress: () => ({ tcx: true, clsact: false, filters: [] }),
+  canLeaseQueues: () => true,
+  queueLeases: () => [],
   xdpFeatures: () => ({
     features: ["basic", "redirect", "xsk-zerocopy"],
     zeroCopyMaxSegments: 1,
@@ -88,12 +90,17 @@ describe("a list of devices", () => {
     expect(device("eth0").queues).toEqual({ now: 4, max: 8 });
   });
 
-  it("tells that a card with rules and zero-copy can do everything", () => {
+  it("tells that a card with rules and zero-copy can do everything but lend a queue", () => {
     expect(device("eth0").mechanisms).toEqual([
       { name: "af_xdp driver", can: true, why: null },
       { name: "af_xdp generic", can: true, why: null },
       { name: "zero-copy", can: true, why: null },
       { name: "ntuple", can: true, why: "64 rules free" },
+      {
+        name: "queue lease",
+        can: false,
+        why: "igb is not among the drivers with queue management (bnxt_en, fbnic, gve, mlx5_core, netdevsim)",
+      },
       { name: "af_packet", can: true, why: "copies every frame" },
     ]);
   });
@@ -112,7 +119,7 @@ describe("a list of devices", () => {
     const [heading, eth0] = renderDevices(devices).split("\n");
     expect(heading).toMatch(/^device +driver +queues +speed +MTU +state +af_xdp driver +/);
     expect(eth0).toMatch(
-      /^eth0 +igb +4 of 8 +1 Gbit\/s +1500 +up +yes +yes +yes +yes +yes +in bridge br0; carries VLANs eth0\.7$/,
+      /^eth0 +igb +4 of 8 +1 Gbit\/s +1500 +up +yes +yes +yes +yes +no +yes +in bridge br0; carries VLANs eth0\.7$/,
     );
   });
 });

@@ -56,7 +56,7 @@ function relationsOf(link: Link, links: readonly Link[]): Device["relations"] {
   };
 }
 
-const NAMES = ["af_xdp driver", "af_xdp generic", "zero-copy", "ntuple", "af_packet"] as const;
+const NAMES = ["af_xdp driver", "af_xdp generic", "zero-copy", "ntuple", "queue lease", "af_packet"] as const;
 
 /** A device; where its facts cannot be read, each mechanism says why. */
 function describe(link: Link, links: readonly Link[], facts: Facts | Error, speed: number | null): Device {

@@ -1,11 +1,18 @@
 // What each mechanism can do on a card, and why not: the same questions that a plan asks, without a request.
 
 import type { Facts } from "@bifurcate/control";
-import { chooseWay, ownQueueRefusal, zeroCopyRefusal } from "@bifurcate/control/steering/ladder";
+import { LEASING_DRIVERS } from "@bifurcate/control/steering/drivers";
+import {
+  chooseWay,
+  leaseRefusal,
+  ownQueueRefusal,
+  zeroCopyRefusal,
+} from "@bifurcate/control/steering/ladder";
 import { queuesOf } from "@bifurcate/control/steering/make-plan";
 
 /** The ways that frames can take into user space, and what brings a flow to a queue of its own. */
-export type MechanismName = "af_xdp driver" | "af_xdp generic" | "zero-copy" | "ntuple" | "af_packet";
+export type MechanismName =
+  "af_xdp driver" | "af_xdp generic" | "zero-copy" | "ntuple" | "queue lease" | "af_packet";
 
 /** One mechanism on one card. */
 export interface Mechanism {
@@ -28,6 +35,23 @@ function foreignProgram(facts: Facts): string | null {
   const { programId, owner } = facts.xdp;
   const holders = owner?.holders.map((each) => `${each.command} (pid ${each.pid})`).join(", ");
   return `the XDP program ${programId}${holders ? ` of ${holders}` : ""} is attached`;
+}
+
+/** Why no queue of the card can be leased: the kernel, the device, or a driver without queue management. */
+function noLease(facts: Facts): string | null {
+  const { driver } = facts.driver;
+  const known = `${driver} is not among the drivers with queue management (${LEASING_DRIVERS.join(", ")})`;
+  return leaseRefusal(facts) ?? (LEASING_DRIVERS.includes(driver) ? null : known);
+}
+
+/** What stands in the way of a split on a lease where the kernel would grant one, and what is lent out now. */
+function leaseRemark(own: string | null, copies: string | null, lent: readonly number[]): string | null {
+  const split = own ?? copies;
+  const parts = [
+    ...(split === null ? [] : [`not for a split: ${split}`]),
+    ...(lent.length === 0 ? [] : [`leased now: queue ${lent.join(", ")}`]),
+  ];
+  return parts.length === 0 ? null : parts.join("; ");
 }
 
 /** All mechanisms, best first. */
@@ -59,6 +83,7 @@ export function mechanisms(facts: Facts): Mechanism[] {
       own,
       facts.ntuple === null ? null : `${facts.ntuple.capacity - facts.ntuple.rules.length} rules free`,
     ),
+    mechanism("queue lease", general ?? noLease(facts), leaseRemark(own, copies, facts.leases.queues)),
     mechanism("af_packet", general, "copies every frame"),
   ];
 }

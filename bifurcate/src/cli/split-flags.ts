@@ -28,6 +28,7 @@ export interface SplitFlags {
   readonly netns?: string;
   readonly force?: true;
   readonly busyPoll?: true;
+  readonly lease?: true;
   readonly cores?: number[];
 }
 
@@ -52,6 +53,8 @@ export interface SplitCommand {
   readonly netns: string | null;
   readonly force: boolean;
   readonly busyPoll: boolean;
+  /** The own queue is to be a queue lease. */
+  readonly lease: boolean;
   readonly cores: readonly number[] | undefined;
 }
 
@@ -99,6 +102,7 @@ export function addSplitOptions(command: Command): Command {
     .option("--netns <NAME>", "the device lives in this network namespace (a name or a path)")
     .option("--force", "take the SSH session's own flow too")
     .option("--busy-poll", "poll without sleeping: the lowest delay, a whole processor a queue")
+    .option("--lease", "take the own queue as a queue lease, or fail (docs/leases.md)")
     .option("--cores <LIST>", "bind the queues' threads to these processors", parseCores)
     .option("--json", "one JSON object a line; with --dry-run one document");
 }
@@ -130,6 +134,7 @@ export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand 
     netns: flags.netns ?? null,
     force: flags.force ?? false,
     busyPoll: flags.busyPoll ?? false,
+    lease: flags.lease ?? false,
     cores: flags.cores,
   };
 }

@@ -34,6 +34,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
       netns: request.netns,
       force: request.force,
       busyPoll: request.busyPoll,
+      steering: request.lease ? "lease" : "auto",
       tap: request.tap,
       confirmSeconds: request.confirmSeconds,
       onWarning: warn,

@@ -14,8 +14,11 @@ export interface SplitOptions {
   readonly zeroCopy?: "require" | "prefer" | "off" | undefined;
   /** Where the XDP program is to run. */
   readonly mode?: "auto" | "driver" | "generic" | undefined;
-  /** "shared": no queue is taken from the kernel, even where the card could steer to one. */
-  readonly steering?: "auto" | "shared" | undefined;
+  /**
+   * "shared": no queue is taken from the kernel, even where the card could steer to one. "lease": the own queue is a
+   * queue lease (docs/leases.md), or an error.
+   */
+  readonly steering?: "auto" | "shared" | "lease" | undefined;
   /** Take even the SSH session's own flow. */
   readonly force?: boolean | undefined;
   /** Poll without ever sleeping: lower latency, a whole core. */

@@ -63,7 +63,11 @@ export class XdpPath implements SplitPath {
     const source = xdpProgram(filter, { map: this.map });
     this.program = asRefusal(way, () => this.kernel.loadProgram({ ...source, fragments: path.multiBuffer }));
     this.native = asRefusal(way, () => this.openSockets(mode));
-    for (const { queue, fd } of this.native.sockets()) this.map.update(word(queue), word(fd));
+    // Frames come on the card's queue; a socket on its lease says that queue's number there.
+    const { lease, queues } = path;
+    for (const { queue, fd } of this.native.sockets()) {
+      this.map.update(word(lease === null ? queue : queues[queue - 1]!), word(fd));
+    }
     openPass(this, this.plan, this.options, mode === "generic");
     this.attach();
     this.verify(device.ifindex);
@@ -110,8 +114,8 @@ export class XdpPath implements SplitPath {
     const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
     try {
       return openAfXdp(this.netns, {
-        ifname: device.name,
-        queues: [...path.queues],
+        ifname: path.lease ?? device.name,
+        queues: path.lease === null ? [...path.queues] : path.queues.map((_, i) => i + 1),
         frames: frames * path.queues.length,
         frameSize: 2048,
         jumboFrames: path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * path.queues.length : 0,

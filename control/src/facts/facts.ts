@@ -60,6 +60,8 @@ export interface Facts {
     readonly owner: ProgramOwner | null;
   } | null;
   readonly xdpFeatures: XdpFeatures | null;
+  /** Queue leases: whether the kernel has them, and the interface's queues that are lent out. */
+  readonly leases: { readonly kernel: boolean; readonly queues: readonly number[] };
   /** VLAN devices of this namespace that sit on the interface. */
   readonly vlans: readonly Link[];
   /** Devices below it (ports of a bridge or bond, the carrier of a VLAN). */
@@ -144,6 +146,10 @@ export function readFacts(
             owner: programOwner(kernel, link.xdp.programId),
           },
     xdpFeatures: tell("the XDP features", () => netns.xdpFeatures(link.index)),
+    leases: {
+      kernel: tell("whether queues can be leased", () => netns.canLeaseQueues()),
+      queues: tell("the queue leases", () => netns.queueLeases(link.index)).map((each) => each.queue),
+    },
     vlans: links.filter((each) => each.kind === "vlan" && each.link === link.index),
     lower: lowers(links, link).map((lower) => ({
       link: lower,

@@ -73,6 +73,9 @@ const DRIVERS: Readonly<Record<string, DriverNotes>> = {
   tun: { maxMtu: null, bounces: false, expect: null },
 };
 
+/** Drivers of Linux 7.3 that have queue management operations, which queue leases need: net_device.queue_mgmt_ops. */
+export const LEASING_DRIVERS: readonly string[] = ["bnxt_en", "fbnic", "gve", "mlx5_core", "netdevsim"];
+
 const UNKNOWN: DriverNotes = { maxMtu: null, bounces: false, expect: null };
 
 /** What is known of a driver; nothing in particular for one that the table lacks. */

@@ -114,6 +114,18 @@ export function ownQueueRefusal(
   return null;
 }
 
+/**
+ * Why the kernel cannot lend the card's queues to a netkit device, or null where it may. What a driver is not known
+ * for is left to the kernel to say: newer ones may have learnt it.
+ */
+export function leaseRefusal(facts: Facts): string | null {
+  if (!facts.leases.kernel) return "the running kernel has no queue leases (Linux 7.1)";
+  if (facts.link.kind !== null) {
+    return `${facts.link.name} is a virtual device (${facts.link.kind}), and only a card's queues can be leased`;
+  }
+  return null;
+}
+
 /** Why zero-copy cannot be had on a path of this kind, or null where it may be. */
 export function zeroCopyRefusal(
   facts: Facts,

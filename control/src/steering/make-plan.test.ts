@@ -197,6 +197,67 @@ describe("VLAN tags", () => {
   });
 });
 
+describe("a queue lease", () => {
+  const lease = { steering: "lease" } as const;
+
+  it("is the own queue, lent to a netkit device between the carve-out and the rule, and taken back by deleting it", () => {
+    const made = plan(facts(), lease);
+    expect(made.path).toMatchObject({
+      kind: "own-queue",
+      queues: [3],
+      zeroCopy: "require",
+      steering: "ntuple",
+    });
+    expect(made.path.lease).toMatch(/^bflease-[0-9a-f]{6}$/);
+    const at = made.steps.findIndex((step) => step.apply.kind === "lease");
+    expect(made.steps.map((step) => step.apply.kind)).toEqual(["rss", "lease", "ntuple"]);
+    const about = { kind: "lease", name: made.path.lease, queues: [3] };
+    expect(made.steps[at]).toMatchObject({
+      when: "before",
+      apply: { ...about, present: true },
+      undo: { ...about, present: false },
+    });
+    expect(made.guardian).toBe(true);
+    expect(renderPlan(made)).toContain(`leased to ${made.path.lease}`);
+    expect(renderPlan(made)).toContain(`undo: ip link del ${made.path.lease}`);
+  });
+
+  it("is no part of a plan that did not ask for one", () => {
+    expect(plan(facts()).path.lease).toBeNull();
+    expect(plan(facts()).steps.some((step) => step.apply.kind === "lease")).toBe(false);
+  });
+
+  it("leaves alone the queues that are lent out already, asked for or not", () => {
+    const about = facts(fakeCard({ leases: new Map([[3, "nk0"]]) }));
+    expect(plan(about, lease).path.queues).toEqual([2]);
+    expect(plan(about).path.queues).toEqual([2]);
+  });
+
+  it.each<[string, Partial<FakeCard>, Partial<Facts>, Partial<SplitRequest>, string]>([
+    ["an old kernel", {}, { leases: { kernel: false, queues: [] } }, {}, "Linux 7.1"],
+    ["no rules", { rules: null, capacity: 0 }, {}, {}, "has no ntuple rules"],
+    [
+      "no zero-copy",
+      { xdpFeatures: { features: ["basic", "redirect"], zeroCopyMaxSegments: 0, rxMetadata: [] } },
+      {},
+      {},
+      "no zero-copy",
+    ],
+    ["generic mode", {}, {}, { mode: "generic" }, "generic mode always copies"],
+    ["AF_PACKET", {}, {}, { backend: "af_packet" }, "AF_PACKET always copies"],
+    ["the whole card", {}, {}, { flows: ["all"] }, "the whole card was asked for"],
+  ])("is E_NO_LEASE with %s", (_, card, change, request, why) => {
+    const error = failure(() => plan(facts(fakeCard(card), change), { ...lease, ...request }));
+    expect([error.code, error.status]).toEqual(["E_NO_LEASE", 77]);
+    expect(error.why).toContain(why);
+  });
+
+  it("is E_NO_LEASE on a virtual device, and E_BAD_OPTION where a copy was asked for", () => {
+    expect(failure(() => plan(facts(veth()), lease)).why).toContain("virtual device (veth)");
+    expect(failure(() => plan(facts(), { ...lease, zeroCopy: "off" })).code).toBe("E_BAD_OPTION");
+  });
+});
+
 describe("conflicts", () => {
   it("name the owner of somebody else's XDP program, and displace nobody", () => {
     const kernel = new FakeKernel([fakeCard({ link: fakeLink({ xdp: { mode: "driver", programId: 42 } }) })]);

@@ -5,10 +5,10 @@ import type { Channels } from "../kernel.js";
 import { listenerWarnings, programConflict, sessionConflict, splitConflict } from "./conflicts.js";
 import { driverNotes } from "./drivers.js";
 import type { CompileFlow, Flow } from "./flow.js";
-import { chooseWay, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
+import { chooseWay, leaseRefusal, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
 import { rxMetadata } from "./metadata.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
-import { carveOutSteps, featureSteps, ingressSteps, ownQueueChoice, ruleSteps } from "./steps.js";
+import { carveOutSteps, featureSteps, ingressSteps, leaseStep, ownQueueChoice, ruleSteps } from "./steps.js";
 
 /** Number of receive queues that the channels give. */
 export function receiveQueues(channels: Channels): number {
@@ -22,7 +22,7 @@ export function queuesOf(facts: Facts): number {
 
 /**
  * Makes the plan. Errors: E_NO_FLOW, E_BAD_OPTION, E_NOT_ETHERNET, E_INTERFACE_DOWN, E_NO_SUCH_QUEUE,
- * E_NO_XDP, E_NO_ZERO_COPY, E_FEATURE_FIXED, E_FLOW_TAKEN, E_FOREIGN_XDP, E_OWN_SESSION, and what `compile`
+ * E_NO_XDP, E_NO_ZERO_COPY, E_NO_LEASE, E_FEATURE_FIXED, E_FLOW_TAKEN, E_FOREIGN_XDP, E_OWN_SESSION, and what `compile`
  * throws.
  */
 export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFlow): Plan {
@@ -53,6 +53,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
   let kind: Path["kind"] = whole ? "whole-card" : "shared-queues";
   let queues = sharedQueues(facts, request, way, warnings);
   let rules: readonly number[] = [];
+  let lease: string | null = null;
   if (way.backend === "af_xdp" && !whole) {
     const choice = ownQueueChoice(facts, request);
     const why = ownQueueRefusal(facts, request, flows, choice.queues);
@@ -62,6 +63,11 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
         kind = "own-queue";
         queues = choice.own;
         steps.push(...carved);
+        if (request.steering === "lease") {
+          const lent = leaseStep(facts, choice.own, device);
+          steps.push(lent.step);
+          lease = lent.name;
+        }
         const made = ruleSteps(facts, flows, choice.own, device);
         steps.push(...made.steps);
         rules = made.locations;
@@ -73,7 +79,9 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
     }
   }
 
-  const zeroCopy = chooseZeroCopy(facts, request, way, kind, warnings, rungs);
+  if (request.steering === "lease") checkLease(facts, request, way, kind, notes);
+  const zeroCopy =
+    lease === null ? chooseZeroCopy(facts, request, way, kind, warnings, rungs) : ("require" as const);
   return {
     version: 1,
     device: {
@@ -92,6 +100,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
       queues,
       zeroCopy,
       steering: way.backend === "af_packet" ? "packet-socket" : kind === "own-queue" ? "ntuple" : "xdp",
+      lease,
       rules,
       multiBuffer: way.backend === "af_xdp" && multiBuffer(facts, way),
       metadata: rxMetadata(way.backend),
@@ -156,6 +165,29 @@ function checkRequest(facts: Facts, request: SplitRequest, compile: CompileFlow)
     }
   }
   return flows;
+}
+
+/**
+ * E_NO_LEASE where a lease was asked for and the plan has none, or none that works: what is sent in copy mode into a
+ * netkit device without a peer is dropped (drivers/net/netkit.c netkit_xmit()), so a lease is zero-copy or nothing.
+ */
+function checkLease(
+  facts: Facts,
+  request: SplitRequest,
+  way: Way,
+  kind: Path["kind"],
+  notes: readonly string[],
+): void {
+  const what = `split ${facts.link.name} on a queue lease`;
+  if (request.zeroCopy === "off") {
+    const why = "a leased queue sends without a copy or not at all, and a copy was asked for";
+    throw new BifurcateError("E_BAD_OPTION", { what, why });
+  }
+  const copies = zeroCopyRefusal(facts, way, "own-queue");
+  const own = kind === "own-queue" ? copies : (copies ?? notes.at(-1) ?? "it has no own queue to lease");
+  const whole = kind === "whole-card" ? "the whole card was asked for, and a lease is of an own queue" : null;
+  const why = leaseRefusal(facts) ?? whole ?? own;
+  if (why !== null) throw new BifurcateError("E_NO_LEASE", { what, why });
 }
 
 /** Which error it is when no way is open. */

@@ -21,8 +21,8 @@ export interface SplitRequest {
   readonly zeroCopy?: ZeroCopy | undefined;
   /** "auto" when left out: driver mode, generic mode where the driver has no XDP. */
   readonly mode?: "auto" | Mode | undefined;
-  /** "auto" when left out: an own queue where the card can steer to one. */
-  readonly steering?: "auto" | "shared" | undefined;
+  /** "auto" when left out: an own queue where the card can steer to one. "lease": that queue, as a queue lease. */
+  readonly steering?: "auto" | "shared" | "lease" | undefined;
   /** Take the SSH session's own flow too. */
   readonly force?: boolean | undefined;
   /** Show what is taken to tcpdump. */
@@ -55,6 +55,13 @@ export type Change =
       readonly location: number;
       readonly bytes: string | null;
       readonly words?: string;
+    }
+  /** A netkit device of that name with a lease of each queue, in that order; `present: false`: no such device. */
+  | {
+      readonly kind: "lease";
+      readonly name: string;
+      readonly queues: readonly number[];
+      readonly present: boolean;
     }
   /**
    * A clsact filter of that name at ingress, made with the sockets where the kernel has no tcx; `present: false`
@@ -91,6 +98,8 @@ export interface Path {
   /** What is asked of the kernel; what was obtained is read back after bind. */
   readonly zeroCopy: ZeroCopy;
   readonly steering: "ntuple" | "xdp" | "packet-socket";
+  /** The netkit device whose queue i + 1 is a lease of `queues[i]`: the sockets are bound there. null: to the card. */
+  readonly lease: string | null;
   /** Locations of the ntuple rules. */
   readonly rules: readonly number[];
   /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */

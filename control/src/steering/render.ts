@@ -12,8 +12,9 @@ export function renderPath(path: Path): string {
   const queues = path.backend === "af_packet" ? `${path.queues.length} socket(s)` : queueWords(path.queues);
   const backend = path.mode === null ? "AF_PACKET" : `AF_XDP in ${path.mode} mode`;
   const copy = { require: "zero-copy", prefer: "zero-copy if it can be had", off: "copy" }[path.zeroCopy];
+  const lease = path.lease === null ? [] : [`leased to ${path.lease}`];
   const rules = path.rules.length === 0 ? [] : [`ntuple rule ${path.rules.join(", ")}`];
-  return [`${KINDS[path.kind]} (${queues})`, backend, copy, ...rules].join(", ");
+  return [`${KINDS[path.kind]} (${queues})`, backend, copy, ...lease, ...rules].join(", ");
 }
 
 function queueWords(queues: readonly number[]): string {
@@ -35,6 +36,11 @@ export function renderChange(device: string, change: Change): string {
       return change.bytes === null
         ? `ethtool -N ${device} delete ${change.location}`
         : `ethtool -N ${device} ${change.words ?? `loc ${change.location}`}`;
+    case "lease":
+      // iproute2 knows no command for the lease itself; this is the device that it is made with.
+      return change.present
+        ? `ip link add ${change.name} numrxqueues ${change.queues.length + 1} type netkit single; queue-create of ${device} queue ${change.queues.join(", ")}`
+        : `ip link del ${change.name}`;
     case "ingress-filter":
       return change.present
         ? `tc filter add dev ${device} ingress bpf direct-action (${change.name})`

@@ -137,12 +137,13 @@ export function ownQueueChoice(facts: Facts, request: SplitRequest): OwnQueueCho
     queues = count + 1;
     channels = { ...current, combined: queues };
   }
+  const lent = new Set(facts.leases.queues);
   const spread = new Set(channels === null ? (facts.rss?.indirection ?? []) : []);
   const idle = Array.from({ length: queues }, (_, i) => i).filter(
-    (queue) => spread.size > 0 && !spread.has(queue),
+    (queue) => spread.size > 0 && !spread.has(queue) && !lent.has(queue),
   );
   const highest = Array.from({ length: queues }, (_, i) => queues - 1 - i).filter(
-    (queue) => !idle.includes(queue),
+    (queue) => !idle.includes(queue) && !lent.has(queue),
   );
   const own = [...idle, ...highest].slice(0, count).sort((a, b) => a - b);
   return { own, queues, channels };
@@ -181,6 +182,25 @@ export function carveOutSteps(facts: Facts, choice: OwnQueueChoice, device: Devi
     });
   }
   return steps;
+}
+
+/** The step that lends the own queues to a netkit device of the split's own. */
+export function leaseStep(
+  facts: Facts,
+  own: readonly number[],
+  device: Device,
+): { step: Step; name: string } {
+  // Fifteen bytes at most; nobody else's device has that name.
+  const name = `bflease-${facts.fresh}`;
+  const lease = { kind: "lease", name, queues: own } as const;
+  const step: Step = {
+    device,
+    when: "before",
+    apply: { ...lease, present: true },
+    undo: { ...lease, present: false },
+    words: `lease queue ${own.join(", ")} to the netkit device ${name}`,
+  };
+  return { step, name };
 }
 
 /** Steps that steer the flows to the own queues, and where the rules are put. */

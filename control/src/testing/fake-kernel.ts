@@ -45,6 +45,8 @@ export interface FakeCard {
   rules: Map<number, Uint8Array> | null;
   capacity: number;
   xdpFeatures: XdpFeatures | null;
+  /** Queues that are lent out, by queue the netkit device's name; null: the driver has no queue management. */
+  leases?: Map<number, string> | null;
   /** tc ingress; a kernel with tcx and nothing there when left out. */
   ingress?: TcIngress;
 }
@@ -77,6 +79,7 @@ export function fakeCard(change: Partial<FakeCard> = {}, queues = 4, max = 8): F
     features: { "rx-vlan-hw-parse": on, "rx-ntuple-filter": on, "rx-lro": { ...on, active: false } },
     rules: new Map(),
     capacity: 16,
+    leases: new Map(),
     xdpFeatures: {
       features: ["basic", "redirect", "ndo-xmit", "xsk-zerocopy"],
       zeroCopyMaxSegments: 1,
@@ -126,6 +129,8 @@ export class FakeKernel implements Kernel {
   addressList: { ifindex: number; family: 4 | 6; address: string; prefix: number }[] = [];
   owners = new Map<number, ProgramOwner>();
   capabilityList = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"];
+  /** The kernel has queue leases. */
+  leasing = true;
   /** Called before and after each change; what it throws, the caller gets. */
   onChange: (when: "before" | "after", call: string) => void = () => undefined;
   readonly netns: Netns;
@@ -159,6 +164,12 @@ export class FakeKernel implements Kernel {
     throw new FakeRefusal("bpf(PROG_LOAD)", "EPERM");
   }
 
+  /** The netkit devices that queues are lent to. */
+  get lessees(): Link[] {
+    const names = new Set(this.cards.flatMap((card) => [...(card.leases?.values() ?? [])]));
+    return [...names].map((name, i) => fakeLink({ index: 100 + i, name, kind: "netkit" }));
+  }
+
   /** The card of that name; ENODEV as the kernel says it. */
   card(ifname: string): FakeCard {
     const card = this.cards.find((each) => each.link.name === ifname);
@@ -177,7 +188,7 @@ export class FakeKernel implements Kernel {
     };
     return {
       inode: 4026531840,
-      links: () => this.cards.map((card) => card.link),
+      links: () => [...this.cards.map((card) => card.link), ...this.lessees],
       addresses: () => this.addressList,
       routes: () => [],
       sockets: () => this.socketList,
@@ -205,6 +216,26 @@ export class FakeKernel implements Kernel {
           if (this.card(name).rules?.delete(location) !== true) throw new FakeRefusal("deleteRule", "ENOENT");
         }),
       xdpFeatures: (index) => this.cards.find((card) => card.link.index === index)?.xdpFeatures ?? null,
+      canLeaseQueues: () => this.leasing,
+      queueLeases: (index) => {
+        const leases = this.cards.find((card) => card.link.index === index)?.leases;
+        const lessee = (name: string): number => this.lessees.find((each) => each.name === name)?.index ?? 0;
+        return [...(leases ?? [])].map(([queue, name]) => ({
+          queue,
+          ifindex: lessee(name),
+          leasedAs: 1,
+          elsewhere: false,
+        }));
+      },
+      leaseQueues: (index, queues, name) => change("leaseQueues", () => this.#lease(index, queues, name)),
+      deleteLink: (index) =>
+        change("deleteLink", () => {
+          const gone = this.lessees.find((each) => each.index === index);
+          if (gone === undefined) throw new FakeRefusal("deleteLink", "ENODEV");
+          for (const { leases } of this.cards) {
+            for (const [queue, name] of leases ?? []) if (name === gone.name) leases?.delete(queue);
+          }
+        }),
       attachXdp: refuse,
       attachTcIngress: refuse,
       tcIngress: (index) => {
@@ -254,6 +285,17 @@ export class FakeKernel implements Kernel {
     }
     card.rss = [...table];
     card.rssUser = true;
+  }
+
+  /** net/core/netdev-genl.c netdev_nl_queue_create_doit(). */
+  #lease(index: number, queues: readonly number[], name: string): void {
+    const card = this.cards.find((each) => each.link.index === index);
+    if (card?.leases == null) throw new FakeRefusal("leaseQueues", "EINVAL");
+    for (const queue of queues) {
+      if (queue >= total(card.now)) throw new FakeRefusal("leaseQueues", "ERANGE");
+      if (card.leases.has(queue)) throw new FakeRefusal("leaseQueues", "EBUSY");
+    }
+    for (const queue of queues) card.leases.set(queue, name);
   }
 
   #setFeature(card: FakeCard, name: string, on: boolean): void {

@@ -1,6 +1,6 @@
 // One lasting setting: makes a change, tells whether it holds, and undoes it only where it is still ours.
-import { BifurcateError, errnoOf, wrapError } from "../errors.js";
-import type { Channels, Netns } from "../kernel.js";
+import { BifurcateError, errnoOf, wrapError, type ErrorCode } from "../errors.js";
+import type { Channels, Link, Netns } from "../kernel.js";
 import { tableOrigin } from "../steering/carveout.js";
 import { receiveQueues } from "../steering/make-plan.js";
 import type { Change, Step } from "../steering/plan.js";
@@ -21,6 +21,17 @@ export function perform(netns: Netns, ifname: string, change: Change): void {
         location: change.location,
         bytes: Uint8Array.from(Buffer.from(change.bytes, "hex")),
       });
+    case "lease": {
+      const links = netns.links();
+      if (!change.present) {
+        const lessee = lesseeOf(links, change.name);
+        return lessee === undefined ? undefined : netns.deleteLink(lessee.index);
+      }
+      const card = links.find((each) => each.name === ifname);
+      if (card === undefined) return;
+      netns.leaseQueues(card.index, change.queues, change.name);
+      return;
+    }
     case "ingress-filter": {
       // Made by the owner of the program; whoever undoes it needs its name alone.
       const link = netns.links().find((each) => each.name === ifname);
@@ -52,6 +63,9 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
       if (change.bytes === null) return there === undefined;
       return there !== undefined && sameRule(change.bytes, hexOf(there.bytes));
     }
+    case "lease":
+      // With a name of its own and made in one piece: where it is, the leases are.
+      return (lesseeOf(netns.links(), change.name) !== undefined) === change.present;
     case "ingress-filter": {
       // Whether it stands is the attachment's to say; here it may always come, and is to be gone after an undo.
       const link = netns.links().find((each) => each.name === ifname);
@@ -61,11 +75,16 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
   }
 }
 
+/** The netkit device of a lease. */
+function lesseeOf(links: readonly Link[], name: string): Link | undefined {
+  return links.find((each) => each.name === name && each.kind === "netkit");
+}
+
 function sameChannels(a: Channels, b: Channels): boolean {
   return a.rx === b.rx && a.tx === b.tx && a.combined === b.combined;
 }
 
-/** Makes a step's change and reads it back. Errors: E_SETTING_REFUSED, E_RULES_FULL, E_NOT_VERIFIED. */
+/** Makes a step's change and reads it back. Errors: E_SETTING_REFUSED, E_RULES_FULL, E_NO_LEASE, E_QUEUE_BUSY, E_NO_SUCH_QUEUE, E_NOT_VERIFIED. */
 export function applyStep(netns: Netns, ifname: string, step: Step): void {
   const what = `${step.words} on ${ifname}`;
   try {
@@ -79,12 +98,21 @@ export function applyStep(netns: Netns, ifname: string, step: Step): void {
     }
     perform(netns, ifname, step.apply);
   } catch (thrown) {
-    const full = step.apply.kind === "ntuple" && errnoOf(thrown) === "ENOSPC";
-    throw wrapError(thrown, what, full ? "E_RULES_FULL" : "E_SETTING_REFUSED");
+    throw wrapError(thrown, what, refusalCode(step.apply, errnoOf(thrown)));
   }
   if (!holds(netns, ifname, step.apply)) {
     throw new BifurcateError("E_NOT_VERIFIED", { what, why: "it reads back differently" });
   }
+}
+
+/** The code of a refused change whose errno says more than that it was refused. */
+function refusalCode(change: Change, errno: string | null): ErrorCode {
+  if (change.kind === "ntuple" && errno === "ENOSPC") return "E_RULES_FULL";
+  if (change.kind !== "lease") return "E_SETTING_REFUSED";
+  // net/core/netdev-genl.c netdev_nl_queue_create_doit().
+  if (errno === "EBUSY") return "E_QUEUE_BUSY";
+  if (errno === "ERANGE") return "E_NO_SUCH_QUEUE";
+  return errno === "EINVAL" || errno === "EOPNOTSUPP" ? "E_NO_LEASE" : "E_SETTING_REFUSED";
 }
 
 /** What came of undoing one step. */

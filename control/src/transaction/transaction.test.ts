@@ -61,6 +61,7 @@ function settings(card: FakeCard): unknown {
     channels: card.now,
     rss: isOwn ? "the driver's own" : card.rss,
     features: card.features,
+    leases: [...(card.leases ?? [])],
     rules: [...(card.rules ?? [])].map(([at, bytes]) => [at, Buffer.from(bytes).toString("hex")]).sort(),
   };
 }
@@ -126,6 +127,7 @@ const requests: fc.Arbitrary<Partial<SplitRequest>> = fc.record(
     queues: fc.integer({ min: 1, max: 3 }),
     backend: fc.constantFrom("auto" as const, "af_xdp" as const, "af_packet" as const),
     mode: fc.constantFrom("auto" as const, "driver" as const, "generic" as const),
+    steering: fc.constantFrom("auto" as const, "lease" as const),
   },
   { requiredKeys: ["flows"] },
 );

@@ -109,6 +109,10 @@ export class Undo {
   }
 
   #find(step: Step): { netns: Netns; name: string; opened: boolean } | null {
+    if (step.apply.kind === "lease") {
+      // The netkit device stays where it was made, wherever the card has gone.
+      return this.#home === null ? null : { netns: this.#home, name: step.device.name, opened: false };
+    }
     if (step.device.ifindex === this.#journal.plan.device.ifindex) {
       const found = locateDevice(this.#kernel, this.#home, this.#journal);
       return found === null ? null : { netns: found.netns, name: found.link.name, opened: found.opened };

@@ -66,6 +66,10 @@ export function decide(
       why: `somebody undid it again on ${link.name}: ${words}`,
     };
   }
+  const lease = plan.steps.findIndex((step, i) => step.apply.kind === "lease" && isLost(plan, now, i));
+  if (lease >= 0) {
+    return { do: "replan", why: `${plan.path.lease ?? "the netkit device"} of the lease was deleted` };
+  }
   const { repairs, reasons } = repairsFor(plan, before, now, memory.queues);
   if (link.xdp !== null && !now.attached && plan.path.backend === "af_xdp") {
     return {

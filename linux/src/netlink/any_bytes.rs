@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::message::{Message, Received, attributes, messages};
 use super::socket::answer;
-use super::{address, link, netdev, route, tc, watch};
+use super::{address, lease, link, netdev, route, tc, watch};
 use crate::sockets::{self, Transport};
 
 /// The types of message that anything here reads: links, addresses, routes, filters, sockets, errors and ends.
@@ -33,6 +33,7 @@ fn read_everything(datagram: &[u8]) {
         let _ = address::read(&received);
         let _ = route::read(&received);
         let _ = netdev::read(received.body);
+        let _ = (netdev::read_family(received.body), lease::read(&received));
         let _ = tc::priority(&received, 1);
         let _ = answer("call", "args", &received);
         watch::apply(&mut known, &received, &mut Vec::new());

@@ -87,21 +87,21 @@ const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
-const IFLA_NUM_RX_QUEUES: u16 = 32;
+pub(super) const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 /// Both stand in the RTM_DELLINK of a link that moved to another namespace.
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_NEW_IFINDEX: u16 = 49;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_XDP_ATTACHED: u16 = 2;
@@ -222,12 +222,12 @@ fn ifinfomsg(index: u32) -> [u8; IFINFOMSG] {
     body
 }
 
-fn request(kind: u16, flags: u16, index: u32) -> Message {
+pub(super) fn request(kind: u16, flags: u16, index: u32) -> Message {
     Message::new(kind, flags, &ifinfomsg(index))
 }
 
 /// An interface name that the kernel can have (dev_valid_name, net/core/dev.c).
-fn check(name: &str) -> Result<&str> {
+pub(super) fn check(name: &str) -> Result<&str> {
     let fits = !name.is_empty() && name.len() < 16 && name != "." && name != "..";
     if fits
         && !name

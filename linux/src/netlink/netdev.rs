@@ -19,13 +19,15 @@ const GENL_ID_CTRL: u16 = 16;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const CTRL_ATTR_OPS: u16 = 6;
+const CTRL_ATTR_OP_ID: u16 = 1;
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const NETDEV_A_DEV_XDP_ZC_MAX_SEGS: u16 = 4;
 const NETDEV_A_DEV_XDP_RX_METADATA_FEATURES: u16 = 5;
 /// struct genlmsghdr: command, version, two reserved bytes.
-const GENLMSGHDR: usize = 4;
+pub(super) const GENLMSGHDR: usize = 4;
 const CALL: &str = "netlink(NETDEV_CMD_DEV_GET)";
 
 /// Bit n of the flags has name n.
@@ -48,7 +50,7 @@ pub fn xdp_features(ifindex: u32) -> Result<Option<XdpFeatures>> {
         return Ok(None);
     };
     let request =
-        Message::new(family, 0, &[NETDEV_CMD_DEV_GET, 1, 0, 0]).number(NETDEV_A_DEV_IFINDEX, ifindex);
+        Message::new(family.id, 0, &[NETDEV_CMD_DEV_GET, 1, 0, 0]).number(NETDEV_A_DEV_IFINDEX, ifindex);
     let mut found = None;
     let args = format!("ifindex={ifindex}");
     socket.get(CALL, &args, request, &mut |received| {
@@ -59,23 +61,45 @@ pub fn xdp_features(ifindex: u32) -> Result<Option<XdpFeatures>> {
         .ok_or_else(|| Error::new(CALL, args, libc::ENODEV))
 }
 
-/// The number of a generic netlink family, none when the kernel does not have it.
-fn family(socket: &mut Socket, name: &str) -> Result<Option<u16>> {
+/// A generic netlink family of the running kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Family {
+    /// The message type that its requests carry.
+    pub(super) id: u16,
+    /// The commands that it knows, by number.
+    pub(super) commands: Vec<u32>,
+}
+
+/// A generic netlink family by name, none when the kernel does not have it.
+pub(super) fn family(socket: &mut Socket, name: &str) -> Result<Option<Family>> {
     let request =
         Message::new(GENL_ID_CTRL, 0, &[CTRL_CMD_GETFAMILY, 1, 0, 0]).string(CTRL_ATTR_FAMILY_NAME, name);
-    let mut id = None;
+    let mut found = None;
     let answer = socket.get("netlink(CTRL_CMD_GETFAMILY)", name, request, &mut |received| {
-        let found = attributes(received.body.get(GENLMSGHDR..).unwrap_or(&[]))
-            .find(|a| a.kind == CTRL_ATTR_FAMILY_ID);
-        id = found
-            .and_then(|a| a.number())
-            .and_then(|id| u16::try_from(id).ok());
+        found = received.body.get(GENLMSGHDR..).and_then(read_family);
     });
     match answer {
-        Ok(()) => Ok(id),
+        Ok(()) => Ok(found),
         Err(error) if error.errno == libc::ENOENT => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads the attributes of a CTRL_CMD_NEWFAMILY; none without a number.
+pub(super) fn read_family(bytes: &[u8]) -> Option<Family> {
+    let id = attributes(bytes)
+        .find(|a| a.kind == CTRL_ATTR_FAMILY_ID)?
+        .number()?;
+    // An array: each member is a nest of its own, its type the place in the array.
+    let commands = attributes(bytes)
+        .filter(|a| a.kind == CTRL_ATTR_OPS)
+        .flat_map(|all| attributes(all.value))
+        .filter_map(|each| each.nested().find(|a| a.kind == CTRL_ATTR_OP_ID)?.u32())
+        .collect();
+    Some(Family {
+        id: id.try_into().ok()?,
+        commands,
+    })
 }
 
 pub(super) fn read(bytes: &[u8]) -> XdpFeatures {
@@ -104,6 +128,19 @@ fn names(flags: u64, table: &[&'static str]) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_family_with_its_commands() {
+        let command = |m: Message, place, id| m.nested(place, |m| m.number(CTRL_ATTR_OP_ID, id).number(2, 2));
+        let bytes = Message::new(0, 0, &[])
+            .string(CTRL_ATTR_FAMILY_NAME, "netdev")
+            .attribute(CTRL_ATTR_FAMILY_ID, &33u16.to_ne_bytes())
+            .nested(CTRL_ATTR_OPS, |m| command(command(m, 1, 1), 2, 16))
+            .finish(0, 0);
+        let read = read_family(&bytes[16..]).unwrap();
+        assert_eq!((read.id, read.commands), (33, vec![1, 16]));
+        assert_eq!(read_family(&[]), None);
+    }
 
     #[test]
     fn flags_become_names() {

@@ -44,6 +44,7 @@ function printPlan(request: SplitCommand, streams: Streams): void {
     queues: request.queues,
     backend: request.backend,
     zeroCopy: request.zeroCopy,
+    steering: request.lease ? "lease" : "auto",
     force: request.force,
     tap: request.tap !== false,
     confirmSeconds: request.confirmSeconds,
