@@ -287,6 +287,26 @@ export const ERRORS = {
     next: "Run `bifurcate lab down`, then try again; the message names what failed.",
     status: 1,
   },
+  E_GUEST: {
+    meaning: "The lab's guest did not come up, died, or hung.",
+    next: "Read the guest's console in the message; try it with another --kernel or fewer --nics.",
+    status: 1,
+  },
+  E_GUEST_FETCH: {
+    meaning: "What the lab's guest is made of cannot be fetched from Debian's archive.",
+    next: "The first use needs the network; look at the reason in the message and try again.",
+    status: 77,
+  },
+  E_GUEST_BUILD: {
+    meaning: "A part of the lab's guest cannot be built.",
+    next: "Read the tool's words in the message; nothing half made was kept.",
+    status: 1,
+  },
+  E_GUEST_CACHE: {
+    meaning: "The cache of what the lab's guest is made of cannot be written, or its disk is full.",
+    next: "Free some space, or name another folder with XDG_CACHE_HOME.",
+    status: 1,
+  },
   E_INTERNAL: {
     meaning: "Bifurcate met a state that should not exist.",
     next: "Please report it with the message and the output of `bifurcate devices --json`.",

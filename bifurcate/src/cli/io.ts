@@ -21,6 +21,13 @@ export const processStreams: Streams = {
   columns: () => process.stderr.columns,
 };
 
+/** Thrown to end with the status of a command that ran elsewhere, when all has been said. */
+export class CommandStatus extends Error {
+  constructor(readonly status: number) {
+    super(`ended with status ${status}`);
+  }
+}
+
 /** One JSON value on a line of its own. */
 export function jsonLine(value: unknown): string {
   return `${JSON.stringify(value)}\n`;

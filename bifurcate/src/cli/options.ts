@@ -87,3 +87,15 @@ export function parseChoice<const T extends string>(
 export function collect(value: string, earlier: readonly string[] | undefined): string[] {
   return [...(earlier ?? []), value];
 }
+
+/** A whole number within limits. */
+export function whole(option: string, text: string, least: number, most: number): number {
+  const number = Number(text);
+  if (Number.isInteger(number) && number >= least && number <= most) return number;
+  throw bad(
+    option,
+    text,
+    `it must be a whole number from ${least} to ${most}`,
+    `Leave ${option} out, or give such a number.`,
+  );
+}

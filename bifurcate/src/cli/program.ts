@@ -8,7 +8,7 @@ import { explainCommand } from "./commands/explain.js";
 import { labCommand } from "./commands/lab.js";
 import { releaseCommand } from "./commands/release.js";
 import { splitCommand } from "./commands/split.js";
-import { renderError, type Streams } from "./io.js";
+import { CommandStatus, renderError, type Streams } from "./io.js";
 import { version } from "./version.js";
 
 const HELP = `
@@ -18,6 +18,7 @@ Examples:
   bifurcate split eth0 --flow 'udp dst port 53' --dry-run    what it would change, and change nothing
   bifurcate explain 'udp dst port 53'                        how a flow is understood
   bifurcate lab up                                           a card to try it on, without hardware
+  bifurcate lab guest --nics igb,igb                         real NIC drivers to try it on, without hardware
 
 Exit status: 0 done, 1 failed, 2 usage, 77 this machine cannot. All error codes: docs/errors.md
 `;
@@ -44,7 +45,7 @@ const COMMANDS: readonly string[] = ["devices", "split", "release", "confirm", "
 
 /** The commands to choose from, in words. */
 const subcommands = (word: string): string =>
-  `one of ${(word === "lab" ? ["up", "down", "status"] : COMMANDS).join(", ")}`;
+  `one of ${(word === "lab" ? ["up", "down", "status", "guest"] : COMMANDS).join(", ")}`;
 
 /** Commander's own errors in our form; null when there is none, since it only showed help or the version. */
 function usageError(error: CommanderError, argv: readonly string[]): BifurcateError | null {
@@ -69,11 +70,14 @@ function usageError(error: CommanderError, argv: readonly string[]): BifurcateEr
  * @returns The exit status; nothing is thrown.
  */
 export async function runCommandLine(argv: readonly string[], streams: Streams): Promise<number> {
-  const json = argv.includes("--json");
+  // What stands after -- is another command's.
+  const own = argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv;
+  const json = own.includes("--json");
   try {
     await makeProgram(streams).parseAsync(argv, { from: "user" });
     return 0;
   } catch (thrown) {
+    if (thrown instanceof CommandStatus) return thrown.status;
     const error =
       thrown instanceof CommanderError
         ? usageError(thrown, argv)

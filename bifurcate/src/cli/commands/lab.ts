@@ -1,11 +1,12 @@
-// `bifurcate lab up|down|status`: namespaces with a multi-queue card to try things on.
+// `bifurcate lab up|down|status`: namespaces with a multi-queue card to try things on; `lab guest` stands beside it.
 
 import { Command } from "commander";
 import { labDown, labList, labUp } from "@bifurcate/lab";
 import type { Lab } from "@bifurcate/lab";
-import { BifurcateError } from "@bifurcate/control";
 import { jsonLine, type Streams } from "../io.js";
+import { whole } from "../options.js";
 import { renderTable } from "../render/table.js";
+import { labGuestCommand } from "./lab-guest.js";
 
 const DEFAULT_NAME = "lab";
 
@@ -40,19 +41,11 @@ function renderLab(lab: Lab): string {
   ].join("");
 }
 
-function whole(option: string, text: string, least: number, most: number): number {
-  const number = Number(text);
-  if (Number.isInteger(number) && number >= least && number <= most) return number;
-  throw new BifurcateError("E_BAD_OPTION", {
-    what: `read ${option} '${text}'`,
-    why: `it must be a whole number from ${least} to ${most}`,
-    next: `Leave ${option} out, or give such a number.`,
-  });
-}
-
-/** The command with its three subcommands. */
+/** The command with its subcommands. */
 export function labCommand(streams: Streams): Command {
-  const lab = new Command("lab").description("network namespaces with a multi-queue card, to try things on");
+  const lab = new Command("lab").description(
+    "namespaces with a multi-queue card, or a guest with real NIC drivers, to try things on",
+  );
 
   lab
     .command("up")
@@ -119,5 +112,6 @@ export function labCommand(streams: Streams): Command {
         ),
       );
     });
+  lab.addCommand(labGuestCommand(streams));
   return lab;
 }

@@ -1,0 +1,247 @@
+// The user's cache of what guests are made of: entries are keyed by what they were made from, put in place whole,
+// and checked before they are used.
+
+import { createHash } from "node:crypto";
+import { createReadStream, constants as fsConstants } from "node:fs";
+import {
+  access,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  statfs,
+  writeFile,
+} from "node:fs/promises";
+import { createServer } from "node:net";
+import { homedir } from "node:os";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control/errors";
+
+/** What an entry is, and how it is made. */
+export interface Recipe {
+  /** Its name in the cache and in what is said, e.g. "qemu". */
+  readonly name: string;
+  /** All that its contents follow from: another value makes another entry. */
+  readonly from: unknown;
+  /** Room that making it needs, in bytes, working files included. */
+  readonly room: number;
+  /** Makes its files in an empty folder. `scratch` is another one, removed afterwards. */
+  readonly make: (folder: string, scratch: string, say: Say) => Promise<void>;
+}
+
+/** Tells a person what is being done. */
+export type Say = (text: string) => void;
+
+/** A file of an entry, as it was when its contents were last checked. */
+interface Checked {
+  readonly size: number;
+  readonly sha256: string;
+  /** Time of last modification in ns, and the inode: while size and these stand, the contents are trusted. */
+  readonly mtime: string;
+  readonly inode: string;
+}
+
+const MANIFEST = "manifest.json";
+
+/** The folder of all entries: XDG_CACHE_HOME, else ~/.cache (XDG Base Directory Specification). */
+export function cacheFolder(): string {
+  const base = process.env["XDG_CACHE_HOME"];
+  return path.join(base?.startsWith("/") ? base : path.join(homedir(), ".cache"), "bifurcate", "guest");
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** Folder of an entry. */
+export function entryFolder(recipe: Pick<Recipe, "name" | "from">): string {
+  return path.join(cacheFolder(), `${recipe.name}-${digest(JSON.stringify(recipe.from)).slice(0, 16)}`);
+}
+
+async function contentsOf(file: string, link: boolean): Promise<string> {
+  if (link) return digest(await readlink(file));
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}
+
+/** Files and symbolic links below a folder, by their path in it. */
+async function filesOf(folder: string): Promise<string[]> {
+  const found = await readdir(folder, { recursive: true, withFileTypes: true });
+  return found
+    .filter((entry) => entry.isFile() || entry.isSymbolicLink())
+    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
+    .filter((name) => name !== MANIFEST)
+    .sort();
+}
+
+async function check(file: string): Promise<Checked> {
+  const status = await lstat(file, { bigint: true });
+  const contents = await contentsOf(file, status.isSymbolicLink());
+  return {
+    size: Number(status.size),
+    sha256: contents,
+    mtime: String(status.mtimeNs),
+    inode: String(status.ino),
+  };
+}
+
+async function writeManifest(folder: string, recipe: Recipe, files: Record<string, Checked>): Promise<void> {
+  const file = path.join(folder, MANIFEST);
+  await writeFile(`${file}.${process.pid}`, `${JSON.stringify({ from: recipe.from, files }, null, 1)}\n`);
+  await rename(`${file}.${process.pid}`, file);
+}
+
+/**
+ * Whether an entry is whole. As git does with its index: a file whose size, time and inode are as they were is
+ * taken as it was; any other is read again.
+ * @param thorough Reads all of them.
+ * @returns null when it is whole, else what is wrong with it.
+ */
+async function flaw(folder: string, recipe: Recipe, thorough: boolean): Promise<string | null> {
+  let files: Record<string, Checked>;
+  try {
+    files = (JSON.parse(await readFile(path.join(folder, MANIFEST), "utf8")) as { files: typeof files })
+      .files;
+    if (Object.keys(files).length === 0) return "its manifest is empty";
+  } catch (error) {
+    return errnoOf(error) === "ENOENT" ? "it has no manifest" : "its manifest cannot be read";
+  }
+  let stale = false;
+  for (const [name, known] of Object.entries(files)) {
+    const file = path.join(folder, name);
+    try {
+      const { size, mtimeNs, ino } = await lstat(file, { bigint: true });
+      if (Number(size) !== known.size) return `${name} has ${size} bytes instead of ${known.size}`;
+      if (!thorough && String(mtimeNs) === known.mtime && String(ino) === known.inode) continue;
+      const now = await check(file);
+      if (now.sha256 !== known.sha256) return `${name} has other contents than when it was made`;
+      files[name] = now;
+      stale = true;
+    } catch {
+      return `${name} is missing or cannot be read`;
+    }
+  }
+  if (stale) await writeManifest(folder, recipe, files).catch(() => undefined); // a read-only cache works too
+  return null;
+}
+
+/**
+ * Runs `work` while no other process of this machine does so for the same entry. The lock is an abstract unix
+ * socket: the kernel takes it back when its owner ends, however that ends.
+ */
+async function locked<Result>(folder: string, say: Say, work: () => Promise<Result>): Promise<Result> {
+  const name = `\0bifurcate-guest-${digest(folder).slice(0, 32)}`;
+  let told = false;
+  for (;;) {
+    const server = createServer();
+    const error = await new Promise<unknown>((resolve) => {
+      server.once("error", resolve).listen(name, () => resolve(null));
+    });
+    if (error === null) {
+      try {
+        return await work();
+      } finally {
+        await new Promise((resolve) => server.close(resolve));
+      }
+    }
+    if (errnoOf(error) !== "EADDRINUSE") throw error;
+    if (!told) say(`another run is making ${path.basename(folder)}; waiting for it`);
+    told = true;
+    await delay(500);
+  }
+}
+
+function cacheError(what: string, why: string, next?: string, cause?: unknown): BifurcateError {
+  return new BifurcateError("E_GUEST_CACHE", { what, why, next, cause });
+}
+
+const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+
+async function needRoom(recipe: Recipe, parent: string): Promise<void> {
+  const { bavail, bsize } = await statfs(parent);
+  if (bavail * bsize >= recipe.room) return;
+  throw cacheError(
+    `make ${recipe.name} for the guest`,
+    `it needs ${mebibytes(recipe.room)}, and ${parent} has ${mebibytes(bavail * bsize)} free`,
+    "Free some space, or name a folder on another disk with XDG_CACHE_HOME.",
+  );
+}
+
+async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void> {
+  const parent = path.dirname(folder);
+  const partial = path.join(parent, `.${path.basename(folder)}.${process.pid}`);
+  const [fresh, scratch] = [path.join(partial, "entry"), path.join(partial, "scratch")];
+  await needRoom(recipe, parent);
+  try {
+    await mkdir(fresh, { recursive: true });
+    await mkdir(scratch, { recursive: true });
+    await recipe.make(fresh, scratch, say);
+    const files: Record<string, Checked> = {};
+    for (const name of await filesOf(fresh)) files[name] = await check(path.join(fresh, name));
+    await writeManifest(fresh, recipe, files);
+    await rm(folder, { recursive: true, force: true });
+    await rename(fresh, folder);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOSPC") throw error;
+    throw cacheError(`make ${recipe.name} for the guest`, "the disk is full", undefined, error);
+  } finally {
+    await rm(partial, { recursive: true, force: true });
+  }
+}
+
+/** Removes what processes that are gone have left half made. */
+async function sweep(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const pid = /^\..*\.(\d+)$/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    try {
+      await access(`/proc/${pid}`, fsConstants.F_OK);
+    } catch {
+      await rm(path.join(parent, name), { recursive: true, force: true });
+    }
+  }
+}
+
+/**
+ * The folder of an entry, made first where it is missing, cut short or corrupt.
+ * @param thorough Reads every file again, instead of those only whose size, time or inode changed.
+ * @throws BifurcateError E_GUEST_CACHE when the cache cannot be written or is full, and what `make` throws.
+ */
+export async function provide(recipe: Recipe, say: Say, thorough = false): Promise<string> {
+  const folder = entryFolder(recipe);
+  const parent = path.dirname(folder);
+  if ((await flaw(folder, recipe, thorough)) === null) return folder;
+  try {
+    await mkdir(parent, { recursive: true });
+    await access(parent, fsConstants.W_OK);
+  } catch (error) {
+    throw cacheError(
+      "use the guest's cache",
+      messageOf(error),
+      "Name another folder with XDG_CACHE_HOME.",
+      error,
+    );
+  }
+  return locked(folder, say, async () => {
+    await sweep(parent);
+    // Another run may have made it while we waited.
+    const wrong = await flaw(folder, recipe, thorough);
+    if (wrong === null) return folder;
+    const existed = await access(folder).then(
+      () => true,
+      () => false,
+    );
+    say(
+      existed
+        ? `${recipe.name}: ${wrong}; making it again`
+        : `${recipe.name}: not in the cache yet; making it`,
+    );
+    await makeEntry(folder, recipe, say);
+    return folder;
+  });
+}

@@ -1,0 +1,216 @@
+// Fetches Debian packages with apt's own checksums and signatures, into folders of ours: the host's packages,
+// lists and sources are read at most.
+
+import { spawn } from "node:child_process";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { run } from "../tools.js";
+import type { Say } from "./cache.js";
+
+/** Debian's key for its archives, from the package debian-archive-keyring. */
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/** Suites that packages come from: the release the guest runs, and the kernel of the one before. */
+export const RELEASE = "trixie";
+export const OLD_RELEASE = "bookworm";
+
+/** Packages to fetch: resolved together, with what they depend on. */
+export interface PackageSet {
+  readonly suites: readonly string[];
+  readonly packages: readonly string[];
+  /** Suite that is preferred where it has a package, e.g. trixie-backports. */
+  readonly prefer?: string;
+  /** Which of the resolved packages are fetched, by name; all when left out. */
+  readonly only?: RegExp;
+}
+
+async function tool(
+  command: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+): Promise<string> {
+  const argv = ["-u", "LANG", "LC_ALL=C", ...Object.entries(environment).map(([k, v]) => `${k}=${v ?? ""}`)];
+  const ended = await run("env", [...argv, command, ...args]);
+  if (ended.status === 127) {
+    throw new BifurcateError("E_MISSING_TOOL", {
+      what: `run ${command}`,
+      why: "it is not installed, and the guest is made of Debian packages",
+      next: "Use a machine with Debian's apt and dpkg.",
+    });
+  }
+  if (ended.status !== 0) throw fetchError(`${command} ${args.join(" ")}`, ended.stderr || ended.stdout);
+  return ended.stdout;
+}
+
+function fetchError(what: string, said: string): BifurcateError {
+  const lines = said.split("\n").filter((line) => /^[EW]: |^\S+: error/.test(line));
+  return new BifurcateError("E_GUEST_FETCH", {
+    what,
+    why: (lines.length > 0 ? lines.slice(0, 6) : said.trim().split("\n").slice(-6)).join("; "),
+  });
+}
+
+/** The archive that this machine's apt uses for Debian itself, or the one that BIFURCATE_DEBIAN_MIRROR names. */
+async function mirror(): Promise<string> {
+  const named = process.env["BIFURCATE_DEBIAN_MIRROR"];
+  if (named !== undefined && named !== "") return named;
+  const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
+  const targets = (await tool("apt-get", ["indextargets", "--format", format])).split("\n");
+  const debian = /^(stable|testing|unstable|sid|oldstable|bookworm|trixie|forky|duke)$/;
+  for (const line of targets) {
+    const [uri, release, component] = line.split("|");
+    if (uri !== undefined && component === "main" && debian.test(release ?? "")) return uri;
+  }
+  throw new BifurcateError("E_GUEST_FETCH", {
+    what: "find a Debian archive",
+    why: "this machine's apt names none",
+    next: "Name one in BIFURCATE_DEBIAN_MIRROR, e.g. the address that sources.list of a Debian machine has.",
+  });
+}
+
+/** What the machine says about reaching archives: proxies, certificates, retries. */
+async function acquireSettings(): Promise<string> {
+  const dump = await tool("apt-config", ["dump"]);
+  return dump
+    .split("\n")
+    .filter((line) => /^Acquire::/.test(line) && !/^Acquire::(IndexTargets|Languages|GzipIndexes)/.test(line))
+    .join("\n");
+}
+
+/** An apt of its own below `folder`; returns its configuration file. */
+async function privateApt(folder: string, set: PackageSet): Promise<string> {
+  for (const each of [
+    "etc/apt.conf.d",
+    "etc/preferences.d",
+    "state/lists/partial",
+    "archives/partial",
+    "log",
+  ]) {
+    await mkdir(path.join(folder, each), { recursive: true });
+  }
+  const quoted = (name: string): string => `"${path.join(folder, name)}"`;
+  const source = `deb [signed-by=${KEYRING} arch=amd64] ${await mirror()}`;
+  await writeFile(path.join(folder, "sources.list"), set.suites.map((s) => `${source} ${s} main\n`).join(""));
+  await writeFile(path.join(folder, "status"), "");
+  if (set.prefer !== undefined) {
+    const pin = `Package: *\nPin: release n=${set.prefer}\nPin-Priority: 600\n`;
+    await writeFile(path.join(folder, "etc/preferences.d/prefer"), pin);
+  }
+  const file = path.join(folder, "apt.conf");
+  await writeFile(
+    file,
+    `${await acquireSettings()}
+Dir ${quoted(".")};
+Dir::Etc ${quoted("etc")};
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts ${quoted("etc/apt.conf.d")};
+Dir::Etc::sourcelist ${quoted("sources.list")};
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts ${quoted("etc/preferences.d")};
+Dir::State ${quoted("state")};
+Dir::State::status ${quoted("status")};
+Dir::Cache ${quoted(".")};
+Dir::Cache::archives ${quoted("archives")};
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Dir::Log ${quoted("log")};
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+`,
+  );
+  return file;
+}
+
+/** Runs apt-get and tells its progress from the status lines that it writes on descriptor 3 (APT::Status-Fd). */
+function aptGet(config: string, args: readonly string[], title: string, say: Say): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn("apt-get", ["-q", "-o", "APT::Status-Fd=3", ...args], {
+      env: { ...process.env, LC_ALL: "C", APT_CONFIG: config, DEBIAN_FRONTEND: "noninteractive" },
+      stdio: ["ignore", "pipe", "pipe", "pipe"],
+    });
+    let [stdout, stderr, told] = ["", "", 0];
+    child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+      stdout += text;
+      const need = /Need to get ([^\n]+) of archives/.exec(text)?.[1];
+      if (need !== undefined) say(`${title}: ${need.replace(/\/.*/, "")} to fetch`);
+    });
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    child.stdio[3]!.on("data", (bytes: Buffer) => {
+      const percent = Number(/dlstatus:\d+:([\d.]+):/.exec(String(bytes))?.[1] ?? 0);
+      if (percent < told + 20) return;
+      told = Math.floor(percent / 20) * 20;
+      say(`${title}: ${told} % fetched`);
+    });
+    child.on("error", (error) => reject(fetchError("run apt-get", `E: ${error.message}`)));
+    child.on("close", (status) => {
+      if (status === 0) resolve(stdout);
+      else reject(fetchError(`fetch ${title} from Debian`, stderr || stdout));
+    });
+  });
+}
+
+/**
+ * Fetches a set of packages and all that they depend on.
+ * @param folder Where the .deb files are put; other files of apt's stand beside them.
+ * @returns The .deb files.
+ * @throws BifurcateError E_GUEST_FETCH: no network, no archive, a checksum or signature that does not match.
+ */
+export async function fetchPackages(
+  folder: string,
+  title: string,
+  set: PackageSet,
+  say: Say,
+): Promise<string[]> {
+  const config = await privateApt(folder, set);
+  say(`${title}: reading the lists of ${set.suites.join(", ")}`);
+  await aptGet(config, ["update"], title, say);
+  // Sources that failed make `update` warn and end well: without their lists nothing can be resolved.
+  let wanted = set.packages;
+  if (set.only !== undefined) {
+    const resolved = await tool("apt-get", ["-s", "install", "-y", ...wanted], { APT_CONFIG: config });
+    wanted = [...resolved.matchAll(/^Inst (\S+)/gm)]
+      .map((match) => match[1]!)
+      .filter((n) => set.only!.test(n));
+    const archives = path.join(folder, "archives");
+    say(`${title}: fetching ${wanted.join(", ")}`);
+    await download(config, archives, wanted, title);
+  } else {
+    await aptGet(config, ["install", "-y", "--download-only", ...wanted], title, say);
+  }
+  const archives = path.join(folder, "archives");
+  return (await readdir(archives))
+    .filter((name) => name.endsWith(".deb"))
+    .map((name) => path.join(archives, name));
+}
+
+/** `apt-get download`: the named packages alone, checked as `install` checks them. */
+async function download(
+  config: string,
+  into: string,
+  packages: readonly string[],
+  title: string,
+): Promise<void> {
+  const script = 'cd "$1" && shift && exec apt-get -q download "$@"';
+  const ended = await run("env", [
+    `APT_CONFIG=${config}`,
+    "LC_ALL=C",
+    "sh",
+    "-c",
+    script,
+    "sh",
+    into,
+    ...packages,
+  ]);
+  if (ended.status !== 0) throw fetchError(`fetch ${title} from Debian`, ended.stderr || ended.stdout);
+}
+
+/** Unpacks packages into a folder, in name order; none of their scripts run. */
+export async function unpack(debs: readonly string[], root: string): Promise<void> {
+  await mkdir(root, { recursive: true });
+  for (const deb of [...debs].sort()) await tool("dpkg-deb", ["--extract", deb, root]);
+}

@@ -1,0 +1,112 @@
+// Which NICs a list means, how they are wired, and what QEMU is told.
+import { describe, expect, it } from "vitest";
+import { DEFAULT_MACHINE, layOut, machineKey, parseNics, type Machine } from "./machine.js";
+import { bridgedWires, qemuArguments } from "./qemu.js";
+
+const wiring = (text: string): (readonly [string, string, number | null])[] =>
+  layOut(parseNics(text)).map((port) => [port.name, port.nic.model, port.wire] as const);
+
+describe("a list of NICs", () => {
+  it("wires equal neighbours to each other", () => {
+    expect(wiring("igb,igb")).toEqual([
+      ["nic0", "igb", 0],
+      ["nic1", "igb", 0],
+    ]);
+  });
+
+  it("gives a virtio card as far end to each that is left over", () => {
+    expect(wiring("e1000e,vmxnet3,vmxnet3,vmxnet3")).toEqual([
+      ["nic0", "e1000e", 0],
+      ["far0", "virtio", 0],
+      ["nic1", "vmxnet3", 1],
+      ["nic2", "vmxnet3", 1],
+      ["nic3", "vmxnet3", 2],
+      ["far3", "virtio", 2],
+    ]);
+  });
+
+  it("may be empty", () => expect([parseNics(""), parseNics("none")]).toEqual([[], []]));
+
+  for (const wrong of [
+    "ixgbe",
+    "igb:4",
+    "virtio:0",
+    "virtio:9",
+    "virtio:x",
+    "igb,,igb",
+    "igb,".repeat(8) + "igb",
+  ]) {
+    it(`refuses '${wrong}'`, () => {
+      expect(() => parseNics(wrong)).toThrowError(expect.objectContaining({ code: "E_BAD_OPTION" }) as Error);
+    });
+  }
+
+  it("gives every port a MAC address of its own", () => {
+    const macs = layOut(parseNics("igb,e1000e,virtio:2,vmxnet3,igb,igb,virtio,virtio")).map(
+      (port) => port.mac,
+    );
+    expect(new Set(macs).size).toBe(macs.length);
+  });
+
+  it("leaves the far end of a vhost-user NIC to the host", () => {
+    const ports = layOut([{ model: "virtio", vhostUser: "s" }, { model: "virtio" }]);
+    expect(ports.map((port) => [port.name, port.wire])).toEqual([
+      ["nic0", null],
+      ["nic1", 0],
+      ["far1", 0],
+    ]);
+  });
+});
+
+describe("QEMU's arguments", () => {
+  const files = { root: "r", project: "p", kernel: "k", console: "c", control: "s" };
+  const told = (machine: Partial<Machine>): string =>
+    qemuArguments({ ...DEFAULT_MACHINE, ...machine }, files).join(" ");
+
+  it("never ask for anything but software emulation", () => {
+    expect(told({})).toContain("-accel tcg,thread=multi");
+    expect(told({})).not.toContain("kvm");
+  });
+
+  it("put an IOMMU in only when asked for", () => {
+    expect(told({ iommu: "intel" })).toMatch(
+      /-device intel-iommu.* -append .*intel_iommu=on|intel_iommu=on.*intel-iommu/,
+    );
+    expect(told({ iommu: "virtio" })).toContain("virtio-iommu-pci");
+    expect(told({ iommu: "none" })).not.toContain("iommu-pci");
+  });
+
+  it("bridge taps where a wire has several queues, and use a hub elsewhere", () => {
+    const nics = parseNics("virtio:4,virtio,igb,igb");
+    expect(bridgedWires({ ...DEFAULT_MACHINE, nics }).map((wire) => wire.map((port) => port.name))).toEqual([
+      ["nic0", "nic1"],
+    ]);
+    const text = told({ nics });
+    expect(text).toContain("tap,id=nic0,ifname=nic0,script=no,downscript=no,queues=4");
+    expect(text).toContain("tap,id=nic1,ifname=nic1,script=no,downscript=no -device");
+    expect(text).toContain("hubport,id=nic2,hubid=1");
+  });
+
+  it("share the guest's memory with a vhost-user backend", () => {
+    const text = told({ nics: [{ model: "virtio", vhostUser: "sock" }] });
+    expect(text).toContain("memory-backend-memfd,id=memory,size=2048M,share=on");
+    expect(text).toContain("socket,id=nic0-socket,path=sock");
+  });
+});
+
+describe("the key under which guests are shared", () => {
+  it("tells machines apart by everything that makes them", () => {
+    const machines: Partial<Machine>[] = [
+      {},
+      { nics: parseNics("igb") },
+      { nics: parseNics("virtio") },
+      { nics: parseNics("virtio:2") },
+      { iommu: "none" },
+      { kernel: "stock" },
+      { memory: 4096 },
+      { cpus: 4 },
+    ];
+    const keys = machines.map((machine) => machineKey({ ...DEFAULT_MACHINE, ...machine }));
+    expect(new Set(keys).size).toBe(machines.length);
+  });
+});

@@ -1,0 +1,54 @@
+// Brings together what a machine needs to boot: QEMU, the root file system, a kernel; from the cache where it is
+// whole, from Debian's archive where it is not.
+
+import path from "node:path";
+import { provide, type Recipe, type Say } from "./cache.js";
+import { fetchPackages, RELEASE, unpack } from "./debian.js";
+import type { BootOptions } from "./guest.js";
+import { labKernelConfig, labKernelRecipe } from "./lab-kernel.js";
+import type { KernelName } from "./machine.js";
+import { packProject } from "./project.js";
+import { rootRecipe } from "./root-image.js";
+import { stockKernelRecipe } from "./stock-kernel.js";
+import { inTree } from "./tree.js";
+
+/** QEMU, and what makes images; they run through this tree's own loader. */
+const TOOLS = ["qemu-system-x86", "e2fsprogs", "kmod", "xz-utils", "ipxe-qemu", "seabios"];
+
+const toolsRecipe: Recipe = {
+  name: "qemu",
+  from: { version: 1, release: RELEASE, packages: TOOLS },
+  room: 2 ** 30,
+  make: async (folder, scratch, say) => {
+    const suites = [RELEASE, `${RELEASE}-updates`];
+    const debs = await fetchPackages(path.join(scratch, "apt"), "qemu", { suites, packages: TOOLS }, say);
+    say(`qemu: unpacking ${debs.length} packages`);
+    await unpack(debs, folder);
+  },
+};
+
+/**
+ * Everything that a boot with this kernel needs.
+ * @param thorough Reads all of the cache again instead of trusting what has not been touched.
+ * @throws BifurcateError E_GUEST_FETCH, E_GUEST_CACHE, E_GUEST_BUILD, E_MISSING_TOOL.
+ */
+export async function provision(kernel: KernelName, say: Say, thorough = false): Promise<BootOptions> {
+  const tools = await provide(toolsRecipe, say, thorough);
+  const root = path.join(await provide(rootRecipe(tools), say, thorough), "root.ext4");
+  const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
+  const qemu = [
+    ...inTree(tools, "usr/bin/qemu-system-x86_64"),
+    ...firmware.flatMap((folder) => ["-L", path.join(tools, folder)]),
+  ];
+  if (kernel === "lab") {
+    const entry = await provide(labKernelRecipe(await labKernelConfig()), say, thorough);
+    return { qemu, packProject, files: { root, kernel: path.join(entry, "bzImage") } };
+  }
+  const entry = await provide(stockKernelRecipe(kernel, tools), say, thorough);
+  const at = (name: string): string => path.join(entry, name);
+  return {
+    qemu,
+    packProject,
+    files: { root, kernel: at("vmlinuz"), initrd: at("initrd"), modules: at("modules.ext4") },
+  };
+}
