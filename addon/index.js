@@ -31,6 +31,8 @@ export const {
   openAfPacket,
   openAfXdp,
   openLoopback,
+  openVhostUser,
+  openVirtioUser,
   pinThread,
   takeQueue,
 } = native;

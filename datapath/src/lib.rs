@@ -23,5 +23,7 @@ pub mod device;
 pub mod engine;
 #[cfg(not(loom))]
 pub mod filter;
+#[cfg(not(loom))]
+pub mod vhost_user;
 
 pub use bifurcate_linux::{Error, Result};

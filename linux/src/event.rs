@@ -1,9 +1,9 @@
 //! Waiting: event descriptors, and poll(2) over several descriptors.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 
 use crate::{Error, Result};
 
@@ -41,6 +41,78 @@ impl EventFd {
         rustix::io::fcntl_dupfd_cloexec(&self.0, 0)
             .map(EventFd)
             .map_err(|e| Error::rustix("fcntl", "F_DUPFD_CLOEXEC eventfd", e))
+    }
+}
+
+impl EventFd {
+    /// The event behind a descriptor that another process sent. `None` when it is no eventfd: writing to anything else
+    /// could block, or do something.
+    #[must_use]
+    pub fn received(fd: OwnedFd) -> Option<EventFd> {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let target = rustix::fs::readlink(link, Vec::new()).ok()?;
+        if target.as_bytes() != b"anon_inode:[eventfd]" {
+            return None;
+        }
+        // Of the open file, so for the sender too: one that takes it back harms the thread that waits for it alone.
+        let flags = rustix::fs::fcntl_getfl(&fd).ok()?;
+        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK).ok()?;
+        Some(EventFd(fd))
+    }
+}
+
+impl From<EventFd> for OwnedFd {
+    fn from(event: EventFd) -> OwnedFd {
+        event.0
+    }
+}
+
+/// One descriptor that is readable when one of several was raised: those may be put in and taken out while somebody
+/// waits for it.
+#[derive(Debug)]
+pub struct EventSet(OwnedFd);
+
+impl EventSet {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn new() -> Result<EventSet> {
+        epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map(EventSet)
+            .map_err(|e| Error::rustix("epoll_create1", "cloexec", e))
+    }
+
+    /// Puts an event in. The set notices each raise once, without taking the event back to zero: another process may
+    /// have the same event, and reading it could block.
+    ///
+    /// # Errors
+    /// `EEXIST` when it is in, `ENOMEM`, `ENOSPC`.
+    pub fn add(&self, event: &EventFd) -> Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.0, event, epoll::EventData::new_u64(0), flags)
+            .map_err(|e| Error::rustix("epoll_ctl", "EPOLL_CTL_ADD eventfd", e))
+    }
+
+    /// Takes an event out. One that is not in is let be.
+    pub fn remove(&self, event: &EventFd) {
+        let _ = epoll::delete(&self.0, event);
+    }
+
+    /// Forgets what was raised so far; true when something was.
+    pub fn lower(&self) -> bool {
+        let mut events = [std::mem::MaybeUninit::uninit(); 8];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        epoll::wait(&self.0, &mut events, Some(&now)).is_ok_and(|(said, _)| !said.is_empty())
+    }
+}
+
+impl AsFd for EventSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -167,6 +239,38 @@ mod tests {
         assert!(!raised.lower());
         assert_eq!(wait(&fds, &mut ready, Some(Duration::ZERO)).unwrap(), 0);
         assert!(!ready[1].any());
+    }
+
+    #[test]
+    fn a_set_notices_each_raise_of_its_events_and_reads_none() {
+        let set = EventSet::new().unwrap();
+        let (a, b) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        set.add(&a).unwrap();
+        set.add(&b).unwrap();
+        let readable = || {
+            wait_one(set.as_fd(), Interest::Read, Some(Duration::ZERO))
+                .unwrap()
+                .read
+        };
+        assert!(!readable() && !set.lower());
+        for event in [&a, &b, &b] {
+            event.raise();
+            assert!(readable() && set.lower() && !readable());
+        }
+        set.remove(&b);
+        b.raise();
+        assert!(!readable());
+        assert!(b.lower(), "still raised");
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_event_is_not_taken_for_one() {
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        assert!(EventFd::received(reader).is_none());
+        let event = EventFd::new().unwrap();
+        let other = EventFd::received(event.duplicate().unwrap().into()).unwrap();
+        other.raise();
+        assert!(event.lower());
     }
 
     #[test]

@@ -93,6 +93,20 @@ impl AsFd for MemoryFile {
     }
 }
 
+/// What a descriptor says of the memory file behind it: its length and the size of its pages, in bytes. `None` when it
+/// is no regular file, as memfd and hugetlbfs files are.
+#[must_use]
+pub fn file_facts(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+    // st_blksize of hugetlbfs and of a hugetlb memfd is its page size (hugetlbfs_getattr); other files may say less
+    // than a page.
+    let page = u64::try_from(stat.st_blksize)
+        .unwrap_or(0)
+        .max(ORDINARY_PAGE as u64);
+    (regular && page.is_power_of_two()).then_some((u64::try_from(stat.st_size).unwrap_or(0), page))
+}
+
 /// A mapped range of memory, unmapped when dropped.
 ///
 /// The range may be written by the kernel, a device or another process at any time, so this type never
@@ -132,7 +146,21 @@ impl Mapping {
         Mapping::of_fd(fd, offset, len, format!("{what} offset={offset:#x} len={len}"))
     }
 
+    /// As [`Mapping::of`], with pages that come when they are first touched: for another's memory, of which most may
+    /// never be.
+    ///
+    /// # Errors
+    /// Whatever mmap(2) reports.
+    pub fn lazy(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Mapping> {
+        let args = format!("{what} offset={offset:#x} len={len}");
+        Mapping::map(fd, offset, len, MapFlags::SHARED, args)
+    }
+
     fn of_fd(fd: BorrowedFd<'_>, offset: u64, len: usize, args: String) -> Result<Mapping> {
+        Mapping::map(fd, offset, len, MapFlags::SHARED | MapFlags::POPULATE, args)
+    }
+
+    fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags, args: String) -> Result<Mapping> {
         // SAFETY: a null hint without MAP_FIXED makes the kernel choose a range that nothing else occupies,
         // so no memory that Rust knows of changes.
         let base = unsafe {
@@ -140,7 +168,7 @@ impl Mapping {
                 std::ptr::null_mut(),
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::POPULATE,
+                flags,
                 fd,
                 offset,
             )

@@ -8,3 +8,4 @@ mod ready;
 mod run;
 mod shared;
 mod slot;
+mod vhost_user;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::Totals;
 use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice};
+use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result, interface};
 use napi::bindgen_prelude::PromiseRaw;
@@ -15,6 +16,7 @@ use napi_derive::napi;
 use super::open::Obtained;
 use super::run;
 use super::shared::PortShared;
+use super::vhost_user::Connection;
 use crate::error::{OrThrow, thrown};
 
 /// Counters since the port was opened.
@@ -100,6 +102,8 @@ pub struct NativePort {
     netns: Option<Arc<Netns>>,
     /// The TAP of passed frames, once there is one.
     tap: Mutex<Option<TapDevice>>,
+    /// Of a port over a vhost-user socket.
+    connection: Option<Arc<Inner>>,
 }
 
 impl Drop for NativePort {
@@ -116,7 +120,14 @@ impl NativePort {
             obtained,
             netns,
             tap: Mutex::default(),
+            connection: None,
         }
+    }
+
+    /// The port is over a vhost-user socket.
+    pub(crate) fn with_connection(mut self, connection: Arc<Inner>) -> NativePort {
+        self.connection = Some(connection);
+        self
     }
 }
 
@@ -138,6 +149,12 @@ impl NativePort {
     #[napi(getter)]
     pub fn obtained(&self) -> Obtained {
         self.obtained.clone()
+    }
+
+    /// How its vhost-user connection is now; null for a port that is over none.
+    #[napi(getter)]
+    pub fn connection(&self) -> Option<Connection> {
+        self.connection.as_deref().map(Connection::of)
     }
 
     /// The AF_XDP sockets, in the order of the queues; none for other devices.

@@ -264,7 +264,7 @@ fn show(netns: &Netns, port: &mut Port, obtained: &mut Obtained) {
 }
 
 /// Puts a capture into `file` over every queue of the port. A pcapng file may hold several sections, one after another.
-fn tapped(mut port: Port, file: Option<&str>, append: bool) -> Result<(Port, Option<Tap>)> {
+pub(super) fn tapped(mut port: Port, file: Option<&str>, append: bool) -> Result<(Port, Option<Tap>)> {
     let Some(file) = file else {
         return Ok((port, None));
     };
@@ -283,7 +283,7 @@ fn tapped(mut port: Port, file: Option<&str>, append: bool) -> Result<(Port, Opt
     Ok((port, Some(tap)))
 }
 
-fn pages(name: &str) -> Result<Pages> {
+pub(super) fn pages(name: &str) -> Result<Pages> {
     Ok(match name {
         "auto" => Pages::Auto,
         "huge" => Pages::Huge,
@@ -292,7 +292,7 @@ fn pages(name: &str) -> Result<Pages> {
     })
 }
 
-fn page_name(umem: &Umem) -> String {
+pub(super) fn page_name(umem: &Umem) -> String {
     let name = match umem.page_kind() {
         PageKind::Huge => "huge",
         PageKind::Ordinary => "ordinary",

@@ -182,9 +182,12 @@ impl NativeQueue {
             return Ok(1);
         }
         let slot = &held.port.slots[held.place];
-        let Some(queue) = held.queue.as_ref().filter(|_| !slot.asked()) else {
+        let Some(queue) = held.queue.as_mut().filter(|_| !slot.asked()) else {
             return Ok(STOP);
         };
+        if !queue.prepare_to_wait() {
+            return Ok(1);
+        }
         let Some(fd) = queue.ready_fd() else {
             return Ok(1);
         };
@@ -208,6 +211,9 @@ impl NativeQueue {
     pub fn on_ready(&self, env: Env, ready: Function<'_, (), ()>) -> napi::Result<bool> {
         let held = &mut *self.held.borrow_mut();
         if held.short_round() {
+            return Ok(false);
+        }
+        if !held.queue.as_mut().ok_or_else(given_back)?.prepare_to_wait() {
             return Ok(false);
         }
         if held.ready.is_none() {

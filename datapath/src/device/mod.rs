@@ -15,6 +15,8 @@ pub mod left;
 pub mod loopback;
 pub mod show;
 pub mod tap;
+pub mod vhost;
+pub mod virtio;
 
 pub use counters::{Counters, QueueCounters, Totals};
 pub use left::{LeftToCard, Mtu};
@@ -40,6 +42,12 @@ pub trait RxQueue: Send {
 
     /// A descriptor that becomes readable when something may have arrived. `None`: poll again at once.
     fn ready_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Says that the calling loop is about to wait for [`RxQueue::ready_fd`], for a device that has to be asked to raise
+    /// it. False when something has arrived meanwhile: poll again instead.
+    fn prepare_to_wait(&mut self) -> bool {
+        true
+    }
 
     /// What the last [`RxQueue::poll`] found of the device. A loop that sleeps wakes now and then (a second is
     /// enough) to poll: the kernel tells a sleeper of AF_XDP nothing when its device goes.

@@ -76,6 +76,11 @@ impl Lane {
         self.rx.ready_fd()
     }
 
+    /// Says that the calling loop is about to wait; false when frames have arrived meanwhile: turn again instead.
+    pub fn prepare_to_wait(&mut self) -> bool {
+        self.rx.prepare_to_wait()
+    }
+
     /// Whether something goes on that [`Lane::ready_fd`] does not tell of: the next turn should come soon, frames or not.
     #[must_use]
     pub fn is_hurried(&self) -> bool {

@@ -187,7 +187,7 @@ fn turn_until_stopped(lanes: &mut [(usize, Lane)], stop: &Stop, busy_poll: bool)
             }
             if let Some(nap) = pace.nap(Instant::now()) {
                 std::thread::sleep(nap);
-            } else {
+            } else if lanes.iter_mut().all(|(_, lane)| lane.prepare_to_wait()) {
                 let hurried = lanes.iter().any(|(_, lane)| lane.is_hurried());
                 sleep(lanes, stop, patience.next(hurried, LOOK))?;
                 pace.woke(Instant::now());

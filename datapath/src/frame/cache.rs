@@ -240,6 +240,23 @@ impl Cache {
         }
     }
 
+    /// The `N` bytes before the frame's first, in its chunk: where a device's header goes. `None` when there is no room
+    /// for them, or the frame is of another pool.
+    #[inline]
+    #[must_use]
+    pub fn before_mut<'a, const N: usize>(&'a self, frame: &'a mut Frame) -> Option<&'a mut [u8; N]> {
+        let room = frame.pool == self.id && frame.offset - self.umem.chunk_start(frame.offset) >= N as u32;
+        // SAFETY: as in `bytes_mut`: N bytes of the chunk that this Frame alone owns, borrowed mutably for as long.
+        room.then(|| unsafe {
+            &mut *self
+                .umem
+                .base()
+                .as_ptr()
+                .add(frame.offset as usize - N)
+                .cast::<[u8; N]>()
+        })
+    }
+
     /// Sets the frame's length. False, and nothing changed, when its chunk has no room for that.
     #[inline]
     pub fn set_len(&self, frame: &mut Frame, len: usize) -> bool {

@@ -151,6 +151,10 @@ impl RxQueue for FaultRx {
         }
     }
 
+    fn prepare_to_wait(&mut self) -> bool {
+        self.inner.prepare_to_wait()
+    }
+
     fn state(&self) -> State {
         self.inner.state()
     }

@@ -126,6 +126,10 @@ impl RxQueue for ShownRx {
         self.inner.ready_fd()
     }
 
+    fn prepare_to_wait(&mut self) -> bool {
+        self.inner.prepare_to_wait()
+    }
+
     fn state(&self) -> State {
         self.inner.state()
     }

@@ -131,6 +131,10 @@ impl RxQueue for TapRx {
         self.inner.ready_fd()
     }
 
+    fn prepare_to_wait(&mut self) -> bool {
+        self.inner.prepare_to_wait()
+    }
+
     fn state(&self) -> State {
         self.inner.state()
     }

@@ -24,6 +24,16 @@ impl Batch {
         None
     }
 
+    /// Whether any frame is to be sent out of the port named by [`Batch::sending_to`].
+    #[inline]
+    #[must_use]
+    pub fn has_sends(&self) -> bool {
+        // Without an early exit: several at a time.
+        self.marks[..self.count]
+            .iter()
+            .fold(false, |any, &m| any | (m == self.wanted))
+    }
+
     /// Takes frame `index` out. `None` when it is not there.
     #[inline]
     pub fn take(&mut self, index: usize) -> Option<Frame> {

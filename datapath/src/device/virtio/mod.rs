@@ -1,0 +1,14 @@
+//! The virtio network driver over a vhost-user socket: the device is another process.
+//!
+//! See README.md.
+
+mod open;
+mod queue;
+mod rx;
+mod session;
+mod tx;
+
+#[cfg(test)]
+mod tests;
+
+pub use open::{Config, Opened, attach, open};

@@ -1,0 +1,381 @@
+//! Opening the driver: a pool and rings that the device maps, a connection, queues for the loops.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bifurcate_linux::event::{EventFd, Interest};
+use bifurcate_linux::guard::Guard;
+use bifurcate_linux::memory::{Mapping, MemoryFile, PageKind};
+use bifurcate_linux::stream::Stream;
+use bifurcate_linux::{Error, Result};
+
+use crate::device::{Port, QueuePair, State};
+use crate::frame::{Cache, Umem};
+use crate::ring::virtio::{NET_HEADER, NEXT, Places, SIZE_MAX, feature};
+use crate::vhost_user::{Inner, Link, Service, Source};
+
+use super::queue::{Queue, RINGS_AT};
+use super::rx::Rx;
+use super::session::{FEATURES, begin};
+use super::tx::Tx;
+
+const EINVAL: i32 = 22;
+
+/// Most queue pairs: a ring's number has eight bits.
+const PAIRS_MAX: u32 = 127;
+
+/// Bytes of an indirect table of ours: the header and the frame.
+const TABLE: usize = 32;
+
+/// How long [`open`] waits for the first device to take everything.
+const FIRST: Duration = Duration::from_secs(6);
+
+/// How to open the driver.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The socket.
+    pub path: PathBuf,
+    /// Listen there for a device; otherwise connect to one that listens.
+    pub server: bool,
+    /// Number of queue pairs.
+    pub queues: u32,
+    /// Slots of a ring: a power of two, 32,768 at most.
+    pub ring_size: u16,
+    /// Virtio features not to use, of those that the driver can.
+    pub without: u64,
+    /// Virtio features that the device must offer, or it is refused.
+    pub require: u64,
+}
+
+impl Config {
+    /// Connects to a device that listens at `path`; one queue pair, rings of 256.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Config {
+        Config {
+            path: path.into(),
+            server: false,
+            queues: 1,
+            ring_size: 256,
+            without: 0,
+            require: 0,
+        }
+    }
+}
+
+/// An opened driver.
+pub struct Opened {
+    /// Its queues.
+    pub port: Port,
+    /// How its connection is.
+    pub status: Arc<Inner>,
+}
+
+/// Where a ring is, as the device knows it.
+pub(super) struct RingAt {
+    pub(super) desc: u64,
+    pub(super) driver: u64,
+    pub(super) device: u64,
+}
+
+/// What all queues and the connection's thread share. Dropped with the last of them.
+pub(super) struct Shared {
+    /// Before the pool's mapping, which it guards.
+    guard: Guard,
+    rings_guard: Guard,
+    umem: Arc<Umem>,
+    rings: Arc<Mapping>,
+    rings_file: MemoryFile,
+    /// Bytes of one ring's memory: the larger layout, and its indirect tables.
+    stride: usize,
+    tables_at: usize,
+    pub(super) queues: Vec<Arc<Queue>>,
+    config: Config,
+    /// The pool or the rings vanished: nothing moves any more.
+    gone: AtomicBool,
+    /// Raised when they do.
+    trouble: EventFd,
+    first: Mutex<Option<Result<()>>>,
+    tried: Condvar,
+}
+
+impl Shared {
+    fn new(config: &Config, umem: &Arc<Umem>) -> Result<Arc<Shared>> {
+        let size = usize::from(config.ring_size);
+        let tables_at = Places::layout(config.ring_size, false)
+            .len
+            .max(Places::layout(config.ring_size, true).len);
+        // A header of zeros after the tables, for frames that have no room for theirs.
+        let stride = (tables_at + size * TABLE + 128).next_multiple_of(4096);
+        let rings_file = MemoryFile::create(
+            "bifurcate-rings",
+            stride * 2 * config.queues as usize,
+            PageKind::Ordinary,
+        )?;
+        let rings = Arc::new(Mapping::shared(&rings_file)?);
+        let trouble = EventFd::new()?;
+        let queues = (0..2 * config.queues)
+            .map(|_| Queue::new(config.ring_size))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Shared {
+            guard: Guard::new(umem.mapping(), Some(&trouble))?,
+            rings_guard: Guard::new(&rings, Some(&trouble))?,
+            umem: Arc::clone(umem),
+            rings,
+            rings_file,
+            stride,
+            tables_at,
+            queues,
+            config: config.clone(),
+            gone: AtomicBool::new(false),
+            trouble,
+            first: Mutex::default(),
+            tried: Condvar::new(),
+        }))
+    }
+
+    pub(super) fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    pub(super) fn pairs(&self) -> usize {
+        self.queues.len() / 2
+    }
+
+    pub(super) fn required(&self) -> u64 {
+        self.config.require
+    }
+
+    /// Features to use where the device has them.
+    pub(super) fn wanted(&self) -> u64 {
+        let merging = if self.umem.jumbo_frames() > 0 {
+            0
+        } else {
+            feature::MRG_RXBUF
+        };
+        FEATURES & !self.config.without & !merging | self.config.require
+    }
+
+    pub(super) fn rings_file(&self) -> (BorrowedFd<'_>, usize) {
+        (self.rings_file.as_fd(), self.rings_file.len())
+    }
+
+    /// Whether the memory is still there, and somebody at the other end.
+    #[inline]
+    pub(super) fn state(&self, up: bool) -> State {
+        if self.guard.is_lost() || self.rings_guard.is_lost() || self.gone.load(Ordering::Relaxed) {
+            State::Gone
+        } else if up {
+            State::Up
+        } else {
+            State::Down
+        }
+    }
+
+    /// Ring `index` in memory here, and where the device finds it.
+    pub(super) fn places(&self, index: usize, packed: bool) -> (Places, RingAt) {
+        let size = self.config.ring_size;
+        let layout = Places::layout(size, packed);
+        let from = index * self.stride;
+        let keep: Arc<Mapping> = Arc::clone(&self.rings);
+        // SAFETY: ring `index` has `stride` bytes of the mapping from `from` on, and the layout is within the first
+        // `tables_at` of them; `keep` is the mapping.
+        let places = unsafe {
+            let base = self.rings.base().as_ptr().add(from);
+            Places::new(
+                base,
+                base.add(layout.driver),
+                base.add(layout.device),
+                size,
+                packed,
+                keep,
+            )
+        };
+        let at = RINGS_AT + from as u64;
+        let places = places.expect("open checked the size, and the layout is aligned");
+        let at = RingAt {
+            desc: at,
+            driver: at + layout.driver as u64,
+            device: at + layout.device as u64,
+        };
+        (places, at)
+    }
+
+    /// Writes the indirect table of id `id` of ring `index`: a header of zeros, and `len` bytes at `addr`. Gives where
+    /// the device finds it, and its bytes.
+    pub(super) fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
+        let size = usize::from(self.config.ring_size);
+        let from = index * self.stride + self.tables_at;
+        let zeros = RINGS_AT + (from + size * TABLE) as u64;
+        let at = from + usize::from(id).min(size - 1) * TABLE;
+        let entries = [
+            (zeros, u64::from(NET_HEADER) | u64::from(NEXT) << 32 | 1 << 48),
+            (addr, u64::from(len)),
+        ];
+        for (place, (addr, rest)) in entries.into_iter().enumerate() {
+            // SAFETY: the tables have `size` times 32 bytes from `from` on, within the ring's `stride`; aligned to 16;
+            // the device does not have this id now.
+            unsafe {
+                let entry = self.rings.base().as_ptr().add(at + 16 * place).cast::<u64>();
+                entry.write_volatile(addr);
+                entry.add(1).write_volatile(rest);
+            }
+        }
+        (RINGS_AT + at as u64, TABLE as u32)
+    }
+
+    fn tried(&self, outcome: Result<()>) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() {
+            *first = Some(outcome);
+            self.tried.notify_all();
+        }
+    }
+
+    /// Waits until the first device has everything, or refused.
+    fn wait_for_first(&self) -> Result<()> {
+        let deadline = Instant::now() + FIRST;
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(outcome) = &*first {
+                return outcome.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::new("vhost-user", "the device did not answer", 110));
+            }
+            first = self
+                .tried
+                .wait_timeout(first, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Serves one connection to its end.
+    fn serve(&self, link: Link, inner: &Inner) -> Result<()> {
+        let served = self.converse(link, inner);
+        for queue in &self.queues {
+            queue.down();
+        }
+        self.tried(served.clone());
+        served
+    }
+
+    fn converse(&self, mut link: Link, inner: &Inner) -> Result<()> {
+        let features = begin(&mut link, self)?;
+        inner.set_features(features);
+        for queue in &self.queues {
+            queue.up();
+        }
+        self.tried(Ok(()));
+        loop {
+            // The device has nothing to say; what it says all the same is read and let be.
+            while link.receive()?.is_some() {}
+            let fds = [
+                (link.as_fd(), Interest::Read),
+                (self.trouble.as_fd(), Interest::Read),
+            ];
+            inner.wait(&fds, None)?;
+            if inner.is_stopped() {
+                return Ok(());
+            }
+            if self.guard.is_lost() || self.rings_guard.is_lost() {
+                self.gone.store(true, Ordering::Relaxed);
+                let what = "the memory shared with the device vanished: it punched a hole into it";
+                return Err(Error::new("vhost-user", what, 71));
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The connection has ended: who follows the protocol touches nothing any more, and whoever does not can write
+        // into frames that are free, as it could all the time.
+        for queue in &self.queues {
+            let mut half = queue.lock();
+            let mut cache = Cache::new(&self.umem);
+            let half = &mut *half;
+            for frame in half.waiting.drain(..).chain(half.arrived.drain(..)) {
+                cache.give(frame);
+            }
+            if let Some(live) = half.live.take() {
+                live.lent.recover();
+            }
+        }
+    }
+}
+
+/// Opens the driver. A client needs its device to be there, and connects again when that goes; a server waits for
+/// devices, one after another.
+///
+/// # Errors
+/// `EINVAL` for no queues or more than 127, for a ring that is no power of two, or for a pool too small for the rings;
+/// `EADDRINUSE`, `ENOENT`, `ECONNREFUSED` as the socket gives them; `EOPNOTSUPP` when the device lacks a feature or
+/// queues that were asked for; `ETIMEDOUT` when it does not answer.
+pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
+    check(config, umem)?;
+    let source = Source::at(&config.path, config.server)?;
+    start(config, source, !config.server, umem)
+}
+
+/// As [`open`], over a connection that is there.
+///
+/// # Errors
+/// As [`open`].
+pub fn attach(stream: Stream, config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
+    check(config, umem)?;
+    start(config, Source::One(Some(stream)), true, umem)
+}
+
+fn check(config: &Config, umem: &Arc<Umem>) -> Result<()> {
+    let invalid = |why: String| Err(Error::new("virtio", why, EINVAL));
+    if !(1..=PAIRS_MAX).contains(&config.queues) {
+        return invalid(format!("{} queues; 1 to {PAIRS_MAX} can be", config.queues));
+    }
+    if !config.ring_size.is_power_of_two() || config.ring_size > SIZE_MAX {
+        return invalid(format!(
+            "rings of {} slots; a power of two can be",
+            config.ring_size
+        ));
+    }
+    let least = 2 * config.queues * u32::from(config.ring_size);
+    if umem.frames() < least {
+        let frames = umem.frames();
+        return invalid(format!("a pool of {frames} frames; the rings alone hold {least}"));
+    }
+    Ok(())
+}
+
+fn start(config: &Config, source: Source, wait: bool, umem: &Arc<Umem>) -> Result<Opened> {
+    let shared = Shared::new(config, umem)?;
+    let theirs = Arc::clone(&shared);
+    let service = Service::start("bf-virtio", source, move |link, inner| theirs.serve(link, inner))?;
+    if wait {
+        shared.wait_for_first()?;
+    }
+    let service = Arc::new(service);
+    let status = Arc::clone(service.inner());
+    let queues = shared
+        .queues
+        .chunks(2)
+        .enumerate()
+        .map(|(index, pair)| QueuePair {
+            index: index as u32,
+            // Ring 0 of a pair receives, ring 1 sends (VIRTIO 1.2, section 5.1.2).
+            rx: Box::new(Rx::new(&pair[0], &shared, &service)),
+            tx: Box::new(Tx::new(&pair[1], &shared, &service, 2 * index + 1)),
+        })
+        .collect();
+    Ok(Opened {
+        port: Port {
+            name: config.path.display().to_string(),
+            queues,
+            umem: Arc::clone(umem),
+        },
+        status,
+    })
+}

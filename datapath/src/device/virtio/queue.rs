@@ -1,0 +1,153 @@
+//! A ring as the thread that polls it and the thread that has the connection share it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bifurcate_linux::Result;
+use bifurcate_linux::event::EventFd;
+
+use crate::frame::{Cache, Frame, Lent, Umem};
+use crate::ring::virtio::{DriverRing, NET_HEADER, Options, PackedDriver, Places, SplitDriver, feature};
+
+/// Where the frame pool is, as the device is told: not where it is mapped here, which is nobody's business.
+pub(super) const POOL_AT: u64 = 1 << 32;
+
+/// Where the rings are, as the device is told.
+pub(super) const RINGS_AT: u64 = 1 << 40;
+
+/// A ring of either layout. Polls choose once a batch.
+pub(super) enum AnyRing {
+    Split(SplitDriver),
+    Packed(PackedDriver),
+}
+
+impl AnyRing {
+    pub(super) fn new(places: Places, features: u64) -> AnyRing {
+        let options = Options::of(features);
+        if features & feature::RING_PACKED != 0 {
+            AnyRing::Packed(PackedDriver::new(places, options))
+        } else {
+            AnyRing::Split(SplitDriver::new(places, options))
+        }
+    }
+
+    pub(super) fn as_dyn(&mut self) -> &mut dyn DriverRing {
+        match self {
+            AnyRing::Split(ring) => ring,
+            AnyRing::Packed(ring) => ring,
+        }
+    }
+}
+
+/// A ring with what the device holds of it.
+pub(super) struct Live {
+    pub(super) ring: AnyRing,
+    pub(super) lent: Lent,
+    pub(super) features: u64,
+}
+
+/// What is behind the lock of a ring.
+pub(super) struct Half {
+    /// The ring of the connection there is, or was: its memory is the driver's own, so that what the device had used
+    /// before it died can still be taken out of it.
+    pub(super) live: Option<Live>,
+    /// Whether a device is there.
+    pub(super) up: bool,
+    /// Frames for the device that it has not taken yet, oldest first, while no device is there.
+    pub(super) waiting: VecDeque<Frame>,
+    /// Received frames out of a ring that is no more.
+    pub(super) arrived: VecDeque<Frame>,
+    /// The device was asked for calls, since the loop was about to sleep.
+    pub(super) armed: bool,
+}
+
+/// One ring of the port.
+pub(super) struct Queue {
+    half: Mutex<Half>,
+    /// Raised by the device when it has used something.
+    pub(super) call: EventFd,
+    /// Raised for the device when something is available.
+    pub(super) kick: EventFd,
+    /// Slots.
+    pub(super) size: u16,
+}
+
+impl Queue {
+    pub(super) fn new(size: u16) -> Result<Arc<Queue>> {
+        Ok(Arc::new(Queue {
+            half: Mutex::new(Half {
+                live: None,
+                up: false,
+                waiting: VecDeque::with_capacity(usize::from(size)),
+                arrived: VecDeque::new(),
+                armed: false,
+            }),
+            call: EventFd::new()?,
+            kick: EventFd::new()?,
+            size,
+        }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Half> {
+        // A panic within a poll leaves the table of lent frames and the ring's cursors in step or a frame lent for ever.
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device is gone: nothing is added any more. What it had used is still there.
+    pub(super) fn down(&self) {
+        self.lock().up = false;
+        self.call.raise();
+    }
+
+    /// Puts a new ring in the place of the one there was. Received frames that nobody has taken yet are kept, and so
+    /// are frames to be sent that the device had not used: they go into the new ring when it is sent by.
+    pub(super) fn renew(&self, ring: AnyRing, features: u64, umem: &Arc<Umem>, receives: bool) {
+        let mut half = self.lock();
+        let half = &mut *half;
+        if let Some(mut live) = half.live.take() {
+            half.take_out(&mut live, receives);
+        }
+        half.live = Some(Live {
+            ring,
+            lent: Lent::new(umem, self.size),
+            features,
+        });
+        half.armed = false;
+    }
+
+    /// A device is there and has the ring.
+    pub(super) fn up(&self) {
+        self.lock().up = true;
+        self.call.raise();
+        self.kick.raise();
+    }
+}
+
+impl Half {
+    fn take_out(&mut self, live: &mut Live, receives: bool) {
+        let mut cache = Cache::new(&live.lent.umem().clone());
+        let ring = live.ring.as_dyn();
+        while let Some(used) = ring.pop_used() {
+            let Some(frame) = live.lent.reclaim(used.id, used.len.saturating_sub(NET_HEADER)) else {
+                continue;
+            };
+            ring.free(used.id);
+            if receives && used.len > NET_HEADER && used.len != u32::MAX {
+                self.arrived.push_back(frame);
+            } else {
+                cache.give(frame);
+            }
+        }
+        // Ids are given out in turn, so that the next one is the oldest of those that the device still has.
+        let (first, size) = (ring.next_id(), ring.size());
+        let mut left: Vec<_> = live.lent.drain().collect();
+        left.sort_by_key(|(id, _)| (u32::from(*id) + u32::from(size) - u32::from(first)) % u32::from(size));
+        for (_, frame) in left {
+            if receives {
+                cache.give(frame);
+            } else {
+                self.waiting.push_back(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Sending: the device reads frames where they are, and gives their ids back.
+
+use std::sync::Arc;
+
+use crate::device::{Counters, TxQueue};
+use crate::frame::{Batch, Cache, Frame, Lent};
+use crate::ring::virtio::{DriverRing, INDIRECT, NET_HEADER, feature};
+
+use crate::vhost_user::Service;
+
+use super::open::Shared;
+use super::queue::{AnyRing, Half, Live, POOL_AT, Queue};
+
+/// The sending half of a queue.
+pub(super) struct Tx {
+    queue: Arc<Queue>,
+    /// The connection lasts as long as a half of a queue does. Before what it shares, so that it has ended by then.
+    _service: Arc<Service>,
+    shared: Arc<Shared>,
+    /// The number of the ring, for its indirect tables.
+    index: usize,
+    /// The device may have jumbo frames, of which a pool has few: they are collected at once.
+    jumbo: bool,
+    hostile: u64,
+    counters: Arc<Counters>,
+}
+
+impl Tx {
+    pub(super) fn new(queue: &Arc<Queue>, shared: &Arc<Shared>, service: &Arc<Service>, index: usize) -> Tx {
+        Tx {
+            queue: Arc::clone(queue),
+            _service: Arc::clone(service),
+            shared: Arc::clone(shared),
+            index,
+            jumbo: false,
+            hostile: 0,
+            counters: Arc::default(),
+        }
+    }
+
+    fn send_ring<R: DriverRing>(
+        &mut self,
+        ring: &mut R,
+        lent: &mut Lent,
+        waiting: &mut std::collections::VecDeque<Frame>,
+        indirect: bool,
+        batch: &mut Batch,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        let want = batch.left() + waiting.len();
+        // Collected late, so that a burst of used buffers is read together; and when there is nothing to send.
+        if usize::from(ring.room()) < want + usize::from(ring.size() / 4) || want == 0 || self.jumbo {
+            collect(ring, lent, batch.cache_mut(), &mut sent);
+            self.jumbo = self.jumbo && lent.count() > 0;
+        }
+        while ring.room() > 0 {
+            let Some(frame) = waiting.pop_front() else { break };
+            self.place(ring, lent, indirect, frame, batch.cache_mut(), &mut sent);
+        }
+        while let Some(frame) = batch.next_send() {
+            if ring.room() == 0 {
+                collect(ring, lent, batch.cache_mut(), &mut sent);
+            }
+            if ring.room() == 0 {
+                sent.full += 1;
+                batch.cache_mut().give(frame);
+                continue;
+            }
+            let len = frame.len();
+            if self.place(ring, lent, indirect, frame, batch.cache_mut(), &mut sent) {
+                sent.frames += 1;
+                sent.bytes += u64::from(len);
+            }
+        }
+        ring.publish();
+        let hostile = ring.hostile();
+        sent.invalid += hostile - self.hostile.min(hostile);
+        self.hostile = hostile;
+        sent.kick = ring.wants_kick();
+        sent
+    }
+
+    /// Makes a frame available. There is room in the ring.
+    #[inline]
+    fn place<R: DriverRing>(
+        &mut self,
+        ring: &mut R,
+        lent: &mut Lent,
+        indirect: bool,
+        mut frame: Frame,
+        cache: &mut Cache,
+        sent: &mut Sent,
+    ) -> bool {
+        let len = frame.len();
+        self.jumbo |= len > cache.umem().frame_size();
+        if frame.is_empty() {
+            sent.empty += 1;
+            cache.give(frame);
+            return false;
+        }
+        match cache.before_mut::<{ NET_HEADER as usize }>(&mut frame) {
+            // Nothing is left to the device (section 5.1.6.2): all zeros. Written only when they are not, which they
+            // mostly are: the line then need not be taken from the device's cache.
+            Some(header) => {
+                if *header != [0; NET_HEADER as usize] {
+                    *header = [0; NET_HEADER as usize];
+                }
+            }
+            None => return self.place_without_header(ring, lent, indirect, frame, cache, sent),
+        }
+        match lent.lend(ring.next_id(), frame) {
+            Ok(offset) => {
+                ring.add(POOL_AT + u64::from(offset - NET_HEADER), len + NET_HEADER, 0);
+                true
+            }
+            Err(frame) => {
+                cache.give(frame);
+                false
+            }
+        }
+    }
+
+    /// As `place`, for a frame that begins where its chunk does: the header is elsewhere, and an indirect table names
+    /// both. Where the device has no such tables, the frame is copied.
+    #[cold]
+    fn place_without_header<R: DriverRing>(
+        &mut self,
+        ring: &mut R,
+        lent: &mut Lent,
+        indirect: bool,
+        frame: Frame,
+        cache: &mut Cache,
+        sent: &mut Sent,
+    ) -> bool {
+        let len = frame.len();
+        if !indirect {
+            let Some(mut copy) = cache.take_for(len as usize) else {
+                sent.no_frames += 1;
+                cache.give(frame);
+                return false;
+            };
+            cache.append(&mut copy, cache.bytes(&frame));
+            cache.give(frame);
+            return self.place(ring, lent, indirect, copy, cache, sent);
+        }
+        let id = ring.next_id();
+        match lent.lend(id, frame) {
+            Ok(offset) => {
+                let (table, bytes) = self
+                    .shared
+                    .indirect(self.index, id, POOL_AT + u64::from(offset), len);
+                ring.add(table, bytes, INDIRECT);
+                true
+            }
+            Err(frame) => {
+                cache.give(frame);
+                false
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sent {
+    frames: u64,
+    bytes: u64,
+    full: u64,
+    invalid: u64,
+    empty: u64,
+    no_frames: u64,
+    kick: bool,
+}
+
+/// Takes what the device has sent back to the pool.
+fn collect<R: DriverRing>(ring: &mut R, lent: &mut Lent, cache: &mut Cache, sent: &mut Sent) {
+    while let Some(used) = ring.pop_used() {
+        match lent.reclaim(used.id, 0) {
+            Some(frame) => {
+                ring.free(used.id);
+                cache.give(frame);
+            }
+            None => sent.invalid += 1,
+        }
+    }
+}
+
+impl TxQueue for Tx {
+    fn send(&mut self, batch: &mut Batch) -> usize {
+        let queue = Arc::clone(&self.queue);
+        let mut half = queue.lock();
+        let Half {
+            live, up, waiting, ..
+        } = &mut *half;
+        let sent = match live {
+            Some(Live { ring, lent, features }) if *up => {
+                let indirect = *features & feature::INDIRECT_DESC != 0;
+                match ring {
+                    AnyRing::Split(ring) => self.send_ring(ring, lent, waiting, indirect, batch),
+                    AnyRing::Packed(ring) => self.send_ring(ring, lent, waiting, indirect, batch),
+                }
+            }
+            _ => wait_for_device(waiting, usize::from(queue.size), batch),
+        };
+        if sent.kick {
+            queue.kick.raise();
+        }
+        self.counters.sent.add(sent.frames);
+        self.counters.sent_bytes.add(sent.bytes);
+        if sent.full + sent.invalid + sent.empty + sent.no_frames > 0 {
+            self.counters.ring_full.add(sent.full);
+            self.counters.invalid_descriptor.add(sent.invalid);
+            self.counters.handler_invalid.add(sent.empty);
+            self.counters.no_frames.add(sent.no_frames);
+        }
+        sent.frames as usize
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.queue.lock().waiting.is_empty()
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+/// No device is there: as many frames as its ring would hold are kept for the next one.
+#[cold]
+fn wait_for_device(waiting: &mut std::collections::VecDeque<Frame>, most: usize, batch: &mut Batch) -> Sent {
+    let mut sent = Sent::default();
+    while let Some(frame) = batch.next_send() {
+        if waiting.len() < most {
+            sent.frames += 1;
+            sent.bytes += u64::from(frame.len());
+            waiting.push_back(frame);
+        } else {
+            sent.full += 1;
+            batch.cache_mut().give(frame);
+        }
+    }
+    sent
+}
