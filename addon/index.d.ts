@@ -96,6 +96,20 @@ export interface ChannelsFacts {
   now: Channels
 }
 
+/** How a port's vhost-user connection is. */
+export interface Connection {
+  /** Somebody is at the other end. */
+  connected: boolean
+  /** Connections so far. */
+  connections: number
+  /** Names of the virtio features that were negotiated last. */
+  features: Array<string>
+  /** Why the last connection ended, when it was not by the other end's close. */
+  error?: string
+  /** There will be no other connection. */
+  over: boolean
+}
+
 /** Counters since the port was opened. */
 export interface Counters {
   /** Frames that arrived. */
@@ -251,6 +265,8 @@ export declare class NativePort {
   get queues(): number
   /** What the device really gave. */
   get obtained(): Obtained
+  /** How its vhost-user connection is now; null for a port that is over none. */
+  get connection(): Connection | null
   /** The AF_XDP sockets, in the order of the queues; none for other devices. */
   sockets(): Array<SocketOfQueue>
   /** "up", "down" or "gone": the device, asked of the kernel now. Devices without sockets are up. */
@@ -554,6 +570,35 @@ export interface TestRun {
   frame: Uint8Array
 }
 
+/** What openVirtioUser and openVhostUser are asked for. */
+export interface VhostUserOptions {
+  /** The socket's path. */
+  path: string
+  /** Listen there for the other end; otherwise connect to it. */
+  server: boolean
+  /** Number of queue pairs. */
+  queues: number
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Frames of 68 KiB for packets longer than a frame; with any, the driver lets receive buffers be merged. */
+  jumboFrames: number
+  /** "auto", "huge" or "ordinary". */
+  pages: string
+  /** Slots of each ring, a power of two; the device end takes what its driver has. */
+  ringSize: number
+  /**
+   * "packed" or "split": the one layout to use or offer; none: what the other end can, packed at the driver where
+   * that is faster.
+   */
+  layout?: string
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
+}
+
 /** What XDP an interface can. */
 export interface XdpFeatures {
   features: Array<string>
@@ -572,6 +617,12 @@ export declare function openAfXdp(netns: Netns, options: AfXdpOptions): NativePo
 
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;
+
+/** Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it. */
+export declare function openVhostUser(options: VhostUserOptions): NativePort;
+
+/** Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process. */
+export declare function openVirtioUser(options: VhostUserOptions): NativePort;
 
 /** Binds the calling thread to a processor: a worker's own, for as long as it lives. */
 export declare function pinThread(core: number): void;
