@@ -140,6 +140,12 @@ export interface Counters {
   tapLost: number
 }
 
+/** One of a driver's own counters. */
+export interface DriverCounter {
+  name: string
+  value: number
+}
+
 /** `ethtool -i`. */
 export interface DriverInfo {
   driver: string
@@ -173,6 +179,20 @@ export interface Link {
   rxQueues: number
   txQueues: number
   xdp: LinkXdp | null
+}
+
+/** The counters of an interface, and how it receives. */
+export interface LinkCounters {
+  rxPackets: number
+  rxBytes: number
+  rxErrors: number
+  rxDropped: number
+  rxMissed: number
+  rxNohandler: number
+  txPackets: number
+  txDropped: number
+  promiscuity: number
+  carrierChanges: number
 }
 
 /** Something that happened to an interface. */
@@ -241,6 +261,10 @@ export interface MapReference {
 
 /** The kernel of this machine. */
 export declare class NativeKernel {
+  /** Makes the kernel count how often each BPF program runs, until the result is closed. */
+  countRuns(): RunCounting
+  /** How often a program ran while that was counted; null when it is not loaded any more. */
+  programRuns(id: number): ProgramRuns | null
   /** The kernel of this machine; asks it nothing yet. */
   constructor()
   /** A namespace by name (/run/netns/NAME), by path, or the calling thread's own (null). */
@@ -409,6 +433,20 @@ export declare class Netns {
   deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void
   /** Gives the namespace's descriptor back. */
   close(): void
+  /** The counters of an interface, and how it receives. */
+  linkCounters(ifindex: number): LinkCounters
+  /** `ethtool -S`; null where the driver has no counters of its own. */
+  driverCounters(ifname: string): Array<DriverCounter> | null
+  /** The RXH_* bits of what goes into the RSS hash; null where the driver does not tell. */
+  hashFields(ifname: string, flow: "tcp4" | "udp4" | "sctp4" | "tcp6" | "udp6" | "sctp6" | "ip4" | "ip6"): number | null
+  /** What the kernel's routing does with a packet that arrives; a packet that it refuses is an error. */
+  routeDecision(ifindex: number, source: string, destination: string): RouteDecision
+  /** The AF_XDP sockets on an interface of `queues` receive queues. */
+  xskSockets(ifindex: number, queues: number): Array<XskFacts>
+  /** Runs a loaded XDP program once on a frame as if it had arrived there; no packet travels. */
+  runXdp(programId: number, frame: Uint8Array, ifindex: number, queue: number): TestRun
+  /** What the kernel's stack counted, e.g. "Udp.InDatagrams". */
+  stackCounters(): Record<string, number>
   /** Calls `told` for everything that happens to an interface from now on. */
   watchLinks(told: (event: LinkEvent) => void): LinkWatch
 }
@@ -484,6 +522,12 @@ export interface ProgramOwner {
   holders: Array<ProgramHolder>
 }
 
+/** How often a BPF program ran. */
+export interface ProgramRuns {
+  runs: number
+  missed: number
+}
+
 /** What `loadProgram` loads. */
 export interface ProgramSource {
   /** The kind of program. */
@@ -525,11 +569,25 @@ export interface Route {
   gateway: string | null
 }
 
+/** What the kernel's routing does with a packet. */
+export interface RouteDecision {
+  kind: "unicast" | "local" | "broadcast" | "anycast" | "multicast" | "blackhole" | "unreachable" | "prohibit" | "other"
+  ifindex: number | null
+  gateway: string | null
+}
+
 /** `ethtool -x`. */
 export interface Rss {
   indirection: Array<number>
   key: string
   hashFunction: number
+  inputTransform: number
+}
+
+/** While this is open the kernel counts how often each BPF program runs. */
+export declare class RunCounting {
+  /** Ends the counting. */
+  close(): void
 }
 
 /** A TCP or UDP socket. */
@@ -604,6 +662,53 @@ export interface XdpFeatures {
   features: Array<string>
   zeroCopyMaxSegments: number
   rxMetadata: Array<string>
+}
+
+/** An AF_XDP socket on a queue. */
+export interface XskFacts {
+  inode: number
+  queue: number
+  holders: Array<XskHolder>
+  zeroCopy: boolean | null
+  umem: XskUmem | null
+  rxEntries: number | null
+  fillEntries: number | null
+  statistics: XskStatistics | null
+  rx: XskRing | null
+  tx: XskRing | null
+  fill: XskRing | null
+  completion: XskRing | null
+}
+
+/** A process that has a socket in use. */
+export interface XskHolder {
+  pid: number
+  command: string
+  fills: boolean
+}
+
+/** Where a ring's two ends are. */
+export interface XskRing {
+  producer: number
+  consumer: number
+  needWakeup: boolean
+}
+
+/** What the kernel counted for an AF_XDP socket. */
+export interface XskStatistics {
+  rxDropped: number
+  rxInvalidDescriptors: number
+  txInvalidDescriptors: number
+  rxRingFull: number
+  fillRingEmpty: number
+  txRingEmpty: number
+}
+
+/** The frame memory of an AF_XDP socket. */
+export interface XskUmem {
+  id: number
+  chunkSize: number
+  headroom: number
 }
 
 /**

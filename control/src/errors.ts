@@ -276,6 +276,33 @@ export const ERRORS = {
     status: 1,
   },
 
+  // Diagnosis.
+  E_UNHEALTHY: {
+    meaning: "The doctor found problems.",
+    next: "Each finding ends with the command that mends it; docs/doctor.md explains them.",
+    status: 1,
+  },
+  E_PACKET_SYNTAX: {
+    meaning: "A packet to explain cannot be understood.",
+    next: "Correct it at the character that the message points at; docs/explain.md has the forms.",
+    status: 2,
+  },
+  E_PACKET_FILE: {
+    meaning: "A capture file cannot be read, or has no such packet.",
+    next: "Give a pcap or pcapng file of Ethernet frames, and --packet N within it.",
+    status: 1,
+  },
+  E_PACKETS_VANISH: {
+    meaning: "Packets that arrive on the card do not reach the end of their way.",
+    next: "The message names the first stage where they vanish, and what mends it.",
+    status: 1,
+  },
+  E_OUTPUT: {
+    meaning: "The file for the output cannot be written.",
+    next: "Name a file in a folder that is there and may be written.",
+    status: 1,
+  },
+
   // What has no code of its own.
   E_SYSTEM: {
     meaning: "A system call failed for a reason that has no code of its own.",

@@ -35,6 +35,9 @@ export {
   type TransactionOptions,
 } from "./transaction/transaction.js";
 export type { UndoReport } from "./transaction/undo.js";
+export { examine, type Examination, type ExaminedCard } from "./doctor/examine.js";
+export { machineFiles, type Files } from "./doctor/files.js";
+export type { Finding, FindingName } from "./doctor/finding.js";
 export { renderChange, renderPath, renderPlan } from "./steering/render.js";
 export { decide, type Decision, type Repair, type WatchMemory } from "./watch/decide.js";
 export { observe, type Observation, type OwnState } from "./watch/observe.js";

@@ -1,4 +1,5 @@
 // What the control path asks of the kernel. The native addon is the real one; tests put a fake in its place.
+import type { ObservedKernel, ObservedNetns } from "./observe/kernel.js";
 
 /** An error of a system call: which call, with which arguments, and why the kernel refused it. */
 export interface KernelError extends Error {
@@ -86,6 +87,8 @@ export interface Rss {
   /** The hash key, in hex. */
   readonly key: string;
   readonly hashFunction: number;
+  /** What is done to the hash's input first (RXH_XFRM_*): 0 nothing, 1 symmetric-xor. */
+  readonly inputTransform?: number;
 }
 
 export interface Rings {
@@ -148,7 +151,7 @@ export interface TcIngress {
 }
 
 /** An open network namespace: every call below happens in it, and the calling thread returns to its own. */
-export interface Netns {
+export interface Netns extends ObservedNetns {
   /** The namespace file's inode, its identity. */
   readonly inode: number;
   links(): Link[];
@@ -227,7 +230,7 @@ export interface ProgramSource {
 }
 
 /** The kernel as the control path sees it. */
-export interface Kernel {
+export interface Kernel extends ObservedKernel {
   /** A namespace by name (/run/netns/NAME), by path, or the process's own (null). */
   openNetns(name: string | null): Netns;
   createMap(options: {

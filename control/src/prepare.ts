@@ -51,11 +51,16 @@ const NEEDED = {
   af_packet: ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"],
 } as const;
 
-/** E_NOT_PRIVILEGED naming each capability that is missing. */
-export function checkCapabilities(plan: Plan, capabilities: readonly string[]): void {
+/** The capabilities that a split through `backend` needs and that are missing. */
+export function missingCapabilities(backend: keyof typeof NEEDED, capabilities: readonly string[]): string[] {
   const has = new Set(capabilities);
   if (has.has("CAP_SYS_ADMIN")) has.add("CAP_BPF"); // CAP_BPF was a part of it until 5.8
-  const missing = NEEDED[plan.path.backend].filter((each) => !has.has(each));
+  return NEEDED[backend].filter((each) => !has.has(each));
+}
+
+/** E_NOT_PRIVILEGED naming each capability that is missing. */
+export function checkCapabilities(plan: Plan, capabilities: readonly string[]): void {
+  const missing = missingCapabilities(plan.path.backend, capabilities);
   if (missing.length === 0) return;
   throw new BifurcateError("E_NOT_PRIVILEGED", {
     what: `split ${plan.device.name}`,

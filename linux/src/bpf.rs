@@ -4,9 +4,11 @@ mod attachment;
 mod attr;
 mod holders;
 mod map;
+mod observe;
 mod program;
 
 pub use attachment::{Attachment, TcDirection, XdpMode, has_tcx};
 pub use holders::{Holder, ProgramInfo, holders, program_info};
 pub use map::{Map, MapType};
+pub use observe::{Counting, Runs, run_on, runs};
 pub use program::{MapReference, Program, ProgramSource, ProgramType, TestRun};

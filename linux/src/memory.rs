@@ -153,26 +153,43 @@ impl Mapping {
     /// Whatever mmap(2) reports.
     pub fn lazy(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Mapping> {
         let args = format!("{what} offset={offset:#x} len={len}");
-        Mapping::map(fd, offset, len, MapFlags::SHARED, args)
+        let writable = ProtFlags::READ | ProtFlags::WRITE;
+        Mapping::map(fd, offset, len, writable, MapFlags::SHARED, args)
+    }
+
+    /// As [`Mapping::of`], but to be read only.
+    ///
+    /// # Errors
+    /// Whatever mmap(2) reports.
+    pub fn read_only(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Mapping> {
+        let args = format!("{what} offset={offset:#x} len={len} read-only");
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        Mapping::map(fd, offset, len, ProtFlags::READ, flags, args)
     }
 
     fn of_fd(fd: BorrowedFd<'_>, offset: u64, len: usize, args: String) -> Result<Mapping> {
-        Mapping::map(fd, offset, len, MapFlags::SHARED | MapFlags::POPULATE, args)
+        let writable = ProtFlags::READ | ProtFlags::WRITE;
+        Mapping::map(
+            fd,
+            offset,
+            len,
+            writable,
+            MapFlags::SHARED | MapFlags::POPULATE,
+            args,
+        )
     }
 
-    fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, flags: MapFlags, args: String) -> Result<Mapping> {
+    fn map(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+        args: String,
+    ) -> Result<Mapping> {
         // SAFETY: a null hint without MAP_FIXED makes the kernel choose a range that nothing else occupies,
         // so no memory that Rust knows of changes.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-                fd,
-                offset,
-            )
-        };
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) };
         Mapping::new(base, len, args)
     }
 

@@ -2,6 +2,9 @@
 //!
 //! The layouts and option numbers are those of `include/uapi/linux/if_xdp.h`.
 
+pub mod diag;
+pub mod peek;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::call::call;

@@ -252,6 +252,7 @@ pub struct Rss {
     pub indirection: Vec<u32>,
     pub key: String,
     pub hash_function: u32,
+    pub input_transform: u32,
 }
 
 impl From<ethtool::Rss> for Rss {
@@ -260,6 +261,7 @@ impl From<ethtool::Rss> for Rss {
             indirection: rss.indirection,
             key: hex(&rss.key, ""),
             hash_function: u32::from(rss.hash_function),
+            input_transform: u32::from(rss.input_transform),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod bpf;
 mod facts;
 mod netns;
+mod observe;
 mod watch;
 
 use crate::error::{OrThrow, closed, invalid};

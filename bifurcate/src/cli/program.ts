@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { BifurcateError, wrapError } from "@bifurcate/control";
 import { confirmCommand } from "./commands/confirm.js";
 import { devicesCommand } from "./commands/devices.js";
+import { doctorCommand } from "./commands/doctor.js";
 import { explainCommand } from "./commands/explain.js";
 import { labCommand } from "./commands/lab.js";
 import { releaseCommand } from "./commands/release.js";
@@ -16,6 +17,7 @@ Examples:
   bifurcate devices                                          what each card can do, and why not more
   bifurcate split eth0 --flow 'udp dst port 53' --do run=examples/dns.ts
   bifurcate split eth0 --flow 'udp dst port 53' --dry-run    what it would change, and change nothing
+  bifurcate doctor eth0                                      what is wrong here, and what mends it
   bifurcate explain 'udp dst port 53'                        how a flow is understood
   bifurcate lab up                                           a card to try it on, without hardware
   bifurcate lab guest --nics igb,igb                         real NIC drivers to try it on, without hardware
@@ -31,7 +33,15 @@ export function makeProgram(streams: Streams): Command {
     )
     .version(version())
     .addHelpText("after", HELP);
-  const commands = [devicesCommand, splitCommand, releaseCommand, confirmCommand, explainCommand, labCommand];
+  const commands = [
+    devicesCommand,
+    doctorCommand,
+    splitCommand,
+    releaseCommand,
+    confirmCommand,
+    explainCommand,
+    labCommand,
+  ];
   for (const make of commands) program.addCommand(make(streams));
   const quiet = (command: Command): void => {
     command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: () => undefined });
@@ -41,7 +51,7 @@ export function makeProgram(streams: Streams): Command {
   return program;
 }
 
-const COMMANDS: readonly string[] = ["devices", "split", "release", "confirm", "explain", "lab"];
+const COMMANDS: readonly string[] = ["devices", "doctor", "split", "release", "confirm", "explain", "lab"];
 
 /** The commands to choose from, in words. */
 const subcommands = (word: string): string =>

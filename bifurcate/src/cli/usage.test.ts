@@ -22,7 +22,7 @@ describe("help", () => {
   }
 
   it("has examples in every command that changes something", async () => {
-    for (const command of ["split", "release", "devices", "explain", "confirm"]) {
+    for (const command of ["split", "release", "devices", "doctor", "explain", "confirm"]) {
       expect((await type(command, "--help")).out).toContain("Examples:\n  bifurcate ");
     }
   });
@@ -32,7 +32,7 @@ describe("help", () => {
 
 describe("mistyped", () => {
   const cases: [string, string[], string, string][] = [
-    ["nothing at all", [], "E_USAGE", "one of devices, split, "],
+    ["nothing at all", [], "E_USAGE", "one of devices, doctor, split, "],
     ["a lab without a command", ["lab"], "E_USAGE", "one of up, down, status, guest"],
     ["an unknown command", ["splt", "eth0"], "E_USAGE", "Did you mean split"],
     ["no device", ["split"], "E_USAGE", "DEV"],

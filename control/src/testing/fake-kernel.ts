@@ -16,6 +16,7 @@ import type {
   TcIngress,
   XdpFeatures,
 } from "../kernel.js";
+import type { HashedFlow, LinkCounters, RouteDecision, XskFacts } from "../observe/kernel.js";
 
 /** What the kernel answers when it refuses. */
 export class FakeRefusal extends Error {
@@ -49,6 +50,54 @@ export interface FakeCard {
   leases?: Map<number, string> | null;
   /** tc ingress; a kernel with tcx and nothing there when left out. */
   ingress?: TcIngress;
+  /** The hash's key in hex, and what goes into the hash; nothing told when left out. */
+  rssKey?: string;
+  hashFields?: Partial<Record<HashedFlow, number>>;
+  /** AF_XDP sockets on it. */
+  sockets?: XskFacts[];
+  /** What it counted, and by its driver's own names. */
+  counters?: Partial<LinkCounters>;
+  driverCounters?: Record<string, number>;
+}
+
+const NO_COUNTERS: LinkCounters = {
+  rxPackets: 0,
+  rxBytes: 0,
+  rxErrors: 0,
+  rxDropped: 0,
+  rxMissed: 0,
+  rxNohandler: 0,
+  txPackets: 0,
+  txDropped: 0,
+  promiscuity: 0,
+  carrierChanges: 0,
+};
+
+/** An AF_XDP socket in good order on a queue: frames to fill, nothing unread, nothing lost. */
+export function fakeSocket(change: Partial<XskFacts> = {}): XskFacts {
+  const idle = { producer: 0, consumer: 0, needWakeup: false };
+  return {
+    inode: 4711,
+    queue: 0,
+    holders: [{ pid: 512, command: "fwd", fills: true }],
+    zeroCopy: false,
+    umem: null,
+    rxEntries: 2048,
+    fillEntries: 2048,
+    statistics: {
+      rxDropped: 0,
+      rxInvalidDescriptors: 0,
+      txInvalidDescriptors: 0,
+      rxRingFull: 0,
+      fillRingEmpty: 0,
+      txRingEmpty: 0,
+    },
+    rx: idle,
+    tx: idle,
+    fill: { ...idle, producer: 2048 },
+    completion: idle,
+    ...change,
+  };
 }
 
 const FLOW_SPEC = 168;
@@ -129,8 +178,17 @@ export class FakeKernel implements Kernel {
   addressList: { ifindex: number; family: 4 | 6; address: string; prefix: number }[] = [];
   owners = new Map<number, ProgramOwner>();
   capabilityList = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"];
+<<<<<<< HEAD
   /** The kernel has queue leases. */
   leasing = true;
+=======
+  /** What XDP programs make of a frame on a queue, and how often each ran, by number. */
+  programs = new Map<number, { verdict: (frame: Uint8Array, queue: number) => number; runs: number }>();
+  /** The routing decision; none: refused as unreachable. */
+  route: (source: string, destination: string) => RouteDecision | null = () => null;
+  /** What the kernel's stack counted. */
+  stack: Record<string, number> = {};
+>>>>>>> 429cd6b (bifurcate doctor: what is wrong with a machine and its cards, and the command that mends it)
   /** Called before and after each change; what it throws, the caller gets. */
   onChange: (when: "before" | "after", call: string) => void = () => undefined;
   readonly netns: Netns;
@@ -154,6 +212,15 @@ export class FakeKernel implements Kernel {
 
   release(): string {
     return "6.18.0";
+  }
+
+  countRuns(): { close(): void } {
+    return { close: () => undefined };
+  }
+
+  programRuns(id: number): { runs: number; missed: number } | null {
+    const program = this.programs.get(id);
+    return program === undefined ? null : { runs: program.runs, missed: 0 };
   }
 
   createMap(): BpfMap {
@@ -186,7 +253,28 @@ export class FakeKernel implements Kernel {
     const refuse = (): Attachment => {
       throw new FakeRefusal("bpf(LINK_CREATE)", "EPERM");
     };
+    const byIndex = (index: number): FakeCard | undefined =>
+      this.cards.find((card) => card.link.index === index);
     return {
+      linkCounters: (index) => ({ ...NO_COUNTERS, ...byIndex(index)?.counters }),
+      driverCounters: (name) => {
+        const counters = this.card(name).driverCounters;
+        if (counters === undefined) return null;
+        return Object.entries(counters).map(([counter, value]) => ({ name: counter, value }));
+      },
+      hashFields: (name, flow) => this.card(name).hashFields?.[flow] ?? null,
+      routeDecision: (_, source, destination) => {
+        const decision = this.route(source, destination);
+        if (decision === null) throw new FakeRefusal("netlink(RTM_GETROUTE)", "EHOSTUNREACH");
+        return decision;
+      },
+      xskSockets: (index) => byIndex(index)?.sockets ?? [],
+      runXdp: (id, frame, _, queue) => {
+        const program = this.programs.get(id);
+        if (program === undefined) throw new FakeRefusal("bpf(BPF_PROG_TEST_RUN)", "ENOENT");
+        return { verdict: program.verdict(frame, queue) };
+      },
+      stackCounters: () => ({ ...this.stack }),
       inode: 4026531840,
       links: () => [...this.cards.map((card) => card.link), ...this.lessees],
       addresses: () => this.addressList,
@@ -199,7 +287,9 @@ export class FakeKernel implements Kernel {
       rings: () => null,
       rss: (name): Rss | null => {
         const { rss } = this.card(name);
-        return rss === null ? null : { indirection: [...rss], key: "", hashFunction: 1 };
+        return rss === null
+          ? null
+          : { indirection: [...rss], key: this.card(name).rssKey ?? "", hashFunction: 1 };
       },
       setRss: (name, table) => change("setRss", () => this.#setRss(this.card(name), table)),
       features: (name) => ({ ...this.card(name).features }),

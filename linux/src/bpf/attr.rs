@@ -16,6 +16,7 @@ pub(super) enum Command {
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
     LinkCreate = 28,
+    EnableStats = 32,
 }
 
 #[repr(C)]

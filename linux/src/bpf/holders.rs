@@ -1,9 +1,10 @@
 //! Who a program belongs to: its name, and the processes that hold it or an attachment of it.
 
-use super::attr::{Command, GetId, bpf_fd, info, name_of};
+use super::attr::{info, name_of};
+use super::observe::open;
 use super::program::Program;
 use crate::{Error, Result, process};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// What the kernel knows of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,27 +37,6 @@ pub fn program_info(id: u32) -> Result<Option<ProgramInfo>> {
         kind: words[0],
         name: name_of(&words[16..]),
     }))
-}
-
-fn open(id: u32) -> Result<Option<OwnedFd>> {
-    // SAFETY: the block of BPF_PROG_GET_FD_BY_ID holds no address.
-    match unsafe {
-        bpf_fd(
-            Command::ProgGetFdById,
-            &mut GetId {
-                id,
-                ..Default::default()
-            },
-        )
-    } {
-        Ok(fd) => Ok(Some(fd)),
-        Err(libc::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::new(
-            "bpf(BPF_PROG_GET_FD_BY_ID)",
-            format!("program={id}"),
-            errno,
-        )),
-    }
 }
 
 /// The processes that hold a descriptor of program `id` or of a link that runs it, by number. Only those

@@ -12,6 +12,8 @@ pub struct Rss {
     pub key: Vec<u8>,
     /// The hash function: a bit of ETH_RSS_HASH_*, 1 is Toeplitz.
     pub hash_function: u8,
+    /// What is done to the hash's input first: a bit of RXH_XFRM_*, 1 is symmetric-xor; 0 is nothing (kernel 6.8).
+    pub input_transform: u8,
 }
 
 const ETHTOOL_SRXFHINDIR: u32 = 0x39;
@@ -53,6 +55,7 @@ pub fn rss(name: &str) -> Result<Option<Rss>> {
         indirection,
         key,
         hash_function: block.get(HFUNC).to_ne_bytes()[0],
+        input_transform: block.get(HFUNC).to_ne_bytes()[1],
     }))
 }
 
@@ -135,7 +138,8 @@ mod tests {
             Rss {
                 indirection: vec![0, 1, 0, 2],
                 key: vec![0xaa, 0xbb, 0xcc],
-                hash_function: 1
+                hash_function: 1,
+                input_transform: 0
             }
         );
     }

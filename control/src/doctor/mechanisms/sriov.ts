@@ -1,0 +1,23 @@
+// SR-IOV: the card makes virtual functions of itself; one goes to a process, the physical one stays with the kernel.
+import { lackIf, lacksModule, type Mechanism } from "./mechanism.js";
+
+/** The mechanism. */
+export const sriovVf: Mechanism = {
+  name: "SR-IOV VF",
+  probe: (facts) => {
+    const { pci, facts: card } = facts.card;
+    if (pci === null) return [{ what: `${card.link.name} is on no PCI bus`, mend: null }];
+    const { total, now } = pci.virtualFunctions;
+    const numvfs = `/sys/bus/pci/devices/${pci.address}/sriov_numvfs`;
+    return [
+      ...lackIf(total === 0, `${pci.address} has no virtual functions`, null),
+      ...lackIf(total > 0 && now === 0, "no virtual function is made", `sudo sh -c 'echo 1 > ${numvfs}'`),
+      ...lackIf(
+        facts.machine.iommu.groups === 0,
+        "no IOMMU is at work",
+        "switch VT-d or AMD-Vi on in the firmware",
+      ),
+      ...lacksModule(facts, "vfio-pci"),
+    ];
+  },
+};

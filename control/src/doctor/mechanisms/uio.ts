@@ -1,0 +1,33 @@
+// UIO: a whole PCI function given to a process, with physical addresses and no protection of memory.
+import {
+  lackIf,
+  lacksCapability,
+  lacksModule,
+  lacksSpareFunction,
+  type Mechanism,
+  type Probed,
+} from "./mechanism.js";
+import type { Lack } from "./mechanism.js";
+import type { ModuleName } from "../machine.js";
+
+function probe(facts: Probed, module: ModuleName): Lack[] {
+  return [
+    ...lacksSpareFunction(facts),
+    ...lacksModule(facts, module),
+    ...lackIf(
+      facts.machine.hugepages.total === 0,
+      "there are no huge pages, whose physical address stays",
+      "sudo sysctl -w vm.nr_hugepages=64",
+    ),
+    ...lacksCapability(facts, "CAP_SYS_ADMIN", "CAP_SYS_RAWIO"),
+  ];
+}
+
+/** The driver of the kernel's own tree. */
+export const uioPciGeneric: Mechanism = {
+  name: "uio_pci_generic",
+  probe: (facts) => probe(facts, "uio_pci_generic"),
+};
+
+/** DPDK's driver, outside of the kernel's tree. */
+export const igbUio: Mechanism = { name: "igb_uio", probe: (facts) => probe(facts, "igb_uio") };
