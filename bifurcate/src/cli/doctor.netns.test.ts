@@ -60,7 +60,7 @@ describe("the doctor", () => {
 
   it("finds nothing wrong beside a live split", async () => {
     const split = new RunningSplit([card.ifname, "--netns", card.netns, "--flow", "udp dst port 53"]);
-    await split.event("live");
+    await split.event("split");
     expect(await problems()).toEqual([]);
     await split.end();
   });
