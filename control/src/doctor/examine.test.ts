@@ -305,7 +305,6 @@ describe("mechanisms", () => {
       "AF_PACKET",
       "AF_XDP copy",
       "AF_XDP zero-copy",
-      "queue lease",
       "VFIO group",
       "VFIO iommufd",
       "SR-IOV VF",
@@ -323,7 +322,9 @@ describe("mechanisms", () => {
       /no zero-copy/,
     ],
     ["AF_XDP zero-copy", FAULTS["no-iommu-platform"][0], /ACCESS_PLATFORM/],
+    ["queue lease", {}, /ice is not among/],
     ["queue lease", { files: { "/sys/module/netkit": null } }, /netkit/],
+    ["queue lease", { kernel: (kernel) => (kernel.leasing = false) }, /7\.1/],
     ["VFIO group", { files: { "/sys/kernel/iommu_groups": null } }, /no IOMMU/],
     [
       "VFIO group",

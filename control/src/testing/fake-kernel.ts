@@ -178,17 +178,14 @@ export class FakeKernel implements Kernel {
   addressList: { ifindex: number; family: 4 | 6; address: string; prefix: number }[] = [];
   owners = new Map<number, ProgramOwner>();
   capabilityList = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"];
-<<<<<<< HEAD
   /** The kernel has queue leases. */
   leasing = true;
-=======
   /** What XDP programs make of a frame on a queue, and how often each ran, by number. */
   programs = new Map<number, { verdict: (frame: Uint8Array, queue: number) => number; runs: number }>();
   /** The routing decision; none: refused as unreachable. */
   route: (source: string, destination: string) => RouteDecision | null = () => null;
   /** What the kernel's stack counted. */
   stack: Record<string, number> = {};
->>>>>>> 429cd6b (bifurcate doctor: what is wrong with a machine and its cards, and the command that mends it)
   /** Called before and after each change; what it throws, the caller gets. */
   onChange: (when: "before" | "after", call: string) => void = () => undefined;
   readonly netns: Netns;
