@@ -48,6 +48,8 @@ export interface AfXdpOptions {
   mode: string
   /** Never sleep: the handler's turns drive the device. */
   busyPoll: boolean
+  /** The XDP program leaves what the driver says of a frame in front of it. */
+  metadata: boolean
   /** "auto", "huge" or "ordinary". */
   pages: string
   /** A pcapng file to write every received and sent frame to. */
@@ -80,6 +82,14 @@ export declare class BpfMap {
   lookup(key: Uint8Array): Uint8Array | null
   /** Gives the descriptor back; the map stays while a program uses it. */
   close(): void
+}
+
+/** Which call instruction calls which function of the kernel. */
+export interface CallReference {
+  /** The number of the instruction, in units of 8 bytes. */
+  instruction: number
+  /** The function's name, e.g. "bpf_xdp_metadata_rx_hash". */
+  name: string
 }
 
 /** Numbers of queues. */
@@ -417,6 +427,11 @@ export declare class Netns {
   leaseQueues(ifindex: number, queues: readonly number[], name: string): void
   /** Deletes an interface; what was lent to it goes back. */
   deleteLink(ifindex: number): void
+  /**
+   * Loads an XDP program that is bound to one interface, and may therefore call the driver's functions (kernel
+   * 6.3). It can be attached to that interface alone, in driver mode.
+   */
+  loadBoundProgram(source: ProgramSource, ifindex: number, calls: readonly CallReference[]): Program
   /**
    * Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
    * process.

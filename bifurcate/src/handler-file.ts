@@ -1,10 +1,10 @@
 // Makes one plain JavaScript file of a handler file and all that it imports, so that every Node runs the same.
 
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError, isAlive, ownIdentity } from "@bifurcate/control";
 import { build, type BuildFailure } from "esbuild";
 
 /** A bundled handler file, ready for workers to import. */
@@ -29,10 +29,35 @@ export async function bundleHandler(file: string): Promise<HandlerBundle> {
   });
   if (!found.isFile()) throw new BifurcateError("E_HANDLER_FILE", { what, why: "it is not a file" });
   const code = await bundle(entry, what);
-  const folder = await mkdtemp(path.join(tmpdir(), "bifurcate-handler-"));
+  await sweepBundles();
+  const folder = await mkdtemp(path.join(tmpdir(), await ownPrefix()));
   const out = path.join(folder, `${path.parse(entry).name}.mjs`);
   await writeFile(out, code, { mode: 0o600 });
   return { url: pathToFileURL(out).href, dispose: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** Bundles' folders bear their maker's name: "bifurcate-handler-PIDNAMESPACE-PID-STARTTIME-". */
+async function ownPrefix(): Promise<string> {
+  const { pid, startTime } = ownIdentity();
+  return `bifurcate-handler-${await pidNamespace()}-${pid}-${startTime}-`;
+}
+
+/** The inode of the namespace in which process numbers mean what they mean here, pid_namespaces(7). */
+async function pidNamespace(): Promise<string> {
+  const link = await readlink("/proc/self/ns/pid").catch(() => "");
+  return /\d+/.exec(link)?.[0] ?? "0";
+}
+
+/** Deletes what processes have left that were killed while their workers loaded a bundle. */
+async function sweepBundles(): Promise<void> {
+  const namespace = await pidNamespace();
+  const names = await readdir(tmpdir()).catch(() => []);
+  for (const name of names) {
+    const [, where, pid, startTime] = /^bifurcate-handler-(\d+)-(\d+)-(\d+)-\w+$/.exec(name) ?? [];
+    if (startTime === undefined || where !== namespace || isAlive({ pid: Number(pid), startTime })) continue;
+    // Another user's may not be ours to delete.
+    await rm(path.join(tmpdir(), name), { recursive: true, force: true }).catch(() => undefined);
+  }
 }
 
 async function bundle(entry: string, what: string): Promise<Uint8Array> {

@@ -1,6 +1,6 @@
 // bifurcate: chosen flows of a network card in user space, everything else with the kernel.
 
-export { BifurcateError, ERRORS, type ErrorCode, type RxMetadata } from "@bifurcate/control";
+export { BifurcateError, ERRORS, type ErrorCode, type Hint, type RxMetadata } from "@bifurcate/control";
 export { Batch } from "./batch.js";
 export { Frame } from "./frame.js";
 export type { Context, Handler, HandlerModule } from "./handler.js";

@@ -1,6 +1,14 @@
 // A port over the loopback device: handlers here and in workers, what fails, and what close() leaves of the pool.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { Worker } from "node:worker_threads";
@@ -231,6 +239,25 @@ describe("a handler file", () => {
     expect((await errorOf(port.run({ ...file, cores: [4000] }))).message).toContain("4000");
   });
 
+  it("clears away what killed processes left of theirs, and nothing else", async () => {
+    const namespace = /\d+/.exec(readlinkSync("/proc/self/ns/pid"))![0];
+    const startTime = (pid: number): string =>
+      readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]!.split(" ")[19]!;
+    const make = (owner: string): string => mkdtempSync(path.join(tmpdir(), `bifurcate-handler-${owner}-`));
+    // A number that was given to another process since, one that nobody has, a living one, another namespace.
+    const dead = [make(`${namespace}-${process.pid}-1`), make(`${namespace}-4194305-77`)];
+    const alive = [make(`${namespace}-${process.pid}-${startTime(process.pid)}`), make("1-4194305-77")];
+    const port = await loopback();
+    const run = port.run(handlerFile("sweeps.ts", "export const handle = () => {};"));
+    await until(() => port.stats.received > 0);
+    await port.stop();
+    await run;
+    expect([...dead, ...alive].filter((each) => existsSync(each))).toEqual(alive);
+    for (const each of alive) rmSync(each, { recursive: true });
+    const own = `bifurcate-handler-${namespace}-${process.pid}-`;
+    expect(readdirSync(tmpdir()).filter((each) => each.startsWith(own))).toEqual([]);
+  });
+
   it("that throws ends the run with its message, and the stack points into the file", async () => {
     const port = await loopback();
     const file = handlerFile(
@@ -265,12 +292,14 @@ describe("a handler file", () => {
       /its module or its start\(\)/,
     ],
     ["stop()", "export function handle(): void {} export const stop = forever;", /its stop\(\)/],
-  ])("whose %s never ends is ended by stop() and by close()", async (_, source, why) => {
+  ])("whose %s never ends is ended by stop() and by close()", async (where, source, why) => {
     const forever = "const forever = () => new Promise(() => setInterval(() => {}, 1000));";
     for (const how of ["stop", "close"] as const) {
       const port = await loopback();
       const run = errorOf(port.run(handlerFile("forever.ts", `${forever} ${source}`)));
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      // It has to be running for its stop() to be called; the others may be stopped at any moment.
+      if (where === "stop()") await until(() => port.stats.received > 0);
+      else await new Promise((resolve) => setTimeout(resolve, 300));
       await port[how]({ graceMs: 50 });
       const error = await run;
       expect(error.code).toBe("E_HANDLER_HANGS");

@@ -32,6 +32,8 @@ export interface HandlerFile {
   readonly file: string;
   /** The processors to bind the workers to, one after another; not bound when left out. */
   readonly cores?: readonly number[] | undefined;
+  /** Where what the handler prints goes (console.log); the process's own standard output when left out. */
+  readonly stdout?: NodeJS.WritableStream | undefined;
 }
 
 /** What a run needs of its port. */
@@ -105,7 +107,7 @@ export async function runFile(
       outputs,
       goOn: options.onError !== undefined,
     };
-    threads.push(new HandlerThread(data, options.onError));
+    threads.push(new HandlerThread(data, options.onError, handler.stdout));
   }
   const stop = (): void => {
     void native.stop(0);
@@ -171,11 +173,17 @@ class HandlerThread {
   private state: "loading" | "running" | "ended" = "loading";
   private terminated = false;
 
-  constructor(data: WorkerData, onError: ((error: Error) => void) | undefined) {
+  constructor(
+    data: WorkerData,
+    onError: ((error: Error) => void) | undefined,
+    stdout: NodeJS.WritableStream | undefined,
+  ) {
     this.worker = new Worker(new URL("./worker.js", import.meta.url), {
       workerData: data,
       name: `queue ${data.place}`,
+      stdout: stdout !== undefined,
     });
+    if (stdout !== undefined) this.worker.stdout.pipe(stdout, { end: false });
     let hasStarted!: () => void;
     let failure: unknown;
     const started = new Promise<void>((resolve) => (hasStarted = resolve));

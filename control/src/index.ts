@@ -2,6 +2,7 @@
 export * from "./errors.js";
 export type * from "./kernel.js";
 export { findLink, readFacts, type Facts, type Listener, type OtherSplit } from "./facts/facts.js";
+export { isAlive, ownIdentity, type ProcessIdentity } from "./facts/processes.js";
 export type { Session } from "./facts/session.js";
 export {
   checkCapabilities,
@@ -13,7 +14,7 @@ export {
 } from "./prepare.js";
 export { compileFlow } from "./steering/compile-flow.js";
 export type { CompileFlow, Flow } from "./steering/flow.js";
-export { rxMetadata, type RxMetadata } from "./steering/metadata.js";
+export { HINTS, rxMetadata, xdpMetadata, type Hint, type RxMetadata } from "./steering/metadata.js";
 export { makePlan } from "./steering/make-plan.js";
 export type * from "./steering/plan.js";
 export { stateDirectory } from "./transaction/journal.js";

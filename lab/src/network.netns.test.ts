@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { cliPath } from "./harness.js";
 import { labDown, labFind, labList, labUp } from "./network.js";
 import { differences, snapshot } from "./snapshot.js";
 import { inNetns, run } from "./tools.js";
@@ -77,6 +78,41 @@ describe("a lab", () => {
     expect(await labFind(name)).toBeNull();
     expect((await labDown(name)).removed).toEqual([`bf${name}-host`]);
     expect(namespaces()).toEqual([]);
+  });
+
+  it("given up at any moment of its making leaves nothing", async () => {
+    for (const after of [0, 10, 30, 60, 100]) {
+      const stop = new AbortController();
+      const making = labUp({ name, clients: 2, signal: stop.signal });
+      setTimeout(() => stop.abort(), after);
+      const failure = await making.then(
+        () => null,
+        (thrown: unknown) => thrown,
+      );
+      // It may have been quicker.
+      if (failure === null) await labDown(name);
+      else
+        expect(failure).toMatchObject({
+          code: "E_LAB",
+          why: "it was interrupted, and nothing is left of it",
+        });
+      expect(namespaces()).toEqual([]);
+      expect(await labList()).toEqual([]);
+    }
+  });
+
+  it("whose command gets Ctrl-C while it is made leaves nothing", async () => {
+    // In a process group of its own, as on a terminal: ip(8) gets the signal too.
+    const child = spawn(process.execPath, [cliPath, "lab", "up", name, "--json"], { detached: true });
+    let stderr = "";
+    child.stderr.on("data", (text) => (stderr += String(text)));
+    const ended = new Promise((resolve) => child.once("close", resolve));
+    while (namespaces().length === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    process.kill(-child.pid!, "SIGINT");
+    expect(await ended).toBe(1);
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: "E_LAB" } });
+    expect(namespaces()).toEqual([]);
+    expect(await labList()).toEqual([]);
   });
 
   it("names the processes that still live in it, and takes their wire away all the same", async () => {

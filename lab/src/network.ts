@@ -43,6 +43,8 @@ export interface LabOptions {
   readonly queues?: number;
   /** MTU of both ends, in bytes. */
   readonly mtu?: number;
+  /** Gives up, and leaves nothing of the lab. */
+  readonly signal?: AbortSignal;
 }
 
 /** A lab as it is found: whole, or what a crash left of it. */
@@ -139,7 +141,8 @@ async function prepareNamespace(netns: string): Promise<void> {
 
 /**
  * Makes a lab. Whatever fails on the way, nothing is left of it.
- * @throws BifurcateError E_NOT_PRIVILEGED, E_MISSING_TOOL, E_BAD_OPTION, or E_LAB when one of that name is up.
+ * @throws BifurcateError E_NOT_PRIVILEGED, E_MISSING_TOOL, E_BAD_OPTION, or E_LAB when one of that name is up, or the
+ *   signal came.
  */
 export async function labUp(options: LabOptions): Promise<Lab> {
   checkName(options.name);
@@ -163,8 +166,12 @@ export async function labUp(options: LabOptions): Promise<Lab> {
     const queues = options.queues ?? 4;
     const counts = `numrxqueues ${queues} numtxqueues ${queues}`;
     await ip(namespaces.map((netns) => `netns add ${netns}`));
-    for (const netns of namespaces) await prepareNamespace(netns);
+    for (const netns of namespaces) {
+      options.signal?.throwIfAborted();
+      await prepareNamespace(netns);
+    }
     for (const card of lab.cards) {
+      options.signal?.throwIfAborted();
       const { peer } = card;
       await ip(
         [
@@ -176,10 +183,18 @@ export async function labUp(options: LabOptions): Promise<Lab> {
       await raise(peer, card, options.mtu ?? 1500);
     }
     await Promise.all(lab.cards.map(settle));
+    options.signal?.throwIfAborted();
     return lab;
   } catch (error) {
     await labDown(options.name).catch(() => undefined);
-    throw error;
+    if (options.signal?.aborted !== true) throw error;
+    // On a terminal Ctrl-C also ends the ip(8) that runs at the moment: its failure is not the reason.
+    throw new BifurcateError("E_LAB", {
+      what,
+      why: "it was interrupted, and nothing is left of it",
+      next: "Type the command again.",
+      cause: error,
+    });
   }
 }
 

@@ -2,6 +2,7 @@
 
 mod attachment;
 mod attr;
+mod btf;
 mod holders;
 mod map;
 mod observe;
@@ -11,4 +12,4 @@ pub use attachment::{Attachment, TcDirection, XdpMode, has_tcx};
 pub use holders::{Holder, ProgramInfo, holders, program_info};
 pub use map::{Map, MapType};
 pub use observe::{Counting, Runs, run_on, runs};
-pub use program::{MapReference, Program, ProgramSource, ProgramType, TestRun};
+pub use program::{Bound, CallReference, MapReference, Program, ProgramSource, ProgramType, TestRun};

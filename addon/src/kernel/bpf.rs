@@ -62,6 +62,15 @@ pub struct MapReference<'a> {
     pub map: ClassInstance<'a, BpfMap>,
 }
 
+/// Which call instruction calls which function of the kernel.
+#[napi(object, object_to_js = false)]
+pub struct CallReference {
+    /// The number of the instruction, in units of 8 bytes.
+    pub instruction: u32,
+    /// The function's name, e.g. "bpf_xdp_metadata_rx_hash".
+    pub name: String,
+}
+
 /// A loaded BPF program.
 #[napi]
 pub struct Program(pub(super) Option<bpf::Program>);

@@ -58,6 +58,45 @@ pub struct ProgramSource<'a> {
     pub fragments: Option<bool>,
 }
 
+impl ProgramSource<'_> {
+    /// Loads it with `load`.
+    pub(super) fn with(
+        &self,
+        env: &Env,
+        load: impl FnOnce(&linux::bpf::ProgramSource<'_>) -> linux::Result<linux::bpf::Program>,
+    ) -> napi::Result<bpf::Program> {
+        use linux::bpf::{MapReference, ProgramType};
+        let kind = match self.kind.as_str() {
+            "xdp" => ProgramType::Xdp,
+            "sched-cls" => ProgramType::SchedCls,
+            "socket-filter" => ProgramType::SocketFilter,
+            other => return Err(invalid(format!("there is no program type {other:?} here"))),
+        };
+        let held = self
+            .maps
+            .iter()
+            .map(|reference| reference.map.map(env))
+            .collect::<napi::Result<Vec<_>>>()?;
+        let maps: Vec<_> = self
+            .maps
+            .iter()
+            .zip(&held)
+            .map(|(reference, map)| MapReference {
+                instruction: reference.instruction as usize,
+                map: map.as_fd(),
+            })
+            .collect();
+        let program = load(&linux::bpf::ProgramSource {
+            kind,
+            name: &self.name,
+            instructions: &self.instructions,
+            maps: &maps,
+            fragments: self.fragments.unwrap_or(false),
+        });
+        Ok(bpf::Program(Some(program.or_throw(env)?)))
+    }
+}
+
 /// What the kernel knows of a BPF program, and who holds it.
 #[napi(object)]
 pub struct ProgramOwner {
@@ -127,35 +166,7 @@ impl NativeKernel {
     /// Loads a BPF program; a refusal's `args` ends with the verifier's reasons.
     #[napi]
     pub fn load_program(&self, env: Env, source: ProgramSource<'_>) -> napi::Result<bpf::Program> {
-        use linux::bpf::{MapReference, Program, ProgramType};
-        let kind = match source.kind.as_str() {
-            "xdp" => ProgramType::Xdp,
-            "sched-cls" => ProgramType::SchedCls,
-            "socket-filter" => ProgramType::SocketFilter,
-            other => return Err(invalid(format!("there is no program type {other:?} here"))),
-        };
-        let held = source
-            .maps
-            .iter()
-            .map(|reference| reference.map.map(&env))
-            .collect::<napi::Result<Vec<_>>>()?;
-        let maps: Vec<_> = source
-            .maps
-            .iter()
-            .zip(&held)
-            .map(|(reference, map)| MapReference {
-                instruction: reference.instruction as usize,
-                map: map.as_fd(),
-            })
-            .collect();
-        let program = Program::load(&linux::bpf::ProgramSource {
-            kind,
-            name: &source.name,
-            instructions: &source.instructions,
-            maps: &maps,
-            fragments: source.fragments.unwrap_or(false),
-        });
-        Ok(bpf::Program(Some(program.or_throw(&env)?)))
+        source.with(&env, linux::bpf::Program::load)
     }
 
     /// null where no such program is loaded any more.

@@ -1,11 +1,11 @@
 //! An open network namespace as a JavaScript object: every call happens in it, and the thread comes back.
 
-use super::bpf::{Attachment, Program};
+use super::bpf::{Attachment, CallReference, Program};
 use super::facts::{
     Address, Channels, ChannelsFacts, DriverInfo, Feature, Link, NtupleRule, QueueLease, Rings, Route, Rss,
     SocketFacts, TcIngress, XdpFeatures,
 };
-use super::open;
+use super::{ProgramSource, open};
 use crate::error::{OrThrow, invalid};
 use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route};
 use bifurcate_linux::{bpf, ethtool, netns, sockets};
@@ -218,6 +218,33 @@ impl Netns {
     #[napi]
     pub fn delete_link(&self, env: Env, ifindex: u32) -> napi::Result<()> {
         self.within(&env, || link::delete(ifindex))
+    }
+
+    /// Loads an XDP program that is bound to one interface, and may therefore call the driver's functions (kernel
+    /// 6.3). It can be attached to that interface alone, in driver mode.
+    #[napi]
+    pub fn load_bound_program(
+        &self,
+        env: Env,
+        source: ProgramSource<'_>,
+        ifindex: u32,
+        #[napi(ts_arg_type = "readonly CallReference[]")] calls: Vec<CallReference>,
+    ) -> napi::Result<Program> {
+        let calls: Vec<_> = calls
+            .iter()
+            .map(|call| bpf::CallReference {
+                instruction: call.instruction as usize,
+                name: &call.name,
+            })
+            .collect();
+        let bound = bpf::Bound {
+            ifindex,
+            calls: &calls,
+        };
+        let netns = self.netns(&env)?;
+        source.with(&env, |source| {
+            netns.within(|| bpf::Program::load_bound(source, &bound))
+        })
     }
 
     /// Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the

@@ -41,6 +41,8 @@ pub struct AfXdpOptions {
     pub mode: String,
     /// Never sleep: the handler's turns drive the device.
     pub busy_poll: bool,
+    /// The XDP program leaves what the driver says of a frame in front of it.
+    pub metadata: bool,
     /// "auto", "huge" or "ordinary".
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
@@ -185,6 +187,7 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         multi_buffer: options.jumbo_frames > 0,
         need_wakeup: true,
         busy_poll: options.busy_poll.then(af_xdp::BusyPoll::default),
+        metadata: options.metadata,
     };
     let umem = Umem::map(&UmemConfig {
         frames: options.frames,

@@ -1,7 +1,7 @@
 // The values of options: what is taken, and that what is not names the option and what it would take.
 import { BifurcateError } from "@bifurcate/control";
 import { describe, expect, it } from "vitest";
-import { parseAction, parseChoice, parseDuration, parseQueues } from "./options.js";
+import { parseAction, parseChoice, parseDuration, parseMetadata, parseQueues } from "./options.js";
 
 function failure(work: () => unknown): BifurcateError {
   try {
@@ -53,6 +53,21 @@ describe("actions", () => {
       const error = failure(() => parseAction(text));
       expect(error.code).toBe("E_BAD_OPTION");
       expect(error.next).toContain("drop, count, reflect, forward=DEV, run=FILE");
+    });
+  }
+});
+
+describe("metadata", () => {
+  it("takes some or all", () => {
+    expect(parseMetadata("vlan,hash")).toEqual(["hash", "vlan"]);
+    expect(parseMetadata("all")).toEqual(["hash", "timestamp", "vlan"]);
+  });
+
+  for (const text of ["", "hash,", "HASH", "all,hash"]) {
+    it(`refuses '${text}' and lists them`, () => {
+      const error = failure(() => parseMetadata(text));
+      expect(error).toMatchObject({ code: "E_BAD_OPTION", status: 2 });
+      expect(error.next).toContain("hash,timestamp,vlan");
     });
   }
 });

@@ -1,6 +1,6 @@
 // What the values of options mean: each parser gives a value or an E_BAD_OPTION that lists what it takes.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError, HINTS, type Hint } from "@bifurcate/control";
 
 /** What becomes of the flow's frames. */
 export type Action =
@@ -81,6 +81,15 @@ export function parseChoice<const T extends string>(
     if (choice !== undefined) return choice;
     throw bad(option, text, "there is no such choice", `One of ${choices.join(", ")}.`);
   };
+}
+
+/** --metadata: what the card's driver is asked of each frame. */
+export function parseMetadata(text: string): readonly Hint[] {
+  if (text === "all") return HINTS;
+  const names = text.split(",").map((name) => name.trim());
+  const unknown = names.find((name) => !(HINTS as readonly string[]).includes(name));
+  if (unknown === undefined) return HINTS.filter((hint) => names.includes(hint));
+  throw bad("--metadata", text, `'${unknown}' is none of them`, `One or more of ${HINTS.join(",")}, or all.`);
 }
 
 /** Collects an option that may be given several times. */

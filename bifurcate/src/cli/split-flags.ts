@@ -1,6 +1,6 @@
 // The options of `bifurcate split`, from words to a request. Pure: every bad value is found before anything is done.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError, type Hint } from "@bifurcate/control";
 import type { Command } from "commander";
 import {
   collect,
@@ -8,6 +8,7 @@ import {
   parseChoice,
   parseCores,
   parseDuration,
+  parseMetadata,
   parseQueues,
   type Action,
 } from "./options.js";
@@ -30,6 +31,7 @@ export interface SplitFlags {
   readonly busyPoll?: true;
   readonly lease?: true;
   readonly cores?: number[];
+  readonly metadata?: readonly Hint[];
 }
 
 /** What is to be done. */
@@ -56,6 +58,8 @@ export interface SplitCommand {
   /** The own queue is to be a queue lease. */
   readonly lease: boolean;
   readonly cores: readonly number[] | undefined;
+  /** What the card's driver is asked of each frame. */
+  readonly metadata: readonly Hint[];
 }
 
 /** Declares the options on a command. */
@@ -104,6 +108,11 @@ export function addSplitOptions(command: Command): Command {
     .option("--busy-poll", "poll without sleeping: the lowest delay, a whole processor a queue")
     .option("--lease", "take the own queue as a queue lease, or fail (docs/leases.md)")
     .option("--cores <LIST>", "bind the queues' threads to these processors", parseCores)
+    .option(
+      "--metadata <LIST>",
+      "ask the card's driver for each frame's hash, timestamp, vlan, or all, for the handler to read",
+      parseMetadata,
+    )
     .option("--json", "one JSON object a line; with --dry-run one document");
 }
 
@@ -136,5 +145,6 @@ export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand 
     busyPoll: flags.busyPoll ?? false,
     lease: flags.lease ?? false,
     cores: flags.cores,
+    metadata: flags.metadata ?? [],
   };
 }

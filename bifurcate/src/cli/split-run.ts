@@ -36,6 +36,7 @@ export async function runSplit(request: SplitCommand, streams: Streams): Promise
       busyPoll: request.busyPoll,
       steering: request.lease ? "lease" : "auto",
       tap: request.tap,
+      metadata: request.metadata,
       confirmSeconds: request.confirmSeconds,
       onWarning: warn,
     });
@@ -96,8 +97,10 @@ async function act(
   request: SplitCommand,
   signal: AbortSignal,
 ): Promise<void> {
-  const { action, cores } = request;
-  if (action.kind === "run") await port.run({ file: action.file, cores }, { signal, outputs });
+  const { action, cores, json } = request;
+  // With --json each line of stdout is an object of ours: what the handler prints goes to stderr.
+  const stdout = json ? process.stderr : undefined;
+  if (action.kind === "run") await port.run({ file: action.file, cores, stdout }, { signal, outputs });
   else await port.runNative(action.kind, { cores, to: outputs[0], signal });
 }
 

@@ -1,7 +1,7 @@
 // The built command line on real traffic: a stock resolver is answered by examples/dns.ts while TCP stays with the
 // kernel, and however the split ends, every setting is as before and the kernel has its flow back.
 import { createInterface } from "node:readline";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
@@ -210,6 +210,20 @@ describe("native actions", () => {
     expect((await arrived()) - had).toBeGreaterThanOrEqual(100);
     expect((await split.end()).status).toBe(0);
     await labDown(pair.name);
+  });
+
+  it("with --json stdout has nothing but objects: what a handler prints goes to stderr", async () => {
+    const file = path.join(state, "loud.ts");
+    writeFileSync(file, 'console.log("loaded"); export const handle = () => console.log("handled");');
+    const split = splitCard("--flow", "udp dst port 9998", "--do", `run=${file}`);
+    await split.event("rates");
+    const script = `require("dgram").createSocket("udp4").send("x", 9998, "${card.v4}", () => process.exit())`;
+    await run(...inNetns(card.peer.netns, process.execPath, ["-e", script]));
+    await vi.waitFor(() => expect(split.events.at(-1)).toMatchObject({ stats: { received: 1 } }), 10_000);
+    const { status, stdout, stderr } = await split.end();
+    expect(status).toBe(0);
+    expect(stdout).not.toMatch(/loaded|handled/);
+    expect(stderr.split("\n").sort()).toEqual(["", "handled", "loaded", "loaded", "loaded", "loaded"]);
   });
 
   it("without --json a person reads the path, the rates and a summary", async () => {

@@ -1,4 +1,4 @@
-// What a card and its kernel give a split of it: whole jumbo frames, busy polling, metadata, time to confirm.
+// What a card and its kernel give a split of it: whole jumbo frames, busy polling, time to confirm.
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -124,27 +124,6 @@ describe.skipIf(reason !== null)(
       const capture = readFileSync(file, "latin1");
       // Each datagram in both directions, twice "question 0".
       expect(capture.match(/question \d/g)).toHaveLength(6);
-    });
-
-    it.each(ways)("metadata as `path.metadata` says, and undefined for the rest: %s", async (_, way) => {
-      const port = await open(way);
-      const seen: { hash: unknown; vlan: unknown; timestamp: unknown }[] = [];
-      const run = port.run((batch) => {
-        for (const { hash, vlan, timestamp } of batch) seen.push({ hash, vlan, timestamp });
-      });
-      await veth.ask(7777, 1);
-      await port.close();
-      await run;
-      expect(seen).toHaveLength(1);
-      const available = (name: "hash" | "vlan" | "timestamp"): boolean =>
-        !port.path.metadata[name].startsWith("not available");
-      for (const name of ["hash", "vlan", "timestamp"] as const) {
-        expect([name, seen[0]![name] !== undefined]).toEqual([name, available(name)]);
-      }
-      if (available("timestamp")) {
-        const ago = BigInt(Date.now()) * 1_000_000n - (seen[0]!.timestamp as bigint);
-        expect(Number(ago / 1_000_000_000n)).toBeLessThan(60);
-      }
     });
 
     it("its flow back to the kernel, and its port an end, when it is not confirmed in time", async () => {

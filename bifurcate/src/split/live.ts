@@ -149,7 +149,7 @@ export class LiveSplit {
   }
 
   private request({ ifname, confirmSeconds }: Anew, avoid: readonly Refusal[]): PrepareOptions {
-    const { flows, netns, queues, backend, zeroCopy, mode, steering, force, tap } = this.options;
+    const { flows, netns, queues, backend, zeroCopy, mode, steering, force, tap, metadata } = this.options;
     return {
       ifname,
       flows: typeof flows === "string" ? [flows] : flows,
@@ -160,6 +160,7 @@ export class LiveSplit {
       mode,
       steering,
       force,
+      metadata,
       tap: tap !== undefined && tap !== false,
       confirmSeconds,
       stateDirectory: this.options.stateDirectory,
@@ -306,7 +307,7 @@ function pathOf({ begun, way }: Standing): PortPath {
     xdp: path.mode,
     steering: path.steering,
     obtained,
-    metadata: path.metadata,
+    metadata: way.metadata ?? path.metadata,
     notes: [
       ...down,
       ...plan.notes,

@@ -1,5 +1,7 @@
 // What split() can be asked for.
 
+import type { Hint } from "@bifurcate/control";
+
 /** How to split a card. */
 export interface SplitOptions {
   /** pcap-filter(7) expressions, or "all"; a frame of any of them is taken. */
@@ -28,6 +30,12 @@ export interface SplitOptions {
    * beside the card, which `path.obtained.tap` names.
    */
   readonly tap?: boolean | string | undefined;
+  /**
+   * What to ask the card's driver of each frame (XDP metadata), for `batch.hash`, `batch.timestamp` and `batch.vlan`; true:
+   * all that it gives. `path.metadata` says what comes of it. Nothing when left out, since it costs time for each frame;
+   * packet sockets give theirs in any case.
+   */
+  readonly metadata?: boolean | readonly Hint[] | undefined;
   /** Undo the split by itself after so many seconds, unless `port.confirm()` is called before. */
   readonly confirmSeconds?: number | null | undefined;
   /**

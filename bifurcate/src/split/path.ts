@@ -1,7 +1,7 @@
 // What the AF_XDP and the AF_PACKET path of a split have in common.
 
 import type { Netns as AddonNetns } from "@bifurcate/addon";
-import { messageOf, wrapError, type Plan } from "@bifurcate/control";
+import { messageOf, wrapError, type Plan, type RxMetadata } from "@bifurcate/control";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
 
@@ -32,6 +32,8 @@ export function tapOf({ tap, tapAppend = false }: PathOptions): {
 export interface SplitPath {
   /** The port, once open. */
   readonly native: NativePort | undefined;
+  /** What a handler can learn of a frame, where that is other than planned. */
+  readonly metadata?: RxMetadata | undefined;
   /** What could not be had. */
   readonly notes: string[];
   /** Opens it: when it returns, frames arrive. */

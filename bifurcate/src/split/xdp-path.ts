@@ -4,13 +4,16 @@ import { openAfXdp } from "@bifurcate/addon";
 import {
   BifurcateError,
   messageOf,
+  xdpMetadata,
   type Attachment,
   type BpfMap,
+  type Hint,
   type Kernel,
   type Plan,
   type Program,
+  type RxMetadata,
 } from "@bifurcate/control";
-import { compileAny, xdpProgram } from "@bifurcate/control/steering/rules/index";
+import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import {
   JUMBO_FRAMES_A_QUEUE,
@@ -20,7 +23,7 @@ import {
   type PathOptions,
   type SplitPath,
 } from "./path.js";
-import { asRefusal } from "./refused.js";
+import { asRefusal, Refused } from "./refused.js";
 
 /** Entries of each ring. */
 const RING_SIZE = 2048;
@@ -33,6 +36,9 @@ export class XdpPath implements SplitPath {
   /** The port, once open. */
   native: NativePort | undefined;
   readonly notes: string[] = [];
+  metadata: RxMetadata | undefined;
+  /** What the program asks the driver of each frame. */
+  private hints: readonly Hint[];
   private map: BpfMap | undefined;
   private program: Program | undefined;
   private attachment: Attachment | undefined;
@@ -42,7 +48,9 @@ export class XdpPath implements SplitPath {
     private readonly netns: AddonNetns,
     private readonly plan: Plan,
     private readonly options: PathOptions,
-  ) {}
+  ) {
+    this.hints = plan.path.hints;
+  }
 
   /**
    * Map, program, sockets, then the attachment: from that moment on frames arrive.
@@ -59,9 +67,7 @@ export class XdpPath implements SplitPath {
       valueSize: 4,
       maxEntries: MAP_ENTRIES,
     });
-    const filter = compileAny(this.plan.flows);
-    const source = xdpProgram(filter, { map: this.map });
-    this.program = asRefusal(way, () => this.kernel.loadProgram({ ...source, fragments: path.multiBuffer }));
+    this.program = asRefusal(way, () => this.load());
     this.native = asRefusal(way, () => this.openSockets(mode));
     // Frames come on the card's queue; a socket on its lease says that queue's number there.
     const { lease, queues } = path;
@@ -69,8 +75,48 @@ export class XdpPath implements SplitPath {
       this.map.update(word(lease === null ? queue : queues[queue - 1]!), word(fd));
     }
     openPass(this, this.plan, this.options, mode === "generic");
-    this.attach();
+    this.attachFirst();
     this.verify(device.ifindex);
+  }
+
+  /** A driver may refuse a program that is bound to it, and take the same one unbound. */
+  private attachFirst(): void {
+    try {
+      this.attach();
+    } catch (thrown) {
+      if (this.hints.length === 0 || !(thrown instanceof Refused)) throw thrown;
+      this.giveUpHints(thrown.message);
+      this.program!.close();
+      this.program = this.load();
+      this.attach();
+    }
+  }
+
+  /** Loads the program: with what it asks the driver, without that where kernel or driver refuse it. */
+  private load(): Program {
+    const { device, flows, path } = this.plan;
+    const make = (): XdpSource => ({
+      ...xdpProgram(compileAny(flows), { map: this.map!, hints: this.hints }),
+      fragments: path.multiBuffer,
+    });
+    if (this.hints.length > 0) {
+      const { calls, ...source } = make();
+      try {
+        return this.netns.loadBoundProgram(source as never, device.ifindex, calls);
+      } catch (thrown) {
+        this.giveUpHints(messageOf(thrown));
+      }
+    }
+    return this.kernel.loadProgram(make());
+  }
+
+  private giveUpHints(why: string): void {
+    const [first] = why.split("\n");
+    this.notes.push(`no ${this.hints.join(", ")} from the driver: ${first}`);
+    const refused = xdpMetadata([], () => "the kernel refused the program that asks the driver");
+    const asked = this.hints.map((hint) => [hint, refused[hint]] as const);
+    this.metadata = { ...this.plan.path.metadata, ...Object.fromEntries(asked) };
+    this.hints = [];
   }
 
   /** Attaches the program; again, when it was lost. */
@@ -79,10 +125,10 @@ export class XdpPath implements SplitPath {
     const mode = path.mode ?? "driver";
     this.attachment?.close();
     this.attachment = undefined;
-    const program = this.program!;
-    const attach = (): Attachment => this.netns.attachXdp(program as never, device.ifindex, mode);
+    const attach = (): Attachment => this.netns.attachXdp(this.program as never, device.ifindex, mode);
+    const way = { backend: "af_xdp", mode } as const;
     try {
-      this.attachment = asRefusal({ backend: "af_xdp", mode }, attach);
+      this.attachment = asRefusal(way, attach);
     } catch (thrown) {
       throw this.explainBusy(thrown);
     }
@@ -122,6 +168,7 @@ export class XdpPath implements SplitPath {
         zeroCopy: path.zeroCopy,
         mode,
         busyPoll,
+        metadata: this.hints.length > 0,
         pages,
         ...tapOf(this.options),
         ringSize: RING_SIZE,

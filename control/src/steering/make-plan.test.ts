@@ -342,16 +342,47 @@ describe("a plan", () => {
       renderPlan(plan(facts(), { backend }))
         .split("\n")
         .filter((line) => /^ {2}(hash|vlan|timestamp): /.test(line));
-    expect(lines("af_xdp")).toEqual([
-      "  hash: not available",
-      expect.stringContaining("vlan: not available: a tag stands in the frame"),
-      "  timestamp: not available",
-    ]);
+    expect(lines("af_xdp")).toEqual(
+      ["hash", "vlan", "timestamp"].map(
+        (name) => `  ${name}: not available: the driver ice does not give it to XDP`,
+      ),
+    );
     expect(lines("af_packet")).toEqual([
       "  hash: the kernel's flow hash",
       expect.stringContaining("vlan: not available: a tag that was taken off is put back"),
       expect.stringContaining("timestamp: the kernel's clock"),
     ]);
+  });
+
+  it("asks the driver for what it knows of a frame, where that is wanted and can be had", () => {
+    const knows = (...rxMetadata: string[]): Partial<FakeCard> => ({
+      xdpFeatures: { features: ["basic", "redirect"], zeroCopyMaxSegments: 0, rxMetadata },
+    });
+    const mlx5 = facts(fakeCard(knows("hash", "timestamp", "vlan-tag")));
+    expect(plan(mlx5, { metadata: true }).path).toMatchObject({
+      hints: ["hash", "timestamp", "vlan"],
+      metadata: { timestamp: expect.stringMatching(/^the card's clock/) as string },
+    });
+    expect(plan(mlx5, { metadata: ["vlan"] }).path).toMatchObject({
+      hints: ["vlan"],
+      metadata: { hash: "not available: the driver has it, and it was not asked for" },
+    });
+    expect(plan(mlx5).path.hints).toEqual([]);
+    const some = facts(fakeCard(knows("hash")));
+    expect(plan(some, { metadata: true }).path.hints).toEqual(["hash"]);
+    expect(plan(some, { metadata: true, mode: "generic" }).path).toMatchObject({
+      hints: [],
+      metadata: { hash: "not available: in generic mode the driver cannot be asked" },
+    });
+    const old = facts(fakeCard({ xdpFeatures: null }));
+    expect(plan(old, { metadata: true }).path.metadata.hash).toMatch(
+      /^not available: the kernel does not say/,
+    );
+    const virtual = facts(veth(knows("hash", "timestamp", "vlan-tag")));
+    expect(plan(virtual, { metadata: true }).path).toMatchObject({
+      hints: ["hash", "vlan"],
+      metadata: { timestamp: "not available: a veth has no clock" },
+    });
   });
 
   it("survives JSON and prints itself with each command and its undo", () => {

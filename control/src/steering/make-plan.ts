@@ -6,7 +6,7 @@ import { listenerWarnings, programConflict, sessionConflict, splitConflict } fro
 import { driverNotes } from "./drivers.js";
 import type { CompileFlow, Flow } from "./flow.js";
 import { chooseWay, leaseRefusal, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
-import { rxMetadata } from "./metadata.js";
+import { planMetadata } from "./metadata.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
 import { carveOutSteps, featureSteps, ingressSteps, leaseStep, ownQueueChoice, ruleSteps } from "./steps.js";
 
@@ -103,7 +103,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
       lease,
       rules,
       multiBuffer: way.backend === "af_xdp" && multiBuffer(facts, way),
-      metadata: rxMetadata(way.backend),
+      ...planMetadata(facts, way, request),
     },
     ladder: rungs,
     steps,

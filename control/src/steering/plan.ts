@@ -1,7 +1,7 @@
 // The plan of a split: a value that can be printed, explained and tested without a kernel.
 import type { ErrorCode } from "../errors.js";
 import type { Channels } from "../kernel.js";
-import type { RxMetadata } from "./metadata.js";
+import type { Hint, RxMetadata } from "./metadata.js";
 
 export type Backend = "af_xdp" | "af_packet";
 export type ZeroCopy = "require" | "prefer" | "off";
@@ -27,6 +27,8 @@ export interface SplitRequest {
   readonly force?: boolean | undefined;
   /** Show what is taken to tcpdump. */
   readonly tap?: boolean | undefined;
+  /** What to ask the driver of each frame; true: all that it gives. Nothing when left out. */
+  readonly metadata?: boolean | readonly Hint[] | undefined;
   /** Seconds after which the split undoes itself unless confirmed; null: never. */
   readonly confirmSeconds?: number | null | undefined;
   /** Ways that were tried and refused by the kernel: the ladder steps over them and says why. */
@@ -104,6 +106,8 @@ export interface Path {
   readonly rules: readonly number[];
   /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */
   readonly multiBuffer: boolean;
+  /** What the driver is asked of each frame. */
+  readonly hints: readonly Hint[];
   /** What a handler can learn of a frame beyond its bytes. */
   readonly metadata: RxMetadata;
 }

@@ -1,6 +1,7 @@
 //! BPF programs: load with the verifier's reasons, and run on frames without a card.
 
 use super::attr::{Command, ProgLoad, ProgTestRun, bpf, bpf_fd, info, object_name, raw};
+use super::btf;
 use crate::{Error, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,6 +26,25 @@ pub struct MapReference<'a> {
     pub map: BorrowedFd<'a>,
 }
 
+/// Which instruction calls which function of the kernel (a kfunc).
+#[derive(Debug, Clone, Copy)]
+pub struct CallReference<'a> {
+    /// The number of the call instruction, counted in units of eight bytes.
+    pub instruction: usize,
+    /// The function's name.
+    pub name: &'a str,
+}
+
+/// What a program has that is bound to one device (kernel 6.3): it may ask the driver about each frame, and can be
+/// attached to that device alone, in driver mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a> {
+    /// The device, in the calling thread's namespace.
+    pub ifindex: u32,
+    /// Its calls to the driver's functions.
+    pub calls: &'a [CallReference<'a>],
+}
+
 /// A program to load.
 #[derive(Debug, Clone, Copy)]
 pub struct ProgramSource<'a> {
@@ -38,6 +58,17 @@ pub struct ProgramSource<'a> {
     pub maps: &'a [MapReference<'a>],
     /// BPF_F_XDP_HAS_FRAGS: it copes with frames of several buffers.
     pub fragments: bool,
+}
+
+impl std::fmt::Display for ProgramSource<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.instructions.len() / 8;
+        write!(
+            out,
+            "type={:?} name={} instructions={count}",
+            self.kind, self.name
+        )
+    }
 }
 
 /// A loaded program. The kernel frees it when the last descriptor and attachment are gone.
@@ -63,7 +94,11 @@ const RUN: &str = "bpf(BPF_PROG_TEST_RUN)";
 /// immediate a map's descriptor.
 const LD_IMM64: u8 = 0x18;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
+/// Opcode of a call (BPF_JMP | BPF_CALL), and the source register that makes its immediate a kernel function.
+const CALL_INSTRUCTION: u8 = 0x85;
+const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+const BPF_F_XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const LOG_SIZE: usize = 256 * 1024;
 /// How much of the verifier's log goes into an error, in bytes: its end has the reason.
@@ -75,23 +110,43 @@ impl Program {
     /// Loads a program. Asks for CAP_BPF and CAP_NET_ADMIN. When the verifier refuses it, the error's
     /// arguments end with the verifier's reasons.
     pub fn load(source: &ProgramSource<'_>) -> Result<Self> {
-        let args = || {
-            format!(
-                "type={:?} name={} instructions={}",
-                source.kind,
-                source.name,
-                source.instructions.len() / 8
-            )
+        let code = relocated(source).ok_or_else(|| Error::new(CALL, source.to_string(), libc::EINVAL))?;
+        Self::load_code(source, &code, None)
+    }
+
+    /// Loads an XDP program that is bound to one device, and may therefore ask its driver about frames. Asks for
+    /// CAP_BPF and CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// As [`Program::load`]; `ENOENT` when the kernel has no such function, `EOPNOTSUPP` when the driver tells nothing.
+    pub fn load_bound(source: &ProgramSource<'_>, bound: &Bound<'_>) -> Result<Self> {
+        let invalid = || Error::new(CALL, format!("{source} ifindex={}", bound.ifindex), libc::EINVAL);
+        let mut code = relocated(source).ok_or_else(invalid)?;
+        for call in bound.calls {
+            let (instructions, _) = code.as_chunks_mut::<8>();
+            let instruction = instructions.get_mut(call.instruction).ok_or_else(invalid)?;
+            if instruction[0] != CALL_INSTRUCTION {
+                return Err(invalid());
+            }
+            instruction[1] = BPF_PSEUDO_KFUNC_CALL << 4;
+            instruction[4..8].copy_from_slice(&btf::function(call.name)?.to_ne_bytes());
+        }
+        Self::load_code(source, &code, Some(bound.ifindex))
+    }
+
+    fn load_code(source: &ProgramSource<'_>, code: &[u8], device: Option<u32>) -> Result<Self> {
+        let args = || match device {
+            Some(ifindex) => format!("{source} ifindex={ifindex}"),
+            None => source.to_string(),
         };
-        let code = relocated(source).ok_or_else(|| Error::new(CALL, args(), libc::EINVAL))?;
-        let fd = match load(source, &code, None) {
+        let fd = match load(source, code, device, None) {
             Ok(fd) => fd,
             Err(errno @ (libc::EPERM | libc::ENOMEM | libc::ENOSYS)) => {
                 return Err(Error::new(CALL, args(), errno));
             }
             Err(_) => {
                 let mut log = vec![0; LOG_SIZE];
-                load(source, &code, Some(&mut log)).map_err(|errno| {
+                load(source, code, device, Some(&mut log)).map_err(|errno| {
                     let reasons = reasons(&log);
                     let separator = if reasons.is_empty() {
                         ""
@@ -206,8 +261,15 @@ fn relocated(source: &ProgramSource<'_>) -> Option<Vec<u8>> {
 fn load(
     source: &ProgramSource<'_>,
     code: &[u8],
+    device: Option<u32>,
     mut log: Option<&mut Vec<u8>>,
 ) -> std::result::Result<OwnedFd, i32> {
+    // The kernel lends its own functions only to programs under a licence that goes with its own.
+    let (license, bound) = match device {
+        Some(_) => (c"Dual MIT/GPL", BPF_F_XDP_DEV_BOUND_ONLY),
+        None => (c"MIT", 0),
+    };
+    let fragments = if source.fragments { BPF_F_XDP_HAS_FRAGS } else { 0 };
     // bpf(2): the verifier gives up with EAGAIN when a signal is pending.
     let mut attempts = 5;
     loop {
@@ -215,8 +277,9 @@ fn load(
             prog_type: source.kind as u32,
             insn_cnt: (code.len() / 8) as u32,
             insns: code.as_ptr().expose_provenance() as u64,
-            license: c"MIT".as_ptr().expose_provenance() as u64,
-            prog_flags: if source.fragments { BPF_F_XDP_HAS_FRAGS } else { 0 },
+            license: license.as_ptr().expose_provenance() as u64,
+            prog_flags: fragments | bound,
+            prog_ifindex: device.unwrap_or(0),
             prog_name: object_name(source.name),
             ..Default::default()
         };

@@ -6,6 +6,7 @@ import type { Lab } from "@bifurcate/lab";
 import { jsonLine, type Streams } from "../io.js";
 import { whole } from "../options.js";
 import { renderTable } from "../render/table.js";
+import { Stop } from "../stop.js";
 import { labGuestCommand } from "./lab-guest.js";
 
 const DEFAULT_NAME = "lab";
@@ -57,12 +58,13 @@ export function labCommand(streams: Streams): Command {
     .option("--json", "one JSON document")
     .addHelpText("after", UP_HELP)
     .action(async (name: string, flags: LabFlags) => {
-      const made = await labUp({
-        name,
-        clients: whole("--clients", flags.clients, 1, 2) === 2 ? 2 : 1,
-        queues: whole("--queues", flags.queues, 1, 64),
-        mtu: whole("--mtu", flags.mtu, 1280, 65535),
-      });
+      const clients = whole("--clients", flags.clients, 1, 2) === 2 ? 2 : 1;
+      const queues = whole("--queues", flags.queues, 1, 64);
+      const mtu = whole("--mtu", flags.mtu, 1280, 65535);
+      const stop = new Stop();
+      const made = await labUp({ name, clients, queues, mtu, signal: stop.signal }).finally(() =>
+        stop.dispose(),
+      );
       streams.out(flags.json === true ? jsonLine(made) : renderLab(made));
     });
 

@@ -49,6 +49,7 @@ function printPlan(request: SplitCommand, streams: Streams): void {
     tap: request.tap !== false,
     confirmSeconds: request.confirmSeconds,
     netns: request.netns,
+    metadata: request.metadata,
   });
   netns.close();
   streams.out(request.json ? jsonLine({ plan }) : `${renderPlan(plan)}\n`);

@@ -12,6 +12,7 @@ export const HELPER = {
   map_lookup_elem: 1,
   skb_load_bytes: 26,
   redirect_map: 51,
+  xdp_adjust_meta: 54,
   xdp_get_buff_len: 188,
   xdp_load_bytes: 189,
 } as const;
@@ -63,6 +64,20 @@ export interface MapUse {
   readonly map: BpfMap;
 }
 
+/** Where a function of the kernel (a kfunc) is called; its number is put in when the program is loaded. */
+export interface KernelCall {
+  /** Index of the call, in units of 8 bytes. */
+  readonly instruction: number;
+  readonly name: string;
+}
+
+/** What an assembler made. */
+export interface Assembled {
+  readonly instructions: Uint8Array;
+  readonly maps: readonly MapUse[];
+  readonly calls: readonly KernelCall[];
+}
+
 /** A place in a program that jumps can lead to. */
 export interface Label {
   readonly name: string;
@@ -86,6 +101,7 @@ export class Assembler {
   readonly #places = new Map<Label, number>();
   readonly #used = new Set<Label>();
   readonly #maps: MapUse[] = [];
+  readonly #calls: KernelCall[] = [];
 
   label(name: string): Label {
     return { name };
@@ -203,13 +219,19 @@ export class Assembler {
     this.#push(CLASS.jmp | CALL, 0, 0, 0, HELPER[helper]);
   }
 
+  /** r0 = a function of the kernel(r1, ...). */
+  callKernel(name: string): void {
+    this.#calls.push({ instruction: this.#words.length, name });
+    this.#push(CLASS.jmp | CALL, 0, 0, 0, 0);
+  }
+
   /** Returns r0. */
   exit(): void {
     this.#push(CLASS.jmp | EXIT, 0, 0, 0, 0);
   }
 
   /** The program as bpf(2) takes it, in little-endian host order. Throws JumpTooFar. */
-  finish(): { readonly instructions: Uint8Array; readonly maps: readonly MapUse[] } {
+  finish(): Assembled {
     const instructions = new Uint8Array(this.#words.length * 8);
     const view = new DataView(instructions.buffer);
     for (const [index, word] of this.#words.entries()) {
@@ -225,6 +247,6 @@ export class Assembler {
       view.setInt16(index * 8 + 2, off, true);
       view.setInt32(index * 8 + 4, word.imm, true);
     }
-    return { instructions, maps: this.#maps };
+    return { instructions, maps: this.#maps, calls: this.#calls };
   }
 }

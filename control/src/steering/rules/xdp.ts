@@ -1,7 +1,8 @@
 // The XDP program of a filter: matching frames go to the AF_XDP socket of their queue, all others to the kernel.
 import type { BpfMap, ProgramSource } from "../../kernel.js";
 import type { Filter } from "./compile.js";
-import { Assembler, R } from "./ebpf.js";
+import { Assembler, R, type KernelCall } from "./ebpf.js";
+import { writeHints, type Hint } from "./hints.js";
 import {
   CONTEXT,
   copyPrefix,
@@ -29,6 +30,13 @@ export interface XdpTarget {
   readonly key?: "queue" | number;
   /** percpu-array, 2 entries of 8 bytes: frames matched, frames passed. */
   readonly counters?: BpfMap;
+  /** What the driver is asked of a matching frame; the answers stand in front of it. None when left out. */
+  readonly hints?: readonly Hint[];
+}
+
+/** An XDP program; one that calls the kernel's functions has to be loaded for the device it is meant for. */
+export interface XdpSource extends ProgramSource {
+  readonly calls: readonly KernelCall[];
 }
 
 const ACCESS: FrameAccess = {
@@ -48,14 +56,14 @@ const ACCESS: FrameAccess = {
  * The XDP program of a filter. It reads through bpf_xdp_load_bytes (kernel 5.18), so that it verifies with
  * CAP_BPF and CAP_NET_ADMIN alone, and takes frames of several buffers.
  */
-export function xdpProgram(filter: Filter, target: XdpTarget): ProgramSource {
+export function xdpProgram(filter: Filter, target: XdpTarget): XdpSource {
   const ends = {
     match: (asm: Assembler): void => redirect(asm, target),
     pass: (asm: Assembler): void => pass(asm, target),
   };
-  const { instructions, maps } =
+  const { instructions, maps, calls } =
     filter.tree.kind === "all" ? wholeCard(target) : translate(filter, { access: ACCESS, ...ends });
-  return { type: "xdp", name: "bifurcate", instructions, maps, fragments: true };
+  return { type: "xdp", name: "bifurcate", instructions, maps, calls, fragments: true };
 }
 
 /** Every frame is redirected: no byte is read. */
@@ -68,6 +76,7 @@ function wholeCard(target: XdpTarget): ReturnType<Assembler["finish"]> {
 
 function redirect(asm: Assembler, target: XdpTarget): void {
   if (target.counters !== undefined) count(asm, target.counters, COUNTER.matched);
+  if (target.hints !== undefined && target.hints.length > 0) writeHints(asm, target.hints);
   const key = target.key ?? "queue";
   if (key === "queue") asm.load(R.r2, CONTEXT, RX_QUEUE_INDEX, 4);
   else asm.constant(R.r2, key);

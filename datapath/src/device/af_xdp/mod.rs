@@ -4,6 +4,7 @@
 //! really obtained. Steering frames to the sockets (an XSKMAP and its program) is the control path's work.
 
 mod bind;
+mod metadata;
 mod open;
 mod rx;
 mod socket;

@@ -52,6 +52,8 @@ pub struct Config {
     pub need_wakeup: bool,
     /// Busy polling, when wanted.
     pub busy_poll: Option<BusyPoll>,
+    /// The XDP program leaves what the driver says of a frame (hash, time, VLAN tag) in front of it.
+    pub metadata: bool,
 }
 
 impl Config {
@@ -67,6 +69,7 @@ impl Config {
             multi_buffer: false,
             need_wakeup: true,
             busy_poll: None,
+            metadata: false,
         }
     }
 }
@@ -366,6 +369,7 @@ fn finish(plan: &Plan<'_>, queues: Vec<Queue>, obtained: Obtained) -> Opened {
             target: queue.owner.lent(),
             busy_poll: obtained.busy_poll,
             multi_buffer: obtained.multi_buffer,
+            metadata: plan.config.metadata,
             left: plan.left,
             watch: Arc::clone(&plan.watch),
         };

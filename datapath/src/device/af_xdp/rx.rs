@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{CONTINUED, NEED_WAKEUP, Statistics};
 
+use super::metadata;
 use super::socket::{QueueSocket, Watch};
 use crate::device::{Counters, LeftToCard, RxQueue, State};
-use crate::frame::{Batch, Cache, Frame, Owner};
+use crate::frame::{Batch, Cache, Frame, Metadata, Owner, Umem};
 use crate::ring::{Consumer, Descriptor, Mapped, Producer};
 
 /// How often the kernel is asked for its counters and whether the device is there.
@@ -45,14 +46,38 @@ pub(super) struct Settings {
     pub(super) target: u32,
     pub(super) busy_poll: bool,
     pub(super) multi_buffer: bool,
+    /// The XDP program leaves what the driver says of a frame in front of it.
+    pub(super) metadata: bool,
     pub(super) left: LeftToCard,
     pub(super) watch: Arc<Watch>,
 }
 
+impl Settings {
+    /// What the driver says of a frame that has just arrived.
+    #[inline]
+    fn said_of(&self, umem: &Umem, frame: &Frame) -> Option<Metadata> {
+        if self.metadata {
+            metadata::take(umem, frame)
+        } else {
+            None
+        }
+    }
+}
+
+/// Puts a frame into the batch; false, and the frame is back in the pool, when it has no room.
+#[inline]
+fn put(batch: &mut Batch, frame: Frame, said: Option<Metadata>) -> bool {
+    let put = match said {
+        Some(said) => batch.push_with(frame, said),
+        None => batch.push(frame),
+    };
+    put.map_err(|frame| batch.cache_mut().give(frame)).is_ok()
+}
+
 /// A frame of which more descriptors are to come.
 enum Partial {
-    /// Gathered so far, in a jumbo frame.
-    Gathering(Frame),
+    /// Gathered so far, in a jumbo frame, and what was said of it in front of its first piece.
+    Gathering(Frame, Option<Metadata>),
     /// Lost already; its remaining descriptors go back to the pool.
     Lost,
 }
@@ -119,7 +144,7 @@ impl Rx {
     fn gather(&mut self, piece: Option<Frame>, last: bool, batch: &mut Batch) -> bool {
         let partial = match (self.partial.take(), piece) {
             (so_far, None) => {
-                if let Some(Partial::Gathering(frame)) = so_far {
+                if let Some(Partial::Gathering(frame, _)) = so_far {
                     batch.cache_mut().give(frame);
                 }
                 Partial::Lost
@@ -130,9 +155,10 @@ impl Rx {
             }
             (so_far, Some(piece)) => {
                 let cache = batch.cache_mut();
-                let whole = match so_far {
-                    Some(Partial::Gathering(frame)) => Some(frame),
-                    _ => cache.take_jumbo(),
+                let (whole, said) = match so_far {
+                    Some(Partial::Gathering(frame, said)) => (Some(frame), said),
+                    // What was said stands in front of the first piece.
+                    _ => (cache.take_jumbo(), self.settings.said_of(cache.umem(), &piece)),
                 };
                 let partial = match whole {
                     None => {
@@ -141,7 +167,7 @@ impl Rx {
                     }
                     Some(mut whole) => {
                         if cache.append(&mut whole, cache.bytes(&piece)) {
-                            Partial::Gathering(whole)
+                            Partial::Gathering(whole, said)
                         } else {
                             self.counters.too_long.add(1);
                             cache.give(whole);
@@ -154,13 +180,9 @@ impl Rx {
             }
         };
         match (partial, last) {
-            (Partial::Gathering(frame), true) => {
+            (Partial::Gathering(frame, said), true) => {
                 self.counters.received_bytes.add(frame.len().into());
-                if let Err(frame) = batch.push(frame) {
-                    batch.cache_mut().give(frame);
-                    return false;
-                }
-                true
+                put(batch, frame, said)
             }
             (Partial::Lost, true) => false,
             (partial, false) => {
@@ -245,9 +267,8 @@ impl RxQueue for Rx {
                 Some(frame) => {
                     frames += 1;
                     bytes += u64::from(frame.len());
-                    if let Err(frame) = batch.push(frame) {
-                        batch.cache_mut().give(frame);
-                    }
+                    let said = self.settings.said_of(owner.umem(), &frame);
+                    put(batch, frame, said);
                 }
                 None => self.counters.invalid_descriptor.add(1),
             }
@@ -308,9 +329,8 @@ impl Rx {
             } else if let Some(frame) = frame {
                 frames += 1;
                 self.counters.received_bytes.add(frame.len().into());
-                if let Err(frame) = batch.push(frame) {
-                    batch.cache_mut().give(frame);
-                }
+                let said = self.settings.said_of(batch.cache().umem(), &frame);
+                put(batch, frame, said);
             }
         }
         frames
@@ -321,7 +341,7 @@ impl Drop for Rx {
     fn drop(&mut self) {
         self.count_losses();
         if let Some(owner) = self.owner.take() {
-            if let Some(Partial::Gathering(frame)) = self.partial.take() {
+            if let Some(Partial::Gathering(frame, _)) = self.partial.take() {
                 Cache::new(owner.umem()).give(frame);
             }
             self.socket.adopt(owner);

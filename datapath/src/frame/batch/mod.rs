@@ -51,6 +51,7 @@ pub struct Batch {
     lens: Box<[u32; BATCH_MAX]>,
     /// Verdict in the low byte, number of the port in the high one; or TAKEN.
     marks: Box<[u16; BATCH_MAX]>,
+    /// Of the entries below `count`, when there is any.
     metadata: Box<[Metadata; BATCH_MAX]>,
     has_metadata: bool,
     /// Entries in use.
@@ -129,6 +130,9 @@ impl Batch {
         if frame.pool != self.cache.id || self.count >= BATCH_MAX {
             return Err(frame);
         }
+        if self.has_metadata {
+            self.metadata[self.count] = Metadata::default();
+        }
         self.put(frame.offset, frame.len, mark(Verdict::Drop, 0));
         Ok(())
     }
@@ -142,7 +146,7 @@ impl Batch {
         let at = self.count;
         self.push(frame)?;
         if !self.has_metadata {
-            self.metadata.fill(Metadata::default());
+            self.metadata[..at].fill(Metadata::default());
             self.has_metadata = true;
         }
         self.metadata[at] = metadata;
@@ -336,7 +340,10 @@ impl Batch {
         let got = self.cache.take_offsets(&mut self.offsets[range.clone()], len);
         let range = range.start..range.start + got;
         self.lens[range.clone()].fill(len);
-        self.marks[range].fill(mark(Verdict::Drop, 0));
+        self.marks[range.clone()].fill(mark(Verdict::Drop, 0));
+        if self.has_metadata {
+            self.metadata[range].fill(Metadata::default());
+        }
         self.count += got;
         self.left += got;
         got
