@@ -20,6 +20,8 @@ export interface AfPacketOptions {
   frameSize: number
   /** Frames of 68 KiB for packets longer than a frame. */
   jumboFrames: number
+  /** Have the kernel work out each frame's flow hash. */
+  hash: boolean
   /** "auto", "huge" or "ordinary". */
   pages: string
   /** A pcapng file to write every received and sent frame to. */

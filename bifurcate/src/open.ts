@@ -23,7 +23,7 @@ export function open(spec: string): Promise<Port> {
           xdp: null,
           steering: "none",
           obtained: native.obtained,
-          metadata: rxMetadata("loopback"),
+          metadata: rxMetadata("loopback", []),
           notes: [],
         },
         id: null,

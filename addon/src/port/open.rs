@@ -103,6 +103,8 @@ pub struct AfPacketOptions {
     pub frame_size: u32,
     /// Frames of 68 KiB for packets longer than a frame.
     pub jumbo_frames: u32,
+    /// Have the kernel work out each frame's flow hash.
+    pub hash: bool,
     /// "auto", "huge" or "ordinary".
     pub pages: String,
     /// A pcapng file to write every received and sent frame to.
@@ -137,10 +139,11 @@ fn af_packet_port(
         jumbo_frames: options.jumbo_frames,
         pages: pages(&options.pages)?,
     })?;
-    let config = af_packet::Config {
+    let mut config = af_packet::Config {
         queues: options.queues,
         ..af_packet::Config::new(&options.ifname, filter)
     };
+    config.receive.hash = options.hash;
     let mut port = netns.within(|| af_packet::open(&config, &umem))?;
     let mut obtained = Obtained {
         zero_copy: false,

@@ -102,12 +102,19 @@ describe.skipIf(reason !== null)(
         .sort();
 
     it("each frame's hash and receive time from packet sockets", async () => {
-      const port = await open({ backend: "af_packet" });
+      const port = await open({ backend: "af_packet", metadata: ["hash"] });
       expect(named(port)).toEqual(["hash", "timestamp"]);
       const seen = await metadataOf(port, () => veth.ask(7777, 1));
       expect(seen).toEqual([{ hash: expect.any(Number), vlan: undefined, timestamp: expect.any(BigInt) }]);
       const ago = BigInt(Date.now()) * 1_000_000n - seen[0]!.timestamp!;
       expect(Number(ago / 1_000_000_000n)).toBeLessThan(60);
+    });
+
+    it("no hash from packet sockets that were not asked for it", async () => {
+      const port = await open({ backend: "af_packet" });
+      expect(named(port)).toEqual(["timestamp"]);
+      const seen = await metadataOf(port, () => veth.ask(7777, 1));
+      expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: expect.any(BigInt) }]);
     });
 
     it("each frame's hash and VLAN tag from the driver, where it is asked for them", async () => {

@@ -32,8 +32,8 @@ export interface SplitOptions {
   readonly tap?: boolean | string | undefined;
   /**
    * What to ask the card's driver of each frame (XDP metadata), for `batch.hash`, `batch.timestamp` and `batch.vlan`; true:
-   * all that it gives. `path.metadata` says what comes of it. Nothing when left out, since it costs time for each frame;
-   * packet sockets give theirs in any case.
+   * all that it gives. `path.metadata` says what comes of it. Nothing when left out, since it costs time for each frame.
+   * Packet sockets give the kernel's hash when asked, and its time in any case.
    */
   readonly metadata?: boolean | readonly Hint[] | undefined;
   /** Undo the split by itself after so many seconds, unless `port.confirm()` is called before. */

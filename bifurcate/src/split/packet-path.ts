@@ -46,6 +46,7 @@ export class PacketPath implements SplitPath {
       frameSize: 2048,
       // Packet sockets see what the kernel joined on receipt, whatever the MTU.
       jumboFrames: JUMBO_FRAMES_A_QUEUE * path.queues.length,
+      hash: path.hints.includes("hash"),
       pages,
       ...tapOf(this.options),
     };

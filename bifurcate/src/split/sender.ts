@@ -43,6 +43,7 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
         frames: FRAMES * queues,
         frameSize: 2048,
         jumboFrames: JUMBO_FRAMES_A_QUEUE * queues,
+        hash: false,
         pages: "auto",
       };
       const native = openAfPacket(netns as unknown as AddonNetns, device, filter as never);
@@ -57,7 +58,7 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
             xdp: null,
             steering: "none",
             obtained: native.obtained,
-            metadata: rxMetadata("af_packet"),
+            metadata: rxMetadata("af_packet", []),
             notes: [],
           },
           id: null,

@@ -338,16 +338,17 @@ describe("a plan", () => {
   });
 
   it("says what a handler can learn of a frame beyond its bytes, and what not", () => {
-    const lines = (backend: "af_xdp" | "af_packet"): string[] =>
-      renderPlan(plan(facts(), { backend }))
+    const lines = (backend: "af_xdp" | "af_packet", metadata: boolean): string[] =>
+      renderPlan(plan(facts(), { backend, metadata }))
         .split("\n")
         .filter((line) => /^ {2}(hash|vlan|timestamp): /.test(line));
-    expect(lines("af_xdp")).toEqual(
+    expect(lines("af_xdp", true)).toEqual(
       ["hash", "vlan", "timestamp"].map(
         (name) => `  ${name}: not available: the driver ice does not give it to XDP`,
       ),
     );
-    expect(lines("af_packet")).toEqual([
+    expect(lines("af_packet", false)[0]).toBe("  hash: not available: it was not asked for");
+    expect(lines("af_packet", true)).toEqual([
       "  hash: the kernel's flow hash",
       expect.stringContaining("vlan: not available: a tag that was taken off is put back"),
       expect.stringContaining("timestamp: the kernel's clock"),

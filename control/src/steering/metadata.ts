@@ -20,12 +20,14 @@ const FROM_DRIVER: RxMetadata = {
   timestamp: "the card's clock in nanoseconds, where it stamped the frame",
 };
 
-/** What a backend gives without asking the card's driver. */
-export function rxMetadata(backend: "af_packet" | "loopback"): RxMetadata {
+const NOT_ASKED = "it was not asked for";
+
+/** What a backend gives that does not ask the card's driver, when it is asked for `hints`. */
+export function rxMetadata(backend: "af_packet" | "loopback", hints: readonly Hint[]): RxMetadata {
   switch (backend) {
     case "af_packet":
       return {
-        hash: "the kernel's flow hash",
+        hash: hints.includes("hash") ? "the kernel's flow hash" : `${NOTHING}: ${NOT_ASKED}`,
         vlan: `${NOTHING}: a tag that was taken off is put back in the frame`,
         timestamp: "the kernel's clock, nanoseconds since 1970",
       };
@@ -40,7 +42,11 @@ export function planMetadata(
   way: Way,
   request: SplitRequest,
 ): { readonly hints: readonly Hint[]; readonly metadata: RxMetadata } {
-  if (way.backend === "af_packet") return { hints: [], metadata: rxMetadata("af_packet") };
+  if (way.backend === "af_packet") {
+    // The time stands in the ring in any case; the hash would have to be worked out.
+    const hints = (["hash"] as const).filter((hint) => asksFor(request, hint));
+    return { hints, metadata: rxMetadata("af_packet", hints) };
+  }
   const reasons = Object.fromEntries(HINTS.map((hint) => [hint, refusal(facts, way, request, hint)]));
   const hints = HINTS.filter((hint) => reasons[hint] === null);
   return { hints, metadata: xdpMetadata(hints, (hint) => reasons[hint] ?? "") };
@@ -62,7 +68,9 @@ function refusal(facts: Facts, way: Way, request: SplitRequest, hint: Hint): str
   if (!known.includes(FEATURE[hint])) return `the driver ${driver} does not give it to XDP`;
   // It answers for every frame, with 0: drivers/net/veth.c, veth_xdp_rx_timestamp().
   if (hint === "timestamp" && driver === "veth") return "a veth has no clock";
-  const { metadata = false } = request;
-  const asked = typeof metadata === "boolean" ? metadata : metadata.includes(hint);
-  return asked ? null : "the driver has it, and it was not asked for";
+  return asksFor(request, hint) ? null : `the driver has it, and ${NOT_ASKED}`;
+}
+
+function asksFor({ metadata = false }: SplitRequest, hint: Hint): boolean {
+  return typeof metadata === "boolean" ? metadata : metadata.includes(hint);
 }

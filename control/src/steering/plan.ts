@@ -106,7 +106,7 @@ export interface Path {
   readonly rules: readonly number[];
   /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */
   readonly multiBuffer: boolean;
-  /** What the driver is asked of each frame. */
+  /** What the driver, or for af_packet the kernel, is asked of each frame. */
   readonly hints: readonly Hint[];
   /** What a handler can learn of a frame beyond its bytes. */
   readonly metadata: RxMetadata;
