@@ -13,6 +13,7 @@ pub mod counters;
 pub mod fault;
 pub mod left;
 pub mod loopback;
+mod observed;
 pub mod show;
 pub mod tap;
 pub mod vhost;

@@ -7,14 +7,14 @@
 //!
 //! The kernel hands a frame to packet sockets before it runs tc ingress, so its stack never has one of them.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bifurcate_linux::bpf::{Attachment, Program, ProgramSource, ProgramType, TcDirection};
 use bifurcate_linux::netlink::{ipv6, link};
 use bifurcate_linux::tap::{TapQueue, VnetHeader};
 
-use crate::device::{Counters, LeftToCard, Mtu, QueuePair, RxQueue, State, TxQueue};
+use crate::device::observed::{Observer, observe};
+use crate::device::{Counters, QueuePair};
 use crate::frame::Batch;
 
 /// MTU of the interface: the most that the tun driver takes, 65,535 less an Ethernet header.
@@ -76,17 +76,7 @@ impl Show {
             queue: Arc::new(queue),
             _gate: Arc::clone(&self.gate),
         };
-        QueuePair {
-            index: pair.index,
-            rx: Box::new(ShownRx {
-                inner: pair.rx,
-                window: window.clone(),
-            }),
-            tx: Box::new(ShownTx {
-                inner: pair.tx,
-                window,
-            }),
-        }
+        observe(pair, window.clone(), window)
     }
 }
 
@@ -107,69 +97,15 @@ impl Window {
     }
 }
 
-struct ShownRx {
-    inner: Box<dyn RxQueue>,
-    window: Window,
-}
-
-impl RxQueue for ShownRx {
-    fn poll(&mut self, batch: &mut Batch) -> usize {
-        let before = batch.len();
-        let got = self.inner.poll(batch);
-        for at in before..batch.len() {
-            self.window.show(batch.bytes(at), self.inner.counters());
+impl Observer for Window {
+    fn received(&self, batch: &Batch, first: usize, counters: &Counters) {
+        for at in first..batch.len() {
+            self.show(batch.bytes(at), counters);
         }
-        got
     }
 
-    fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.ready_fd()
-    }
-
-    fn prepare_to_wait(&mut self) -> bool {
-        self.inner.prepare_to_wait()
-    }
-
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn is_starving(&self) -> bool {
-        self.inner.is_starving()
-    }
-
-    fn left_to_card(&self) -> LeftToCard {
-        self.inner.left_to_card()
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        self.inner.counters()
-    }
-}
-
-struct ShownTx {
-    inner: Box<dyn TxQueue>,
-    window: Window,
-}
-
-impl TxQueue for ShownTx {
-    fn send(&mut self, batch: &mut Batch) -> usize {
-        // Before they are sent: afterwards they are the device's. What the device then refuses is shown too.
-        let (window, counters) = (&self.window, self.inner.counters());
-        batch.each_send(|bytes| window.show(bytes, counters));
-        self.inner.send(batch)
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.inner.is_waiting()
-    }
-
-    fn mtu(&self) -> Option<&Mtu> {
-        self.inner.mtu()
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        self.inner.counters()
+    fn sending(&self, batch: &Batch, counters: &Counters) {
+        batch.each_send(|bytes| self.show(bytes, counters));
     }
 }
 

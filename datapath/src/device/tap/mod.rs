@@ -5,13 +5,13 @@
 //! to write.
 
 use std::io::Write;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bifurcate_linux::{Error, Result};
 
-use crate::device::{Counters, LeftToCard, Mtu, QueuePair, RxQueue, State, TxQueue};
+use crate::device::observed::{Observer, observe};
+use crate::device::{Counters, QueuePair};
 use crate::frame::Batch;
 
 mod pcapng;
@@ -60,17 +60,7 @@ impl Tap {
             direction,
             snaplen: snaplen as usize,
         };
-        QueuePair {
-            index: pair.index,
-            rx: Box::new(TapRx {
-                inner: pair.rx,
-                copier: copier(Direction::Inbound),
-            }),
-            tx: Box::new(TapTx {
-                inner: pair.tx,
-                copier: copier(Direction::Outbound),
-            }),
-        }
+        observe(pair, copier(Direction::Inbound), copier(Direction::Outbound))
     }
 
     /// Writes what is left and closes the file; gives what the capture came to.
@@ -108,76 +98,20 @@ impl Copier {
     }
 }
 
-struct TapRx {
-    inner: Box<dyn RxQueue>,
-    copier: Copier,
-}
-
-impl RxQueue for TapRx {
-    fn poll(&mut self, batch: &mut Batch) -> usize {
-        let before = batch.len();
-        let got = self.inner.poll(batch);
-        if got > 0 {
-            self.copier.copy(got, self.inner.counters(), |add| {
-                for at in before..batch.len() {
-                    add(batch.bytes(at));
-                }
-            });
-        }
-        got
+impl Observer for Copier {
+    fn received(&self, batch: &Batch, first: usize, counters: &Counters) {
+        self.copy(batch.len() - first, counters, |add| {
+            for at in first..batch.len() {
+                add(batch.bytes(at));
+            }
+        });
     }
 
-    fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.ready_fd()
-    }
-
-    fn prepare_to_wait(&mut self) -> bool {
-        self.inner.prepare_to_wait()
-    }
-
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn is_starving(&self) -> bool {
-        self.inner.is_starving()
-    }
-
-    fn left_to_card(&self) -> LeftToCard {
-        self.inner.left_to_card()
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        self.inner.counters()
-    }
-}
-
-struct TapTx {
-    inner: Box<dyn TxQueue>,
-    copier: Copier,
-}
-
-impl TxQueue for TapTx {
-    fn send(&mut self, batch: &mut Batch) -> usize {
-        // Before they are sent: afterwards they are the device's. What the device then refuses is captured too.
+    fn sending(&self, batch: &Batch, counters: &Counters) {
         let mut count = 0;
         batch.each_send(|_| count += 1);
         if count > 0 {
-            self.copier
-                .copy(count, self.inner.counters(), |add| batch.each_send(add));
+            self.copy(count, counters, |add| batch.each_send(add));
         }
-        self.inner.send(batch)
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.inner.is_waiting()
-    }
-
-    fn mtu(&self) -> Option<&Mtu> {
-        self.inner.mtu()
-    }
-
-    fn counters(&self) -> &Arc<Counters> {
-        self.inner.counters()
     }
 }
