@@ -213,7 +213,7 @@ describe("native actions", () => {
   });
 
   it("with --json stdout has nothing but objects: what a handler prints goes to stderr", async () => {
-    const file = path.join(state, "loud.ts");
+    const file = path.join(mkdtempSync(path.join(tmpdir(), "bifurcate-cli-")), "loud.ts");
     writeFileSync(file, 'console.log("loaded"); export const handle = () => console.log("handled");');
     const split = splitCard("--flow", "udp dst port 9998", "--do", `run=${file}`);
     await split.event("rates");
@@ -223,6 +223,7 @@ describe("native actions", () => {
     const { status, stdout, stderr } = await split.end();
     expect(status).toBe(0);
     expect(stdout).not.toMatch(/loaded|handled/);
+    rmSync(path.dirname(file), { recursive: true });
     expect(stderr.split("\n").sort()).toEqual(["", "handled", "loaded", "loaded", "loaded", "loaded"]);
   });
 

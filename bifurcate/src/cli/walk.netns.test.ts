@@ -92,6 +92,7 @@ describe("documents for scripts", () => {
           { name: "af_xdp generic", can: true },
           { name: "zero-copy", can: false, why: expect.stringContaining("veth") },
           { name: "ntuple", can: false, why: expect.stringContaining("veth has no ntuple rules") },
+          { name: "queue lease", can: false, why: expect.stringContaining("queue lease") },
           { name: "af_packet", can: true },
         ],
       },
