@@ -35,6 +35,7 @@ const packages = {
     ["script", "bsdutils"],
     ["bpftool", "bpftool"],
     ["/usr/lib/*/libpcap.so.0.8", "libpcap0.8"],
+    ["dpdk-testpmd", "dpdk-dev"],
   ],
   bench: [
     ["ip", "iproute2"],
