@@ -1,4 +1,4 @@
-// `npm run bench -- NAME... [--json] [--runs N] [--seconds N]`: runs benches and prints their rows.
+// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE]`: runs benches and prints their rows.
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -10,15 +10,16 @@ import { loopback } from "./benches/loopback.js";
 import { loopbackTs } from "./benches/loopback-ts.js";
 import { node } from "./benches/node.js";
 import { soak } from "./benches/soak.js";
+import { virtio } from "./benches/virtio.js";
 import { toLine, toText } from "./rows.js";
 
-const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak];
+const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak, virtio];
 
 function usage(why: string): never {
   process.stderr.write(
     [
       why,
-      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N]",
+      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE]",
       ...benches.map((bench) => `  ${bench.name.padEnd(12)} ${bench.about}`),
       "",
     ].join("\n"),
@@ -40,6 +41,7 @@ const { values, positionals } = parseArgs({
     json: { type: "boolean", default: false },
     runs: { type: "string", default: "5" },
     seconds: { type: "string", default: "3" },
+    plot: { type: "string" },
   },
 });
 if (positionals.length === 0) usage("which bench?");
@@ -50,6 +52,7 @@ const options = {
   runs: whole("runs", values.runs, 1, 99),
   seconds: whole("seconds", values.seconds, 1, 600),
   root: path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".."),
+  plot: values.plot,
   progress: (text: string) => process.stderr.write(`bench: ${text}\n`),
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));

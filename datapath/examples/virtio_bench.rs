@@ -83,8 +83,8 @@ fn open(args: &Args, umem: &Arc<Umem>) -> Result<(Port, Arc<Inner>)> {
     let server = args.flag("--server");
     let queues = args.number("--queues", 1)?;
     let mut without = match args.text("--layout") {
-        None | Some("packed") => 0,
-        Some("split") => feature::RING_PACKED,
+        Some("packed") => 0,
+        None | Some("split") => feature::RING_PACKED,
         Some(other) => return Err(usage(&format!("--layout {other}"))),
     };
     if args.flag("--plain") {

@@ -34,8 +34,8 @@ pub struct VhostUserOptions {
     pub pages: String,
     /// Slots of each ring, a power of two; the device end takes what its driver has.
     pub ring_size: u32,
-    /// "packed" or "split": the one layout to use or offer; none: what the other end can, packed at the driver where
-    /// that is faster.
+    /// "packed" or "split": the one layout to use. None: split at the driver, and at the device end what its driver
+    /// chooses.
     pub layout: Option<String>,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
@@ -100,7 +100,10 @@ pub fn open_vhost_user(env: Env, options: VhostUserOptions) -> napi::Result<Nati
 
 fn driver(options: &VhostUserOptions) -> Result<NativePort> {
     let umem = pool(options)?;
-    let (without, require) = layout(options)?;
+    let (without, require) = match layout(options)? {
+        (0, 0) => (feature::RING_PACKED, 0),
+        asked => asked,
+    };
     let ring_size = u16::try_from(options.ring_size)
         .map_err(|_| Error::new("open", format!("ringSize={}", options.ring_size), 22))?;
     let opened = virtio::open(

@@ -8,6 +8,8 @@ export interface BenchOptions {
   readonly seconds: number;
   /** The checkout's folder. */
   readonly root: string;
+  /** Where to draw the rows, for a bench that draws. */
+  readonly plot?: string | undefined;
   /** Says what is going on, to a person. */
   readonly progress: (text: string) => void;
 }

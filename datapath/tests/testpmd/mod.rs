@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 /// A running testpmd.
 pub struct Testpmd {
     child: Child,
-    output: Arc<Mutex<String>>,
+    /// What it printed: on stdout, and on stderr, which it writes into the middle of words of the other.
+    output: [Arc<Mutex<String>>; 2],
 }
 
 /// A socket's path of its own, removed at the end.
@@ -59,13 +60,13 @@ impl Testpmd {
             .stderr(Stdio::piped())
             .spawn()
             .expect("testpmd starts");
-        let output = Arc::new(Mutex::new(String::new()));
+        let output: [Arc<Mutex<String>>; 2] = Default::default();
         let streams: [Box<dyn Read + Send>; 2] = [
             Box::new(child.stdout.take().unwrap()),
             Box::new(child.stderr.take().unwrap()),
         ];
-        for mut stream in streams {
-            let output = Arc::clone(&output);
+        for (mut stream, output) in streams.into_iter().zip(&output) {
+            let output = Arc::clone(output);
             std::thread::spawn(move || {
                 let mut bytes = [0; 4096];
                 while let Ok(count @ 1..) = stream.read(&mut bytes) {
@@ -86,14 +87,14 @@ impl Testpmd {
     pub fn saw(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let output = self.output.lock().unwrap().clone();
+            let [output, errors] = [0, 1].map(|at| self.output[at].lock().unwrap().clone());
             if output.contains(text) {
                 return;
             }
             let gone = self.child.try_wait().unwrap().is_some();
             assert!(
                 !gone && Instant::now() < deadline,
-                "testpmd did not print '{text}':\n{output}"
+                "testpmd did not print '{text}':\n{output}\n{errors}"
             );
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -82,6 +82,8 @@ pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
             link.send(&enable, &[])?;
         }
     }
+    // Most requests have no reply. One that has is answered after them: the device then has the rings.
+    ask(link, request::GET_FEATURES)?;
     Ok(features)
 }
 

@@ -1,0 +1,334 @@
+// virtio over vhost-user against DPDK's: our driver, our device end, a TypeScript handler, both together; and latency.
+import os from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Child, lastJson } from "../child.js";
+import { takeHugepages } from "../hugepages.js";
+import { buildExamples } from "../native.js";
+import { ALONE, End, fresh, present } from "../peers/end.js";
+import { compare, interleave, type Result, type Sample } from "../rows.js";
+import { plot } from "../plot.js";
+import type { Bench, BenchOptions } from "./bench.js";
+
+/** Two testpmds with `-m 512`, and pools of ours. */
+const PAGES = 560;
+
+/** Packets a second, busy cycles a packet of the side that is compared, and of the far end. */
+interface Run {
+  readonly pps: number;
+  readonly cycles: number | null;
+  readonly far: number | null;
+  readonly command: string;
+}
+
+interface Shape {
+  readonly burst: number;
+  readonly length: number;
+}
+
+/** The rows with targets first, then other bursts and lengths. */
+const SHAPES: readonly Shape[] = [
+  { burst: 32, length: 64 },
+  { burst: 32, length: 1500 },
+  { burst: 1, length: 64 },
+  { burst: 4, length: 64 },
+  { burst: 256, length: 64 },
+];
+
+class Setting {
+  readonly socket = path.join(os.tmpdir(), `bf-bench-${process.pid}.sock`);
+
+  constructor(
+    private readonly options: BenchOptions,
+    private readonly program: string,
+  ) {}
+
+  get seconds(): number {
+    return this.options.seconds;
+  }
+
+  /** Starts our program as one end; it ends by itself and its last line is its result. */
+  ours(
+    end: "driver" | "device",
+    work: string,
+    core: 0 | 1,
+    shape: Shape,
+    more: readonly string[] = [],
+  ): Ours {
+    const args = [end, "--do", work, "--path", this.socket, ...(end === "device" ? ["--server"] : [])];
+    const rest = ["--core", String(core), "--burst", String(shape.burst), "--length", String(shape.length)];
+    return this.program_([this.program, ...args, ...rest, ...more]);
+  }
+
+  program_(words: readonly string[], environment: readonly string[] = ALONE): Ours {
+    const [command, ...rest] = [...environment, ...words];
+    const child = new Child(command!, rest);
+    const shown = words.map((word) =>
+      word.startsWith(this.options.root) ? path.relative(this.options.root, word) : word,
+    );
+    return new Ours(child, shown.join(" "));
+  }
+}
+
+class Ours {
+  constructor(
+    private readonly child: Child,
+    readonly command: string,
+  ) {}
+
+  async result<T>(): Promise<T> {
+    const status = await this.child.ended;
+    if (status !== 0) throw new Error(`'${this.command}' ended with ${status}:\n${this.child.output}`);
+    return lastJson<T>(this.child.output);
+  }
+
+  async end(): Promise<void> {
+    await this.child.end();
+  }
+}
+
+interface OursResult {
+  readonly pps: number;
+  readonly cycles: number;
+}
+
+const vhost = (socket: string) => `net_vhost0,iface=${socket}`;
+const virtioUser = (socket: string) => `net_virtio_user0,path=${socket}`;
+
+/** The driver's side: receiving what the same net_vhost sends. */
+async function driver(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
+  const far = await End.start({
+    vdev: vhost(fresh(at.socket)),
+    forward: "txonly",
+    core: 1,
+    ...shape,
+    burst: 32,
+  });
+  try {
+    far.forward();
+    if (ours) {
+      const near = at.ours("driver", "receive", 0, shape, ["--seconds", String(at.seconds + 1)]);
+      await sleep(1000);
+      const rate = await far.measure(Math.max(1, at.seconds - 1));
+      const result = await near.result<OursResult>();
+      return { pps: result.pps, cycles: result.cycles, far: rate.cycles, command: near.command };
+    }
+    const near = await End.start({ vdev: virtioUser(at.socket), forward: "rxonly", core: 0, ...shape });
+    try {
+      near.forward();
+      await sleep(700);
+      const [rate, their] = await Promise.all([near.measure(at.seconds), far.measure(at.seconds)]);
+      return { pps: rate.rx, cycles: rate.cycles, far: their.cycles, command: near.command };
+    } finally {
+      await near.end();
+    }
+  } finally {
+    await far.end();
+  }
+}
+
+/** The device's side: sending to the same net_virtio_user, whose count is taken for both. */
+async function device(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
+  fresh(at.socket);
+  const near = ours
+    ? at.ours("device", "send", 1, shape, ["--seconds", String(at.seconds + 2)])
+    : await End.start({ vdev: vhost(at.socket), forward: "txonly", core: 1, ...shape });
+  try {
+    await present(at.socket);
+    const far = await End.start({
+      vdev: virtioUser(at.socket),
+      forward: "rxonly",
+      core: 0,
+      ...shape,
+      burst: 32,
+    });
+    try {
+      far.forward();
+      if (near instanceof End) near.forward();
+      await sleep(700);
+      const [rate, own] = await Promise.all([
+        far.measure(at.seconds),
+        near instanceof End ? near.measure(at.seconds) : near.result<OursResult>(),
+      ]);
+      return { pps: rate.rx, cycles: own.cycles, far: rate.cycles, command: near.command };
+    } finally {
+      await far.end();
+    }
+  } finally {
+    await near.end();
+  }
+}
+
+/** There and back: each end swaps MAC addresses, with 256 packets under way. */
+async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
+  fresh(at.socket);
+  if (ours) {
+    const far = at.ours("device", "reflect", 1, shape, ["--seconds", String(at.seconds + 2)]);
+    try {
+      await present(at.socket);
+      const near = at.ours("driver", "reflect", 0, shape, [
+        ...["--first", "256", "--seconds", String(at.seconds)],
+      ]);
+      const [result, their] = await Promise.all([near.result<OursResult>(), far.result<OursResult>()]);
+      return { pps: result.pps, cycles: result.cycles, far: their.cycles, command: near.command };
+    } finally {
+      await far.end();
+    }
+  }
+  const far = await End.start({ vdev: vhost(at.socket), forward: "macswap", core: 1, ...shape });
+  try {
+    far.forward();
+    const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
+    return await reflected(at, near, far);
+  } finally {
+    await far.end();
+  }
+}
+
+async function reflected(at: Setting, near: End, far: End): Promise<Run> {
+  try {
+    near.forward(8);
+    await sleep(700);
+    const [rate, their] = await Promise.all([near.measure(at.seconds), far.measure(at.seconds)]);
+    return { pps: rate.rx, cycles: rate.cycles, far: their.cycles, command: near.command };
+  } finally {
+    await near.end();
+  }
+}
+
+/** A handler in TypeScript that swaps MAC addresses, against macswap, at the same net_vhost that gives everything back. */
+async function typescript(at: Setting, root: string, shape: Shape, ours: boolean): Promise<Run> {
+  const far = await End.start({ vdev: vhost(fresh(at.socket)), forward: "macswap", core: 1, ...shape });
+  try {
+    if (!ours) {
+      far.forward();
+      const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
+      return await reflected(at, near, far);
+    }
+    const subject = path.join(root, "bench", "dist", "subjects", "virtio-ts.js");
+    const near = at.program_(["taskset", "-c", "0", "node", subject, at.socket, String(at.seconds)]);
+    try {
+      await sleep(1500);
+      far.forward(8);
+      const result = await near.result<{ pps: number }>();
+      return { pps: result.pps, cycles: null, far: null, command: near.command };
+    } finally {
+      await near.end();
+    }
+  } finally {
+    await far.end();
+  }
+}
+
+interface Trip {
+  readonly p50: number;
+  readonly p99: number;
+  readonly p999: number;
+}
+
+/** One packet there and back at a time, from our driver: to our device end, or to net_vhost in macswap. */
+async function latency(at: Setting, ours: boolean): Promise<Trip & { readonly command: string }> {
+  const shape = { burst: 32, length: 64 };
+  fresh(at.socket);
+  const far = ours
+    ? at.ours("device", "reflect", 1, shape, ["--seconds", String(at.seconds + 3)])
+    : await End.start({ vdev: vhost(at.socket), forward: "macswap", core: 1, ...shape });
+  try {
+    await present(at.socket);
+    if (far instanceof End) far.forward();
+    await sleep(300);
+    const near = at.ours("driver", "probe", 0, shape, ["--seconds", String(at.seconds)]);
+    return { ...(await near.result<Trip>()), command: far.command };
+  } finally {
+    await far.end();
+  }
+}
+
+function rows(
+  of: string,
+  shape: Shape,
+  target: number | null,
+  ours: readonly Run[],
+  peer: readonly Run[],
+): Result[] {
+  const row = `${of} ${shape.length} B burst ${shape.burst}`;
+  const rate = (run: Run): Sample => ({ value: run.pps, command: run.command });
+  const far = (runs: readonly Run[]) => runs.map((run) => run.far?.toFixed(0) ?? "-").join(", ");
+  const note = `busy cycles a packet of the far end: with ours ${far(ours)}; with the peer ${far(peer)}`;
+  const results = [
+    compare(
+      { name: "virtio", row, unit: "packets/s", better: "more", target, note },
+      ours.map(rate),
+      peer.map(rate),
+    ),
+  ];
+  if (ours.every((run) => run.cycles !== null) && peer.every((run) => run.cycles !== null)) {
+    const cost = (run: Run): Sample => ({ value: run.cycles ?? 0, command: run.command });
+    const unit = "busy cycles a packet";
+    const goal = target === null ? null : 1;
+    results.push(
+      compare(
+        { name: "virtio", row: `${row} cycles`, unit, better: "less", target: goal },
+        ours.map(cost),
+        peer.map(cost),
+      ),
+    );
+  }
+  return results;
+}
+
+export const virtio: Bench = {
+  name: "virtio",
+  about: "virtio over vhost-user : testpmd's, one core a side: driver, device end, TypeScript, both, latency",
+  async run(options: BenchOptions): Promise<Result[]> {
+    const examples = await buildExamples(options.root, options.progress);
+    const giveBack = takeHugepages(PAGES);
+    const at = new Setting(options, path.join(examples, "virtio_bench"));
+    const results: Result[] = [];
+    try {
+      const measure = async (
+        of: string,
+        shape: Shape,
+        target: number | null,
+        run: (ours: boolean) => Promise<Run>,
+      ) => {
+        const runs = await interleave(
+          options.runs,
+          () => run(true),
+          () => run(false),
+          (text) => options.progress(`virtio/${of} ${shape.length} B burst ${shape.burst}: ${text}`),
+        );
+        results.push(...rows(of, shape, target, runs.ours, runs.peer));
+      };
+      for (const shape of SHAPES) {
+        const first = shape === SHAPES[0];
+        await measure("driver", shape, first ? 1 : null, (ours) => driver(at, shape, ours));
+        await measure("device", shape, first ? 1 : null, (ours) => device(at, shape, ours));
+        await measure("both", shape, first ? 1.2 : null, (ours) => both(at, shape, ours));
+      }
+      const shape = SHAPES[0]!;
+      await measure("ts", shape, 0.8, (ours) => typescript(at, options.root, shape, ours));
+      const trips = await interleave(
+        options.runs,
+        () => latency(at, true),
+        () => latency(at, false),
+        (text) => options.progress(`virtio/latency: ${text}`),
+      );
+      for (const part of ["p50", "p99", "p999"] as const) {
+        const sample = (trip: Trip & { command: string }) => ({ value: trip[part], command: trip.command });
+        results.push(
+          compare(
+            { name: "virtio", row: `round trip ${part}`, unit: "ns", better: "less", target: null },
+            trips.ours.map(sample),
+            trips.peer.map(sample),
+          ),
+        );
+      }
+    } finally {
+      fresh(at.socket);
+      giveBack();
+    }
+    if (options.plot !== undefined) plot(options.plot, "virtio over vhost-user, ours : DPDK's", results);
+    return results;
+  },
+};

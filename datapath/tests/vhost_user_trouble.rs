@@ -1,0 +1,314 @@
+//! What a broken or malicious other end can do to a vhost-user port: stop it, and nothing else.
+
+mod front_end;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bifurcate_datapath::device::{Port, State, vhost, virtio};
+use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
+use bifurcate_datapath::ring::virtio::feature;
+use bifurcate_datapath::vhost_user::{Inner, Message, request};
+use bifurcate_linux::event::EventFd;
+use bifurcate_linux::stream::{Listener, Stream};
+use front_end::FrontEnd;
+use std::os::fd::AsFd;
+
+fn pool() -> Arc<Umem> {
+    Umem::map(&UmemConfig {
+        frames: 1024,
+        frame_size: 2048,
+        jumbo_frames: 0,
+        pages: Pages::Ordinary,
+    })
+    .unwrap()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} does not come about");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A socket's path that is removed with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        Place(std::env::temp_dir().join(format!("bf-trouble-{}-{name}.sock", std::process::id())))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn device(place: &Place) -> vhost::Opened {
+    vhost::open(&vhost::Config::new(&place.0), &pool()).unwrap()
+}
+
+fn send(port: &mut Port, batch: &mut Batch, count: usize) -> usize {
+    for _ in 0..count {
+        let frame = batch.cache_mut().copy_in(&[7; 60]).unwrap();
+        batch.push_send(frame, 0).unwrap();
+    }
+    let sent = port.queues[0].tx.send(batch);
+    batch.clear();
+    sent
+}
+
+fn receive(port: &mut Port, batch: &mut Batch) -> usize {
+    let got = port.queues[0].rx.poll(batch);
+    batch.clear();
+    got
+}
+
+/// Whoever was there before: an honest driver attaches to the port, and packets travel.
+fn still_works(place: &Place, device: &mut vhost::Opened) {
+    let mut driver = virtio::open(&virtio::Config::new(&place.0), &pool()).unwrap();
+    let mut near = Batch::new(&driver.port.umem, 32);
+    let mut far = Batch::new(&device.port.umem, 32);
+    assert_eq!(send(&mut driver.port, &mut near, 1), 1);
+    until("a packet", || receive(&mut device.port, &mut far) == 1);
+}
+
+fn error_of(status: &Inner) -> String {
+    until("the end of the connection", || {
+        let status = status.status();
+        status.connections > 0 && !status.connected
+    });
+    status.status().error.unwrap_or_default()
+}
+
+#[test]
+fn a_socket_that_is_missing_or_in_use_is_an_error() {
+    let place = Place::new("in-use");
+    let error = virtio::open(&virtio::Config::new(&place.0), &pool())
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), "ENOENT");
+    let held = Listener::bind(&place.0).unwrap();
+    let error = vhost::open(&vhost::Config::new(&place.0), &pool()).err().unwrap();
+    assert_eq!(error.code(), "EADDRINUSE");
+    // Somebody listens and never answers.
+    let connected = Stream::connect(&place.0).unwrap();
+    drop((held, connected));
+    std::fs::write(&place.0, "").unwrap();
+    let error = virtio::open(&virtio::Config::new(&place.0), &pool())
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), "ECONNREFUSED");
+}
+
+#[test]
+fn features_and_queues_that_the_device_lacks_are_named() {
+    for (change, why) in [
+        (
+            (|c| c.require = feature::RING_PACKED) as fn(&mut virtio::Config),
+            "features 0x400000000",
+        ),
+        (|c| c.queues = 2, "the device has 1 queues, 2 were asked for"),
+    ] {
+        let place = Place::new("lacks");
+        let config = vhost::Config {
+            without: feature::RING_PACKED,
+            ..vhost::Config::new(&place.0)
+        };
+        let _device = vhost::open(&config, &pool()).unwrap();
+        let mut config = virtio::Config::new(&place.0);
+        change(&mut config);
+        let error = virtio::open(&config, &pool()).err().unwrap();
+        assert_eq!(error.code(), "EOPNOTSUPP");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_driver_that_sends_what_is_no_message_loses_its_connection_and_the_next_one_works() {
+    let place = Place::new("no-message");
+    let mut device = device(&place);
+    let event = EventFd::new().unwrap();
+    let number = Message::of_number(request::SET_VRING_CALL, 0).bytes();
+    type Case<'a> = (&'a [u8], usize, &'a str);
+    let cases: [Case<'_>; 5] = [
+        (&number[..15], 0, "after 15 bytes"),
+        (&number, 0, "0 descriptors"),
+        (&number, 3, "3 descriptors"),
+        (&[9; 12], 0, "payload"),
+        (&[1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0], 0, "version 2"),
+    ];
+    for (bytes, fds, why) in cases {
+        let before = device.status.status().connections;
+        let stream = Stream::connect(&place.0).unwrap();
+        let fds = vec![event.as_fd(); fds];
+        stream.send(bytes, &fds, Duration::from_secs(1)).unwrap();
+        until("the connection", || device.status.status().connections > before);
+        if why.starts_with("after") {
+            drop(stream);
+        }
+        let error = error_of(&device.status);
+        assert!(error.contains(why), "{why}: {error}");
+    }
+    still_works(&place, &mut device);
+}
+
+#[test]
+fn memory_that_is_cut_off_ends_the_connection_and_the_port_takes_the_next() {
+    for sends in [false, true] {
+        let place = Place::new("cut-off");
+        let (mut troubled, mut bystander) = (device(&place), other());
+        let mut batch = Batch::new(&troubled.port.umem, 32);
+        let mut front = FrontEnd::connect(&place.0);
+        front.offer(8, 60);
+        until("the first packets", || {
+            receive(&mut troubled.port, &mut batch) > 0
+        });
+        until("buffers", || send(&mut troubled.port, &mut batch, 1) == 1);
+        front.offer(8, 60);
+        front.cut();
+        // The ring itself is gone as well.
+        for _ in 0..10 {
+            if sends {
+                send(&mut troubled.port, &mut batch, 1);
+            } else {
+                receive(&mut troubled.port, &mut batch);
+            }
+        }
+        let error = error_of(&troubled.status);
+        assert!(error.contains("vanished"), "{error}");
+        assert_eq!(receive(&mut troubled.port, &mut batch), 0);
+        assert_eq!(troubled.port.queues[0].rx.state(), State::Down);
+        drop(front);
+        still_works(&place, &mut troubled);
+        bystander.moves();
+    }
+}
+
+#[test]
+fn an_index_that_cannot_be_ends_the_connection_and_a_bad_buffer_only_itself() {
+    let place = Place::new("index");
+    let mut device = device(&place);
+    let mut batch = Batch::new(&device.port.umem, 32);
+    let mut front = FrontEnd::connect(&place.0);
+    // Outside of memory, longer than it, empty, to be written, and a good one at last.
+    for (addr, len, flags) in [
+        (u64::MAX - 8, 60, 0),
+        (front.end() - 10, 60, 0),
+        (front.buffers(), u32::MAX, 0),
+        (front.buffers(), 0, 0),
+        (front.buffers(), 12, 0),
+        (front.buffers(), 72, 2),
+        (front.buffers(), 72, 0),
+    ] {
+        front.offer_at(addr, len, flags);
+    }
+    until("the good one", || receive(&mut device.port, &mut batch) == 1);
+    let totals = device.port.queues[0].rx.counters().totals();
+    assert_eq!((totals.invalid_descriptor, totals.too_long), (5, 1));
+    assert!(device.status.status().connected);
+    front.break_index();
+    until("the look", || {
+        receive(&mut device.port, &mut batch);
+        device.port.queues[0].rx.state() == State::Down
+    });
+    let error = error_of(&device.status);
+    assert!(error.contains("an index"), "{error}");
+    drop(front);
+    still_works(&place, &mut device);
+}
+
+#[test]
+fn an_end_that_stops_polling_costs_its_own_frames_alone() {
+    let place = Place::new("stops");
+    let mut device = device(&place);
+    let mut driver = virtio::open(&virtio::Config::new(&place.0), &pool()).unwrap();
+    let mut bystander = other();
+    let mut near = Batch::new(&driver.port.umem, 32);
+    let mut far = Batch::new(&device.port.umem, 32);
+    receive(&mut driver.port, &mut near);
+    // The device does not poll: the ring fills, what finds no room is counted.
+    let sent: usize = (0..20).map(|_| send(&mut driver.port, &mut near, 32)).sum();
+    assert_eq!(sent, 256);
+    assert_eq!(driver.port.queues[0].tx.counters().totals().ring_full, 640 - 256);
+    bystander.moves();
+    // The driver does not poll: the same the other way.
+    let mut sent = 0;
+    until("a full ring", || {
+        sent += send(&mut device.port, &mut far, 32);
+        device.port.queues[0].tx.counters().totals().ring_full > 0
+    });
+    assert_eq!(sent, 256);
+    bystander.moves();
+    // And both go on when they are polled again.
+    let mut got = 0;
+    until("the rest", || {
+        got += receive(&mut device.port, &mut far);
+        got == 256
+    });
+}
+
+/// A pair of ports that has nothing to do with the trouble.
+struct Other {
+    device: vhost::Opened,
+    driver: virtio::Opened,
+}
+
+fn other() -> Other {
+    let (near, far) = Stream::pair().unwrap();
+    let device = vhost::attach(far, 1, &pool()).unwrap();
+    let driver = virtio::attach(near, &virtio::Config::new(""), &pool()).unwrap();
+    Other { device, driver }
+}
+
+impl Other {
+    fn moves(&mut self) {
+        let mut near = Batch::new(&self.driver.port.umem, 32);
+        let mut far = Batch::new(&self.device.port.umem, 32);
+        assert_eq!(send(&mut self.driver.port, &mut near, 5), 5);
+        let mut got = 0;
+        until("the bystander's packets", || {
+            got += receive(&mut self.device.port, &mut far);
+            got == 5
+        });
+    }
+}
+
+/// Whatever the driver writes into its rings while the device polls them: no panic, no frame lost to the pool.
+#[test]
+fn a_driver_that_scribbles_over_its_rings_harms_itself_alone() {
+    let place = Place::new("scribbles");
+    let mut device = device(&place);
+    let mut batch = Batch::new(&device.port.umem, 32);
+    let mut random = 88_172_645_463_325_252u64;
+    let mut next = move || {
+        // Xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for round in 0..60 {
+        let mut front = FrontEnd::connect(&place.0);
+        front.offer(16, 60);
+        for _ in 0..200 {
+            front.scribble(next(), next());
+            if round % 2 == 0 {
+                front.nudge(next());
+            }
+            receive(&mut device.port, &mut batch);
+            send(&mut device.port, &mut batch, 3);
+        }
+        drop(front);
+        until("its end", || !device.status.status().connected);
+    }
+    still_works(&place, &mut device);
+    drop(batch);
+    let umem = Arc::clone(&device.port.umem);
+    drop(device);
+    assert_eq!(umem.in_depot().0, 1024);
+}
