@@ -1,16 +1,37 @@
-// Two projects: `unit` runs anywhere, `netns` needs root and makes network namespaces, one file at a time.
+// Three projects: `unit` runs anywhere; `netns` needs root and makes network namespaces, one file at a time; `guest`
+// boots QEMU, in one process, so that test files that need the same machine share one boot.
+import { readFileSync } from "node:fs";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const ignored = ["**/node_modules/**", "**/dist/**", "target/**"];
 
+/** The machine that a guest test asks for, as its source has it: files with the same stand side by side. */
+function machineOf(specification: TestSpecification): string {
+  return /sharedGuest\((.*?)\)/s.exec(readFileSync(specification.moduleId, "utf8"))?.[1] ?? "";
+}
+
+class ByMachine extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isGuest = (file: TestSpecification): boolean => file.project.name === "guest";
+    const guests = files
+      .filter(isGuest)
+      .map((file) => [`${machineOf(file)} ${file.moduleId}`, file] as const);
+    guests.sort(([a], [b]) => (a < b ? -1 : 1));
+    const others = await super.sort(files.filter((file) => !isGuest(file)));
+    return [...others, ...guests.map(([, file]) => file)];
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: ByMachine },
     projects: [
       {
         test: {
           name: "unit",
           include: ["**/*.test.ts"],
-          exclude: [...ignored, "**/*.netns.test.ts"],
+          exclude: [...ignored, "**/*.netns.test.ts", "**/*.guest.test.ts"],
           testTimeout: 60_000,
         },
       },
@@ -23,6 +44,18 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: "guest",
+          include: ["**/*.guest.test.ts"],
+          exclude: ignored,
+          pool: "forks",
+          fileParallelism: false,
+          isolate: false,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
         },
       },
     ],

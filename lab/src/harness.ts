@@ -1,7 +1,8 @@
 // For tests: runs the built command line as a user would, and follows a split that goes on running.
 
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { run, toolEnvironment, type Ended } from "./tools.js";
 
@@ -35,35 +36,51 @@ export async function endAll(): Promise<void> {
   await Promise.all([...running].map((split) => split.end("SIGKILL")));
 }
 
-/** `bifurcate split ... --json`, running. */
+/** A split's process, wherever it runs. */
+export interface SplitProcess {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly ended: Promise<number | null>;
+  /** Where it runs on this machine. */
+  readonly pid?: number | undefined;
+  kill(signal: NodeJS.Signals): void;
+}
+
+function startHere(args: readonly string[], environment: NodeJS.ProcessEnv): SplitProcess {
+  const child = spawn(process.execPath, [cliPath, "split", ...args, "--json"], {
+    cwd: checkout,
+    env: { ...toolEnvironment(), ...environment },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  const { stdin, stdout, stderr, pid } = child;
+  const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+  return { stdin, stdout, stderr, pid, ended, kill: (signal) => void child.kill(signal) };
+}
+
+/** `bifurcate split ... --json`, running here, or as a process in a guest. */
 export class RunningSplit {
   readonly events: StreamEvent[] = [];
   readonly ended: Promise<Ended>;
-  private readonly child: ChildProcess;
+  private readonly child: SplitProcess;
   private stderr = "";
   private readonly waiting = new Set<() => void>();
 
-  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
-    this.child = spawn(process.execPath, [cliPath, "split", ...args, "--json"], {
-      cwd: checkout,
-      env: { ...toolEnvironment(), ...environment },
-      stdio: ["pipe", "pipe", "pipe"],
-    });
+  constructor(split: readonly string[] | SplitProcess, environment: NodeJS.ProcessEnv = {}) {
+    this.child = "stdin" in split ? split : startHere(split, environment);
     running.add(this);
     let stdout = "";
-    createInterface({ input: this.child.stdout! }).on("line", (line) => {
+    createInterface({ input: this.child.stdout }).on("line", (line) => {
       stdout += `${line}\n`;
       this.events.push(JSON.parse(line) as StreamEvent);
       this.wake();
     });
-    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
-    this.child.stdin!.on("error", () => undefined);
-    this.ended = new Promise((resolve) => {
-      this.child.on("close", (status) => {
-        running.delete(this);
-        resolve({ status, stdout, stderr: this.stderr });
-        this.wake();
-      });
+    this.child.stderr.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
+    this.child.stdin.on("error", () => undefined);
+    this.ended = this.child.ended.then((status) => {
+      running.delete(this);
+      this.wake();
+      return { status, stdout, stderr: this.stderr };
     });
   }
 
@@ -86,7 +103,7 @@ export class RunningSplit {
 
   /** Writes a line on its stdin. */
   type(line: string): void {
-    this.child.stdin!.write(`${line}\n`);
+    this.child.stdin.write(`${line}\n`);
   }
 
   /** Sends a signal and waits for the end. */

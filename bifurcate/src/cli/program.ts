@@ -55,7 +55,7 @@ const COMMANDS: readonly string[] = ["devices", "doctor", "split", "release", "c
 
 /** The commands to choose from, in words. */
 const subcommands = (word: string): string =>
-  `one of ${(word === "lab" ? ["up", "down", "status", "guest"] : COMMANDS).join(", ")}`;
+  `one of ${(word === "lab" ? ["up", "down", "status", "guest", "fetch"] : COMMANDS).join(", ")}`;
 
 /** Commander's own errors in our form; null when there is none, since it only showed help or the version. */
 function usageError(error: CommanderError, argv: readonly string[]): BifurcateError | null {

@@ -33,7 +33,7 @@ describe("help", () => {
 describe("mistyped", () => {
   const cases: [string, string[], string, string][] = [
     ["nothing at all", [], "E_USAGE", "one of devices, doctor, split, "],
-    ["a lab without a command", ["lab"], "E_USAGE", "one of up, down, status, guest"],
+    ["a lab without a command", ["lab"], "E_USAGE", "one of up, down, status, guest, fetch"],
     ["an unknown command", ["splt", "eth0"], "E_USAGE", "Did you mean split"],
     ["no device", ["split"], "E_USAGE", "DEV"],
     ["too many words", ["split", "eth0", "eth1", "--flow", "udp"], "E_USAGE", "too many arguments"],

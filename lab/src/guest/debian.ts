@@ -168,8 +168,8 @@ export async function fetchPackages(
 ): Promise<string[]> {
   const config = await privateApt(folder, set);
   say(`${title}: reading the lists of ${set.suites.join(", ")}`);
-  await aptGet(config, ["update"], title, say);
-  // Sources that failed make `update` warn and end well: without their lists nothing can be resolved.
+  // Left alone, `update` ends well when an archive cannot be reached, and nothing can be resolved then.
+  await aptGet(config, ["update", "-o", "APT::Update::Error-Mode=any"], title, say);
   let wanted = set.packages;
   if (set.only !== undefined) {
     const resolved = await tool("apt-get", ["-s", "install", "-y", ...wanted], { APT_CONFIG: config });

@@ -1,7 +1,7 @@
 // Debian's own kernels for the guest: the image, all its modules on a disk of their own, and the few modules that
 // find that disk in an initial RAM disk.
 
-import { copyFile, mkdir, readFile, rename, symlink } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import path from "node:path";
 import { BifurcateError } from "@bifurcate/control/errors";
 import { writeCpio } from "./cpio.js";
@@ -24,6 +24,9 @@ const BOOT_MODULES = ["virtio_pci", "virtio_blk", "ext4"];
 /** Implementations that ext4 asks the crypto layer for by name, where they are modules (modules.softdep). */
 const SOFT_MODULES = ["crc32c_generic"];
 
+/** What is fetched: a kernel's package asks for what installs it on a machine too, and that is not needed here. */
+const PARTS = /^(linux-(image|binary|modules|base)-\d|busybox-static$)/;
+
 /** First program of the initial RAM disk: it mounts the real root file system and the modules in it. */
 const INIT = `#!/bin/sh
 mount -t proc proc /proc
@@ -44,6 +47,7 @@ export function stockKernelRecipe(kernel: Exclude<KernelName, "lab">, tools: str
       version: 1,
       suite,
       package: "linux-image-amd64",
+      parts: PARTS.source,
       modules: [...SOFT_MODULES, ...BOOT_MODULES],
       init: INIT,
     },
@@ -54,8 +58,7 @@ export function stockKernelRecipe(kernel: Exclude<KernelName, "lab">, tools: str
         suites: kernel === "stock" ? [RELEASE, suite] : [suite],
         packages: ["linux-image-amd64", "busybox-static"],
         ...(kernel === "stock" ? { prefer: suite } : {}),
-        // A kernel's package asks for what installs it on a machine: that is not needed here.
-        only: /^(linux-(image|binary|modules)-\d|busybox-static$)/,
+        only: PARTS,
       };
       await unpack(await fetchPackages(path.join(scratch, "apt"), `kernel-${kernel}`, set, say), root);
       await layOut(root, folder, tools, say);
@@ -77,7 +80,10 @@ async function layOut(root: string, folder: string, tools: string, say: Say): Pr
   await mkdir(path.join(root, "base/lib"), { recursive: true });
   await symlink("../../modules", path.join(root, "base/lib/modules"));
   await runInTree(tools, "usr/sbin/depmod", ["-b", path.join(root, "base"), release]);
-  await copyFile(await only(path.join(root, "boot"), /^vmlinuz-/), path.join(folder, "vmlinuz"));
+  // Since 7.2 the image stands beside the modules.
+  const image = await only(path.join(root, "boot"), /^vmlinuz-/).catch(() => path.join(tree, "vmlinuz"));
+  await copyFile(image, path.join(folder, "vmlinuz"));
+  await rm(path.join(tree, "vmlinuz"), { force: true });
   await makeInitrd(root, tree, tools, path.join(folder, "initrd"));
   await makeExt4(tools, modules, path.join(folder, "modules.ext4"), 8);
 }

@@ -1,6 +1,7 @@
-// `bifurcate lab guest`: boots a guest with real NIC drivers and runs a command in it, or a shell.
+// `bifurcate lab guest` and `lab fetch`: boots a guest with real NIC drivers and runs a command in it, or a shell.
 
-import { Command, Option } from "commander";
+import { Argument, Command, Option } from "commander";
+import { fetchGuests } from "@bifurcate/lab/guest/fetch";
 import { runInGuest } from "@bifurcate/lab/guest/session";
 import { DEFAULT_MACHINE, IOMMUS, KERNELS, parseNics, type Machine } from "@bifurcate/lab/guest/machine";
 import { CommandStatus, type Streams } from "../io.js";
@@ -40,6 +41,14 @@ function machineOf(flags: GuestFlags): Machine {
     memory: whole("--memory", flags.memory, 512, 65536),
     cpus: whole("--cpus", flags.cpus, 1, 16),
   };
+}
+
+/** `bifurcate lab fetch`: what guests need, ahead of use. */
+export function labFetchCommand(streams: Streams): Command {
+  return new Command("fetch")
+    .description("fetch and build what guests need, so that they boot offline")
+    .addArgument(new Argument("[KERNEL...]", "all of them when none is named").choices(KERNELS))
+    .action((kernels: Machine["kernel"][]) => fetchGuests(kernels, (text) => streams.err(`${text}\n`)));
 }
 
 /** The command; it ends with the status of what ran in the guest. */

@@ -7,7 +7,7 @@ import { jsonLine, type Streams } from "../io.js";
 import { whole } from "../options.js";
 import { renderTable } from "../render/table.js";
 import { Stop } from "../stop.js";
-import { labGuestCommand } from "./lab-guest.js";
+import { labFetchCommand, labGuestCommand } from "./lab-guest.js";
 
 const DEFAULT_NAME = "lab";
 
@@ -115,5 +115,6 @@ export function labCommand(streams: Streams): Command {
       );
     });
   lab.addCommand(labGuestCommand(streams));
+  lab.addCommand(labFetchCommand(streams));
   return lab;
 }

@@ -1,0 +1,13 @@
+// Fills the cache for kernels ahead of use, so that guests boot offline afterwards.
+
+import type { Say } from "./cache.js";
+import { KERNELS, type KernelName } from "./machine.js";
+import { provision } from "./provision.js";
+
+/** Makes what is missing for these kernels; all of them when none is named. Throws what provision() throws. */
+export async function fetchGuests(kernels: readonly KernelName[], say: Say): Promise<void> {
+  for (const kernel of kernels.length === 0 ? KERNELS : kernels) {
+    await provision(kernel, say);
+    say(`${kernel}: in the cache`);
+  }
+}

@@ -1,0 +1,78 @@
+// The first use of a guest where something is missing: no Debian tools, no network, no room on the disk.
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { cliPath } from "../harness.js";
+
+let home: string;
+
+beforeEach(({ skip }) => {
+  skip(process.getuid?.() !== 0, "needs root: it makes namespaces");
+  home = mkdtempSync(path.join(tmpdir(), "bifurcate-first-"));
+});
+
+afterEach(() => rmSync(home, { recursive: true, force: true }));
+
+/** Runs `bifurcate lab guest --json -- true` with an empty cache, below another command. */
+function firstUse(
+  prefix: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+): { status: number | null; stderr: string } {
+  const words = [process.execPath, cliPath, "lab", "guest", "--kernel", "6.12", "--", "true"];
+  const [program, ...args] = [...prefix, ...words] as [string, ...string[]];
+  return spawnSync(program, args, {
+    env: { ...process.env, XDG_CACHE_HOME: home, ...environment },
+    encoding: "utf8",
+  });
+}
+
+/** What the cache's folder holds, half-made entries included. */
+const left = (): string[] => readdirSync(path.join(home, "bifurcate/guest"));
+
+describe("the first use", () => {
+  it("without Debian's tools says so and ends with 77", () => {
+    const tools = path.join(home, "bin");
+    mkdirSync(tools);
+    symlinkSync("/usr/bin/env", path.join(tools, "env"));
+    const { status, stderr } = firstUse([], { PATH: tools });
+    expect(stderr).toContain("apt-get: it is not installed");
+    expect(stderr).toContain("code: E_MISSING_TOOL");
+    expect(status).toBe(77);
+    expect(left()).toEqual([]);
+  });
+
+  it("without a network names the archive's answer, ends with 77 and leaves nothing half made", () => {
+    const { status, stderr } = firstUse(["unshare", "--net", "--"]);
+    expect(stderr).toMatch(/E: Failed to fetch|Could not resolve|Temporary failure resolving/);
+    expect(stderr).toContain("code: E_GUEST_FETCH");
+    expect(status).toBe(77);
+    expect(left()).toEqual([]);
+  });
+
+  it("on a disk without room says how much it needs and has, and fetches nothing", () => {
+    const small = `mount -t tmpfs -o size=32m tmpfs ${home} && exec "$@"`;
+    const { status, stderr } = firstUse(["unshare", "--mount", "--", "sh", "-c", small, "sh"]);
+    expect(stderr).toMatch(/it needs 1024 MiB, and \S+ has 3\d MiB free/);
+    expect(stderr).toContain("code: E_GUEST_CACHE");
+    expect(status).toBe(1);
+  });
+
+  it("on a disk that fills up on the way leaves nothing half made", () => {
+    const cache = path.join(path.dirname(cliPath), "../../lab/dist/guest/cache.js");
+    const script = `
+      import { readdirSync, writeFileSync } from "node:fs";
+      import { cacheFolder, provide } from ${JSON.stringify(cache)};
+      const make = async (folder) => writeFileSync(folder + "/disk", Buffer.alloc(64 << 20));
+      const error = await provide({ name: "image", from: 1, room: 1, make }, () => undefined).catch((e) => e);
+      console.log(JSON.stringify([error.code, error.why, readdirSync(cacheFolder())]));`;
+    const small = `mount -t tmpfs -o size=32m tmpfs ${home} && exec "$@"`;
+    const node = [process.execPath, "--input-type=module", "-e", script];
+    const { stdout, stderr } = spawnSync("unshare", ["--mount", "--", "sh", "-c", small, "sh", ...node], {
+      env: { ...process.env, XDG_CACHE_HOME: home },
+      encoding: "utf8",
+    });
+    expect(stdout, stderr).toBe('["E_GUEST_CACHE","the disk is full",[]]\n');
+  });
+});

@@ -1,0 +1,124 @@
+// The table of drivers and modes in docs/lab.md: asked of a guest with one NIC of each model, never written by hand.
+
+import { readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Guest } from "./guest.js";
+import { KERNELS, type KernelName } from "./machine.js";
+import { carrier, bringUp, takeDown } from "./wire.js";
+
+/** The machine that the table is about. */
+export const TABLE_NICS = "igb,e1000e,virtio,vmxnet3";
+
+/** The page that has the table. */
+export const TABLE_PAGE = path.join(fileURLToPath(new URL("../../..", import.meta.url)), "docs/lab.md");
+
+const BEGIN = "<!-- table: begin -->";
+const END = "<!-- table: end -->";
+
+interface Device {
+  readonly name: string;
+  readonly driver: string;
+  readonly queues: { readonly now: number; readonly max: number | null };
+  readonly mechanisms: readonly { readonly name: string; readonly can: boolean }[];
+}
+
+/** Binds a NIC to a driver for user space, looks for what that driver gives, and binds it back. */
+function bindScript(pci: string, driver: string, module: string, gives: string): string {
+  const device = `/sys/bus/pci/devices/${pci}`;
+  return `
+modprobe -q ${module}
+before=$(basename "$(readlink ${device}/driver)")
+echo ${driver} > ${device}/driver_override
+echo ${pci} > ${device}/driver/unbind
+echo ${pci} > /sys/bus/pci/drivers_probe 2>/dev/null
+test "$(basename "$(readlink ${device}/driver)")" = ${driver} && ${gives} && echo yes || echo no
+echo > ${device}/driver_override
+echo ${pci} > ${device}/driver/unbind 2>/dev/null
+echo ${pci} > /sys/bus/pci/drivers/$before/bind`;
+}
+
+/** Whether a program of the guest could drive the NIC through vfio-pci, with the IOMMU, or uio_pci_generic. */
+async function userSpaceDrivers(guest: Guest, pci: string): Promise<[string, boolean][]> {
+  const device = `/sys/bus/pci/devices/${pci}`;
+  const group = `test -c "/dev/vfio/$(basename "$(readlink ${device}/iommu_group)")"`;
+  const answers: [string, boolean][] = [];
+  for (const [name, driver, module, gives] of [
+    ["vfio-pci", "vfio-pci", "vfio-pci", group],
+    ["uio_pci_generic", "uio_pci_generic", "uio_pci_generic", `ls ${device}/uio/uio* > /dev/null 2>&1`],
+  ] as const) {
+    const { stdout } = await guest.run(["sh", "-c", bindScript(pci, driver, module, gives)]);
+    answers.push([name, stdout.trim() === "yes"]);
+  }
+  return answers;
+}
+
+/**
+ * The rows of one kernel, as Markdown. NICs are bound to other drivers on the way: their interfaces have other names
+ * afterwards, so the guest is of no more use to others.
+ */
+export async function tableRows(guest: Guest): Promise<{ titles: string[]; rows: string[][] }> {
+  const release = (await guest.run(["uname", "-r"])).stdout;
+  const version = /^\d+\.\d+/.exec(release)![0] + (guest.machine.kernel === "lab" ? " (lab)" : "");
+  const nics = guest.ports.filter((port) => port.name.startsWith("nic"));
+  const rows: string[][] = [];
+  let titles: string[] = [];
+  for (const nic of nics) {
+    const wire = await bringUp(guest, nic.name);
+    await carrier(guest, nic.name);
+    const { stdout } = await guest.run(["bifurcate", "devices", "--json"]);
+    await takeDown(guest, wire);
+    const { devices } = JSON.parse(stdout) as { devices: Device[] };
+    const device = devices.find((each) => each.name === nic.name)!;
+    const user = await userSpaceDrivers(guest, nic.pci);
+    const columns = [...device.mechanisms.map(({ name, can }) => [name, can] as const), ...user];
+    titles = ["kernel", "driver", "queues", ...columns.map(([name]) => name)];
+    const queues = String(device.queues.max ?? device.queues.now);
+    rows.push([version, device.driver, queues, ...columns.map(([, can]) => (can ? "yes" : "-"))]);
+  }
+  return { titles, rows };
+}
+
+/** A Markdown table. */
+function markdown(titles: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  return [line(titles), line(titles.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+/** Cells of the rows that a page has for a kernel's version, e.g. "6.1" or "7.3 (lab)". */
+export function rowsOnPage(page: string, version: string): string[][] {
+  const table = page.slice(page.indexOf(BEGIN), page.indexOf(END));
+  const cells = table
+    .split("\n")
+    .filter((line) => line.startsWith("|"))
+    .map((line) =>
+      line
+        .split("|")
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
+  return cells.filter(([first]) => first === version);
+}
+
+/** Asks all kernels and writes the table into the page. */
+export async function writeTable(boot: (kernel: KernelName) => Promise<Guest>): Promise<void> {
+  const all: { titles: string[]; rows: string[][] }[] = [];
+  for (const kernel of [...KERNELS].reverse()) {
+    const guest = await boot(kernel);
+    try {
+      all.push(await tableRows(guest));
+    } finally {
+      await guest.close();
+    }
+  }
+  const page = await readFile(TABLE_PAGE, "utf8");
+  const table = markdown(
+    all.at(-1)!.titles,
+    all.flatMap(({ rows }) => rows),
+  );
+  const fresh = `${BEGIN}\n\n${table}\n\n${END}`;
+  await writeFile(
+    TABLE_PAGE,
+    page.slice(0, page.indexOf(BEGIN)) + fresh + page.slice(page.indexOf(END) + END.length),
+  );
+}
