@@ -140,9 +140,17 @@ async function vitest(project) {
   count(project, passed, failed, skipped);
 }
 
+/** Kernels that the guest tests boot. */
+const suiteKernels = ["lab", "stock", "6.1"];
+
 /** Guests boot from the user's cache: what is missing there is fetched and built first, outside any test's limit. */
 async function guest() {
-  const { status, text } = await stream(process.execPath, ["bifurcate/bin/bifurcate.mjs", "lab", "fetch"]);
+  const { status, text } = await stream(process.execPath, [
+    "bifurcate/bin/bifurcate.mjs",
+    "lab",
+    "fetch",
+    ...suiteKernels,
+  ]);
   if (status === 0) return vitest("guest");
   const cannot = status === 77;
   if (cannot) reasons.push(`guest: ${text.trim().split("\n").slice(-3).join(" ")}`);

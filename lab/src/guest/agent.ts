@@ -1,7 +1,15 @@
 // Runs inside the guest: gives the NICs their names, then runs commands for the host and streams what they say.
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { createReadStream, openSync, readdirSync, readFileSync, realpathSync, writeSync } from "node:fs";
+import {
+  createReadStream,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  writeSync,
+} from "node:fs";
 import { constants } from "node:os";
 import { Lines, type FoundPort, type ToGuest, type ToHost } from "./channel.js";
 
@@ -30,12 +38,10 @@ function pciOf(interfaceName: string): string {
 
 /** Names the interfaces that have these MAC addresses. */
 function giveNames(wanted: readonly (readonly [string, string])[]): void {
-  const byMac = new Map(
-    readdirSync("/sys/class/net").map((name) => [
-      readFileSync(`/sys/class/net/${name}/address`, "utf8").trim(),
-      name,
-    ]),
-  );
+  const addressOf = (name: string): string => `/sys/class/net/${name}/address`;
+  // The folder also has files, e.g. bonding_masters.
+  const interfaces = readdirSync("/sys/class/net").filter((name) => existsSync(addressOf(name)));
+  const byMac = new Map(interfaces.map((name) => [readFileSync(addressOf(name), "utf8").trim(), name]));
   const present = wanted.filter(([mac]) => byMac.has(mac));
   const batch = present.map(([mac, name]) => `link set dev ${byMac.get(mac)!} name ${name}\n`).join("");
   if (batch !== "") spawnSync("ip", ["-batch", "-"], { input: batch, stdio: ["pipe", 2, 2] });
