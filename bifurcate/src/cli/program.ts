@@ -19,6 +19,7 @@ Examples:
   bifurcate split eth0 --flow 'udp dst port 53' --dry-run    what it would change, and change nothing
   bifurcate doctor eth0                                      what is wrong here, and what mends it
   bifurcate explain 'udp dst port 53'                        how a flow is understood
+  bifurcate explain eth0 'udp 192.0.2.1:9 > 192.0.2.2:53'    which stage decides what of a packet
   bifurcate lab up                                           a card to try it on, without hardware
   bifurcate lab guest --nics igb,igb                         real NIC drivers to try it on, without hardware
 

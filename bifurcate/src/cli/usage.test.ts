@@ -82,6 +82,30 @@ describe("mistyped", () => {
     ["a lab's name that is none", ["lab", "up", "Not_A_Name"], "E_BAD_OPTION", "Not_A_Name"],
     ["a lab of too many", ["lab", "up", "--clients", "3"], "E_BAD_OPTION", "from 1 to 2"],
     ["a syntax error in an expression", ["explain", "udp dst prt 53"], "E_FLOW_SYNTAX", "at character"],
+    [
+      "a packet that cannot be parsed",
+      ["explain", "eth0", "udp 192.0.2.1:1 > 192.0.2.2:dns"],
+      "E_PACKET_SYNTAX",
+      "(at character 29)",
+    ],
+    [
+      "a packet's option for an expression",
+      ["explain", "udp", "--live"],
+      "E_USAGE",
+      "--live is about a packet",
+    ],
+    [
+      "seconds without counting",
+      ["explain", "eth0", "arp 192.0.2.1 > 192.0.2.2", "--seconds", "3"],
+      "E_BAD_OPTION",
+      "--seconds '3'",
+    ],
+    [
+      "a packet's number without a file",
+      ["explain", "eth0", "arp 192.0.2.1 > 192.0.2.2", "--packet", "3"],
+      "E_BAD_OPTION",
+      "--packet '3'",
+    ],
     ["a name in an expression", ["explain", "host www.example.com"], "E_FLOW_NAME", "www.example.com"],
     ["a flow that no frame can match", ["explain", "ip and ip6"], "E_FLOW_NEVER", "no packet"],
   ];

@@ -1,0 +1,105 @@
+// One look at all counters on a packet's way; two of them, a while apart, tell where packets vanish.
+import { errnoOf, BifurcateError, wrapError } from "../../errors.js";
+import { findLink } from "../../facts/facts.js";
+import type { Kernel, Link, Netns } from "../../kernel.js";
+import type { LinkCounters, XskFacts } from "../../observe/kernel.js";
+import type { ExplainFacts } from "../facts.js";
+
+/** All counters at one moment. */
+export interface Sample {
+  readonly link: Link;
+  readonly counters: LinkCounters;
+  /** Frames by receive queue, where the driver counts them. */
+  readonly queues: ReadonlyMap<number, number>;
+  /** How often the attached program ran; null where none is, or it cannot be counted (CAP_SYS_ADMIN). */
+  readonly runs: number | null;
+  readonly sockets: readonly XskFacts[];
+  /** Counters of the kernel's stack by name. */
+  readonly stack: Readonly<Record<string, number>>;
+  /** What else must stay as it is for two samples to be compared. */
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+/**
+ * Drivers' own names of "frames received on queue N": veth, virtio_net, igb, ixgbe/i40e, ice, mlx5, ena. Counts of XDP come before
+ * those of the stack, which miss what a program took.
+ */
+const QUEUE_COUNTERS: readonly RegExp[] = [
+  /^rx_queue_(\d+)_xdp_packets$/,
+  /^rx_queue_(\d+)_packets$/,
+  /^rx-(\d+)\.packets$/,
+  /^rx(\d+)_packets$/,
+  /^queue_(\d+)_rx_cnt$/,
+];
+
+/** Frames by queue out of a driver's counters; empty where it counts none, or none by queue. */
+export function queueCounters(
+  counters: readonly { readonly name: string; readonly value: number }[] | null,
+): Map<number, number> {
+  for (const pattern of QUEUE_COUNTERS) {
+    const found = (counters ?? []).flatMap(({ name, value }) => {
+      const queue = pattern.exec(name)?.[1];
+      return queue === undefined ? [] : [[Number(queue), value] as const];
+    });
+    if (found.length > 0) return new Map(found);
+  }
+  return new Map();
+}
+
+/** Takes a sample; E_INTERFACE_GONE when the card is not there any more. */
+export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): Sample {
+  const { name, index } = facts.card.facts.link;
+  try {
+    const link = findLink(netns.links(), name);
+    if (link.index !== index) throw gone(name, "another card has its name now");
+    const channels = netns.channels(name);
+    return {
+      link,
+      counters: netns.linkCounters(index),
+      queues: queueCounters(netns.driverCounters(name)),
+      runs: link.xdp === null ? null : runsOf(kernel, link.xdp.programId),
+      sockets: facts.card.sockets === null ? [] : netns.xskSockets(index, facts.card.queues),
+      stack: netns.stackCounters(),
+      settings: {
+        "up and carrier": `${link.up} ${link.carrier}`,
+        MTU: `${link.mtu}`,
+        "XDP program": link.xdp === null ? "none" : `${link.xdp.programId} (${link.xdp.mode})`,
+        queues: channels === null ? `${link.rxQueues}` : `${channels.now.combined + channels.now.rx}`,
+        "RSS table": JSON.stringify(netns.rss(name)),
+        "ntuple rules": (netns.ntupleRules(name) ?? []).map((rule) => rule.location).join(" "),
+      },
+    };
+  } catch (thrown) {
+    const missing = thrown instanceof BifurcateError && thrown.code === "E_NO_SUCH_INTERFACE";
+    if (missing || errnoOf(thrown) === "ENODEV")
+      throw gone(name, "it was deleted, or moved to another namespace");
+    throw wrapError(thrown, `count packets on ${name}`);
+  }
+}
+
+function gone(name: string, why: string): BifurcateError {
+  return new BifurcateError("E_INTERFACE_GONE", {
+    what: `count packets on ${name}`,
+    why,
+    next: "Explain the packet again when the card is back.",
+  });
+}
+
+function runsOf(kernel: Kernel, programId: number): number | null {
+  try {
+    return kernel.programRuns(programId)?.runs ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** What changed of the card between two samples: "MTU: 1500, now 9000". */
+export function changesBetween(before: Sample, after: Sample): string[] {
+  return Object.entries(before.settings)
+    .filter(([name, value]) => after.settings[name] !== value)
+    .map(([name, value]) =>
+      name === "RSS table"
+        ? "the RSS table"
+        : `${name}: ${value || "none"}, now ${after.settings[name] || "none"}`,
+    );
+}
