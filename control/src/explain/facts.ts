@@ -28,9 +28,12 @@ export interface ExplainFacts {
   readonly route: RouteDecision | { readonly refused: string } | null;
 }
 
-/** The program on the card is one of a live split's. */
+/** The split whose program is on the card; where its holders may not be asked for, the one that goes through AF_XDP. */
 export function ownSplit(facts: Pick<ExplainFacts, "card" | "splits">): SplitEntry | null {
-  const holders = facts.card.facts.xdp?.owner?.holders ?? [];
+  const { xdp } = facts.card.facts;
+  if (xdp === null) return null;
+  if (xdp.owner === null) return facts.splits.find((split) => split.path.backend === "af_xdp") ?? null;
+  const { holders } = xdp.owner;
   return facts.splits.find((split) => holders.some((holder) => holder.pid === split.pid)) ?? null;
 }
 
