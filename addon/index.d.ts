@@ -50,8 +50,6 @@ export interface AfXdpOptions {
   mode: string
   /** Never sleep: the handler's turns drive the device. */
   busyPoll: boolean
-  /** The XDP program leaves what the driver says of a frame in front of it. */
-  metadata: boolean
   /** "auto", "huge" or "ordinary". */
   pages: string
   /** A pcapng file to write every received and sent frame to. */
@@ -68,7 +66,11 @@ export interface AfXdpOptions {
 export declare class Attachment {
   /** True while the kernel still has it: a deleted interface takes its attachments along. */
   attached(): boolean
-  /** Detaches. */
+  /** Puts another program in the place of the one that runs, at once. */
+  update(program: Program): void
+  /** Names the link in a BPF file system: it then outlives the process, until the name is removed. */
+  pin(path: string): void
+  /** Detaches, unless it is pinned. */
   close(): void
 }
 
@@ -82,16 +84,10 @@ export declare class BpfMap {
   delete(key: Uint8Array): void
   /** The element of `key`, or null. */
   lookup(key: Uint8Array): Uint8Array | null
+  /** Names the map in a BPF file system: it then outlives the process, until the name is removed. */
+  pin(path: string): void
   /** Gives the descriptor back; the map stays while a program uses it. */
   close(): void
-}
-
-/** Which call instruction calls which function of the kernel. */
-export interface CallReference {
-  /** The number of the instruction, in units of 8 bytes. */
-  instruction: number
-  /** The function's name, e.g. "bpf_xdp_metadata_rx_hash". */
-  name: string
 }
 
 /** Numbers of queues. */
@@ -108,18 +104,18 @@ export interface ChannelsFacts {
   now: Channels
 }
 
-/** How a port's vhost-user connection is. */
-export interface Connection {
-  /** Somebody is at the other end. */
-  connected: boolean
-  /** Connections so far. */
-  connections: number
-  /** Names of the virtio features that were negotiated last. */
-  features: Array<string>
-  /** Why the last connection ended, when it was not by the other end's close. */
-  error?: string
-  /** There will be no other connection. */
-  over: boolean
+/** One connection. */
+export declare class Connection {
+  /** Who is at the other end. */
+  peer(): Peer
+  /** Sends one message, whole or not at all; false when the peer has not read what was sent before. */
+  send(bytes: Uint8Array, descriptors: readonly Descriptor[]): boolean
+  /** Takes one message of at most `longest` bytes; null when none is there. */
+  receive(longest: number): Message | null
+  /** Calls `ready` once, when there is something to receive. With `weak` the process may end meanwhile. */
+  onReady(ready: () => void, weak: boolean): void
+  /** Closes it. */
+  close(): void
 }
 
 /** Counters since the port was opened. */
@@ -152,10 +148,12 @@ export interface Counters {
   tapLost: number
 }
 
-/** One of a driver's own counters. */
-export interface DriverCounter {
-  name: string
-  value: number
+/** An open descriptor, to be passed to another process or to be opened as what it is. */
+export declare class Descriptor {
+  /** Its number in this process; valid until it is closed or taken. */
+  get number(): number
+  /** Closes it. */
+  close(): void
 }
 
 /** `ethtool -i`. */
@@ -172,6 +170,58 @@ export interface Feature {
   requested: boolean
   available: boolean
   fixed: boolean
+}
+
+/** What openLease is told of the descriptors: the broker's words. */
+export interface LeaseOptions {
+  /** The card's name: what the port is called. */
+  name: string
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Frames of 68 KiB for packets longer than a frame. */
+  jumboFrames: number
+  /** Entries of each ring. */
+  ringSize: number
+  /** Chunks in each fill ring. */
+  filled: number
+  /** The sockets have tx rings. */
+  transmit: boolean
+  /** The card writes into the pool itself. */
+  zeroCopy: boolean
+  /** Frames longer than a chunk arrive. */
+  multiBuffer: boolean
+  /** The kernel says when it wants to be woken. */
+  needWakeup: boolean
+  /** Busy polling is on. */
+  busyPoll: boolean
+  /** The senders behind the card leave work to it: checksums, segmentation. */
+  leftToCard: boolean
+  /** The port's MTU, in bytes. */
+  mtu: number
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
+}
+
+/** Sockets and pool of a lease, to be passed. */
+export interface LeaseSockets {
+  /** One bound AF_XDP socket a queue. */
+  sockets: Array<Descriptor>
+  /** The pool's memory file. */
+  memory: Descriptor
+  /** Chunks in each fill ring. */
+  filled: number
+  /** What the kernel gave. */
+  obtained: Obtained
+}
+
+/** A TAP whose queues are to be passed. */
+export interface LeaseTap {
+  /** Its number. */
+  ifindex: number
+  /** Its queues. */
+  queues: Array<Descriptor>
 }
 
 /** One network interface. */
@@ -193,18 +243,14 @@ export interface Link {
   xdp: LinkXdp | null
 }
 
-/** The counters of an interface, and how it receives. */
-export interface LinkCounters {
-  rxPackets: number
-  rxBytes: number
-  rxErrors: number
-  rxDropped: number
-  rxMissed: number
-  rxNohandler: number
-  txPackets: number
-  txDropped: number
-  promiscuity: number
-  carrierChanges: number
+/** What to change of an interface; what is left out stays. */
+export interface LinkChange {
+  /** Administratively up or down. */
+  up?: boolean
+  /** Bytes. */
+  mtu?: number
+  /** Ethernet address, six bytes. */
+  mac?: Array<number>
 }
 
 /** Something that happened to an interface. */
@@ -233,6 +279,16 @@ export declare class LinkWatch {
 export interface LinkXdp {
   mode: "driver" | "generic" | "hardware"
   programId: number
+}
+
+/** Waits for connections. */
+export declare class Listener {
+  /** The next connection that waits, or null. */
+  accept(): Connection | null
+  /** Calls `ready` once, when a connection waits. */
+  onReady(ready: () => void): void
+  /** Listens no more. */
+  close(): void
 }
 
 /** What openLoopback is asked for. */
@@ -271,12 +327,18 @@ export interface MapReference {
   map: BpfMap
 }
 
+/** What `receive` found. */
+export interface Message {
+  /** The message; none at the end of the connection. */
+  bytes?: Uint8Array
+  /** Its descriptors. */
+  descriptors: Array<Descriptor>
+  /** It, or its list of descriptors, was too long: the rest is lost. */
+  cut: boolean
+}
+
 /** The kernel of this machine. */
 export declare class NativeKernel {
-  /** Makes the kernel count how often each BPF program runs, until the result is closed. */
-  countRuns(): RunCounting
-  /** How often a program ran while that was counted; null when it is not loaded any more. */
-  programRuns(id: number): ProgramRuns | null
   /** The kernel of this machine; asks it nothing yet. */
   constructor()
   /** A namespace by name (/run/netns/NAME), by path, or the calling thread's own (null). */
@@ -285,10 +347,16 @@ export declare class NativeKernel {
   createMap(options: MapOptions): BpfMap
   /** Loads a BPF program; a refusal's `args` ends with the verifier's reasons. */
   loadProgram(source: ProgramSource): Program
+  /** The map that was pinned as `path`. */
+  pinnedMap(path: string): BpfMap
+  /** The link that was pinned as `path`: closing the object leaves it attached while the name is there. */
+  pinnedLink(path: string): Attachment
   /** null where no such program is loaded any more. */
   programOwner(id: number): ProgramOwner | null
   /** Effective capabilities of the calling thread by name, e.g. "CAP_NET_ADMIN". */
   capabilities(): Array<string>
+  /** Whether the senders behind a card of that driver leave checksums and segmentation to it that it never does. */
+  isVirtualDriver(driver: string): boolean
   /** uname -r. */
   release(): string
 }
@@ -301,8 +369,6 @@ export declare class NativePort {
   get queues(): number
   /** What the device really gave. */
   get obtained(): Obtained
-  /** How its vhost-user connection is now; null for a port that is over none. */
-  get connection(): Connection | null
   /** The AF_XDP sockets, in the order of the queues; none for other devices. */
   sockets(): Array<SocketOfQueue>
   /** "up", "down" or "gone": the device, asked of the kernel now. Devices without sockets are up. */
@@ -380,6 +446,16 @@ export interface NativeRunOptions {
 
 /** An open network namespace. */
 export declare class Netns {
+  /** Makes a veth pair whose ends make themselves no IPv6 address; both are down. */
+  createVeth(name: string, peer: string, queues: number): Array<number>
+  /** Changes an interface. */
+  setLink(ifindex: number, change: LinkChange): void
+  /** Makes a pool and AF_XDP sockets over it, bound to the queues, to be passed. Without `transmit` they can never send. */
+  createLeaseSockets(options: AfXdpOptions, transmit: boolean): LeaseSockets
+  /** Whether an AF_XDP socket is bound to that queue now: tried, by binding one. */
+  isQueueHeld(ifname: string, queue: number): boolean
+  /** Makes a TAP, down, whose ends are to be passed: what is written there arrives on it. */
+  createTap(name: string, queues: number): LeaseTap
   /** The namespace file's inode, its identity. */
   get inode(): number
   /** Every interface. */
@@ -430,11 +506,6 @@ export declare class Netns {
   /** Deletes an interface; what was lent to it goes back. */
   deleteLink(ifindex: number): void
   /**
-   * Loads an XDP program that is bound to one interface, and may therefore call the driver's functions (kernel
-   * 6.3). It can be attached to that interface alone, in driver mode.
-   */
-  loadBoundProgram(source: ProgramSource, ifindex: number, calls: readonly CallReference[]): Program
-  /**
    * Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
    * process.
    */
@@ -450,20 +521,6 @@ export declare class Netns {
   deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void
   /** Gives the namespace's descriptor back. */
   close(): void
-  /** The counters of an interface, and how it receives. */
-  linkCounters(ifindex: number): LinkCounters
-  /** `ethtool -S`; null where the driver has no counters of its own. */
-  driverCounters(ifname: string): Array<DriverCounter> | null
-  /** The RXH_* bits of what goes into the RSS hash; null where the driver does not tell. */
-  hashFields(ifname: string, flow: "tcp4" | "udp4" | "sctp4" | "tcp6" | "udp6" | "sctp6" | "ip4" | "ip6"): number | null
-  /** What the kernel's routing does with a packet that arrives; a packet that it refuses is an error. */
-  routeDecision(ifindex: number, source: string, destination: string): RouteDecision
-  /** The AF_XDP sockets on an interface of `queues` receive queues. */
-  xskSockets(ifindex: number, queues: number): Array<XskFacts>
-  /** Runs a loaded XDP program once on a frame as if it had arrived there; no packet travels. */
-  runXdp(programId: number, frame: Uint8Array, ifindex: number, queue: number): TestRun
-  /** What the kernel's stack counted, e.g. "Udp.InDatagrams". */
-  stackCounters(): Record<string, number>
   /** Calls `told` for everything that happens to an interface from now on. */
   watchLinks(told: (event: LinkEvent) => void): LinkWatch
 }
@@ -503,12 +560,36 @@ export interface PassOpened {
   reason?: string
 }
 
+/** Who is at the other end, as the kernel noted it. */
+export interface Peer {
+  /** Its process. */
+  pid: number
+  /** Effective user. */
+  uid: number
+  /** Effective group. */
+  gid: number
+  /** Supplementary groups. */
+  groups: Array<number>
+  /** A handle of that very process; none when it has ended. */
+  process?: ProcessHandle
+}
+
 /** The counters of a port, and of each of its queues. */
 export interface PortCounters {
   /** All queues together. */
   total: Counters
   /** Each queue, in the order they were asked for. */
   queues: Array<Counters>
+}
+
+/** A process, by a handle that is never another one's. */
+export declare class ProcessHandle {
+  /** Calls `ended` once, when the process has ended. */
+  onEnd(ended: () => void): void
+  /** Ends it (SIGKILL). */
+  kill(): void
+  /** Watches it no more. */
+  close(): void
 }
 
 /** A loaded BPF program. */
@@ -537,12 +618,6 @@ export interface ProgramOwner {
   name: string
   /** Processes that hold a descriptor of it or of a link that runs it. */
   holders: Array<ProgramHolder>
-}
-
-/** How often a BPF program ran. */
-export interface ProgramRuns {
-  runs: number
-  missed: number
 }
 
 /** What `loadProgram` loads. */
@@ -586,25 +661,11 @@ export interface Route {
   gateway: string | null
 }
 
-/** What the kernel's routing does with a packet. */
-export interface RouteDecision {
-  kind: "unicast" | "local" | "broadcast" | "anycast" | "multicast" | "blackhole" | "unreachable" | "prohibit" | "other"
-  ifindex: number | null
-  gateway: string | null
-}
-
 /** `ethtool -x`. */
 export interface Rss {
   indirection: Array<number>
   key: string
   hashFunction: number
-  inputTransform: number
-}
-
-/** While this is open the kernel counts how often each BPF program runs. */
-export declare class RunCounting {
-  /** Ends the counting. */
-  close(): void
 }
 
 /** A TCP or UDP socket. */
@@ -645,35 +706,6 @@ export interface TestRun {
   frame: Uint8Array
 }
 
-/** What openVirtioUser and openVhostUser are asked for. */
-export interface VhostUserOptions {
-  /** The socket's path. */
-  path: string
-  /** Listen there for the other end; otherwise connect to it. */
-  server: boolean
-  /** Number of queue pairs. */
-  queues: number
-  /** Frames of the pool. */
-  frames: number
-  /** Bytes of a frame: 2048 or 4096. */
-  frameSize: number
-  /** Frames of 68 KiB for packets longer than a frame; with any, the driver lets receive buffers be merged. */
-  jumboFrames: number
-  /** "auto", "huge" or "ordinary". */
-  pages: string
-  /** Slots of each ring, a power of two; the device end takes what its driver has. */
-  ringSize: number
-  /**
-   * "packed" or "split": the one layout to use or offer; none: what the other end can, packed at the driver where
-   * that is faster.
-   */
-  layout?: string
-  /** A pcapng file to write every received and sent frame to. */
-  tap?: string
-  /** Add to that file what a port before this one has begun. */
-  tapAppend?: boolean
-}
-
 /** What XDP an interface can. */
 export interface XdpFeatures {
   features: Array<string>
@@ -681,52 +713,11 @@ export interface XdpFeatures {
   rxMetadata: Array<string>
 }
 
-/** An AF_XDP socket on a queue. */
-export interface XskFacts {
-  inode: number
-  queue: number
-  holders: Array<XskHolder>
-  zeroCopy: boolean | null
-  umem: XskUmem | null
-  rxEntries: number | null
-  fillEntries: number | null
-  statistics: XskStatistics | null
-  rx: XskRing | null
-  tx: XskRing | null
-  fill: XskRing | null
-  completion: XskRing | null
-}
+/** Connects to who listens at `path`. */
+export declare function connectLocal(path: string): Connection;
 
-/** A process that has a socket in use. */
-export interface XskHolder {
-  pid: number
-  command: string
-  fills: boolean
-}
-
-/** Where a ring's two ends are. */
-export interface XskRing {
-  producer: number
-  consumer: number
-  needWakeup: boolean
-}
-
-/** What the kernel counted for an AF_XDP socket. */
-export interface XskStatistics {
-  rxDropped: number
-  rxInvalidDescriptors: number
-  txInvalidDescriptors: number
-  rxRingFull: number
-  fillRingEmpty: number
-  txRingEmpty: number
-}
-
-/** The frame memory of an AF_XDP socket. */
-export interface XskUmem {
-  id: number
-  chunkSize: number
-  headroom: number
-}
+/** Listens at `path`, which must not exist. */
+export declare function listenLocal(path: string): Listener;
 
 /**
  * Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
@@ -737,14 +728,17 @@ export declare function openAfPacket(netns: Netns, options: AfPacketOptions, fil
 /** Opens AF_XDP sockets over one new pool, bound to the queues. No frame arrives before they stand in an XSKMAP. */
 export declare function openAfXdp(netns: Netns, options: AfXdpOptions): NativePort;
 
+/**
+ * Opens a lease. Takes the descriptors: their objects are closed afterwards, also when this fails.
+ * `ways`: the queues of the return port, one for each socket, or none.
+ */
+export declare function openLease(options: LeaseOptions, sockets: Array<Descriptor>, memory: Descriptor, ways: Array<Descriptor>): NativePort;
+
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;
 
-/** Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it. */
-export declare function openVhostUser(options: VhostUserOptions): NativePort;
-
-/** Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process. */
-export declare function openVirtioUser(options: VhostUserOptions): NativePort;
+/** Opens a handle of the process with that number now. */
+export declare function openProcess(pid: number): ProcessHandle;
 
 /** Binds the calling thread to a processor: a worker's own, for as long as it lives. */
 export declare function pinThread(core: number): void;

@@ -19,7 +19,7 @@ export interface PortPath {
   /** Where the XDP program runs: in the driver, or in the kernel's generic place after it. */
   readonly xdp: "driver" | "generic" | null;
   /** What brings the flow here. */
-  readonly steering: "ntuple" | "xdp" | "packet-socket" | "none";
+  readonly steering: "ntuple" | "xdp" | "packet-socket" | "lease" | "none";
   readonly obtained: Obtained;
   /** What the accessors `hash`, `vlan` and `timestamp` of a frame give; "not available" where they are undefined. */
   readonly metadata: RxMetadata;

@@ -303,6 +303,53 @@ export const ERRORS = {
     status: 1,
   },
 
+  // The broker and its leases.
+  E_NO_BROKER: {
+    meaning: "No broker listens at the socket, or it cannot be reached.",
+    next: 'Start one (docs/broker.md), or use via: "in-process" (--via in-process) with the rights to split.',
+    status: 1,
+  },
+  E_BROKER_PROTOCOL: {
+    meaning: "Broker and client do not understand each other: a message is not what the protocol says.",
+    next: "Use a client and a broker that have a version in common; control/src/protocol/PROTOCOL.md lists them.",
+    status: 1,
+  },
+  E_BROKER_RUNNING: {
+    meaning: "Another broker serves at the same socket.",
+    next: "End it first: the new one adopts its leases.",
+    status: 1,
+  },
+  E_BROKER_FULL: {
+    meaning: "The broker has as many connections or leases as it takes, of everybody or of this user.",
+    next: "Close connections or return leases that are not needed.",
+    status: 1,
+  },
+  E_POLICY: {
+    meaning: "The policy file is wrong, missing, or may be written by others than its owner.",
+    next: "Correct the line that the message points at; docs/broker.md lists what a policy says.",
+    status: 2,
+  },
+  E_LEASE_DENIED: {
+    meaning: "The policy does not give this user that lease.",
+    next: "Ask for what the policy gives, or have the administrator extend it.",
+    status: 1,
+  },
+  E_LEASE_UNSUPPORTED: {
+    meaning: "The policy gives the lease, but it cannot be had on this card or in this way.",
+    next: "Read the reason in the message.",
+    status: 77,
+  },
+  E_NO_SUCH_LEASE: {
+    meaning: "There is no lease of that name, or it is another user's.",
+    next: "List the leases with `bifurcate leases`.",
+    status: 1,
+  },
+  E_LEASE_REVOKED: {
+    meaning: "The lease was taken back; its flow is with the kernel.",
+    next: "Ask for a new lease; the broker's audit log says who took it back.",
+    status: 1,
+  },
+
   // What has no code of its own.
   E_SYSTEM: {
     meaning: "A system call failed for a reason that has no code of its own.",

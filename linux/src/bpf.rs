@@ -6,6 +6,7 @@ mod btf;
 mod holders;
 mod map;
 mod observe;
+mod pin;
 mod program;
 
 pub use attachment::{Attachment, TcDirection, XdpMode, has_tcx};

@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub mod seqpacket;
 pub mod snmp;
 pub mod sockets;
 pub(crate) mod sockopt;

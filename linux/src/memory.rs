@@ -73,6 +73,26 @@ impl MemoryFile {
         Ok(MemoryFile { fd, len, pages })
     }
 
+    /// The memory file behind a descriptor that another process made and passed.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is no file of memory, or its size could be changed: reading it might then end the process.
+    pub fn received(fd: OwnedFd) -> Result<MemoryFile> {
+        let call = "fcntl(F_GET_SEALS)";
+        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|e| Error::rustix(call, "", e))?;
+        if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+            return Err(Error::new(call, format!("seals={seals:?}"), libc::EINVAL));
+        }
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::rustix("fstat", "memfd", e))?;
+        let len = usize::try_from(stat.st_size).unwrap_or(0);
+        if len == 0 {
+            return Err(Error::new("fstat", "memfd len=0", libc::EINVAL));
+        }
+        let huge = stat.st_blksize as usize == HUGE_PAGE;
+        let pages = if huge { PageKind::Huge } else { PageKind::Ordinary };
+        Ok(MemoryFile { fd, len, pages })
+    }
+
     /// Length in bytes, whole pages.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a memory file is never empty")]

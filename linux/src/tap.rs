@@ -131,6 +131,14 @@ impl TapQueue {
     }
 }
 
+impl From<std::os::fd::OwnedFd> for TapQueue {
+    /// A queue that another process opened and passed. A descriptor of something else makes [`TapQueue::inject`] fail,
+    /// or writes the frame there.
+    fn from(fd: std::os::fd::OwnedFd) -> TapQueue {
+        TapQueue(File::from(fd))
+    }
+}
+
 impl AsFd for TapQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -180,6 +180,31 @@ impl XskSocket {
         Ok(XskSocket(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
+    /// The AF_XDP socket behind a descriptor that another process made and passed.
+    ///
+    /// # Errors
+    /// `ENOTSOCK`, or `EPROTOTYPE` when it is a socket of another family.
+    pub fn received(fd: OwnedFd) -> Result<XskSocket> {
+        let mut family = 0i32;
+        let call_name = "getsockopt(SO_DOMAIN)";
+        sockopt::get(
+            fd.as_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            &mut family,
+            call_name,
+            String::new,
+        )?;
+        if family != libc::AF_XDP {
+            return Err(Error::new(
+                call_name,
+                format!("family={family}"),
+                libc::EPROTOTYPE,
+            ));
+        }
+        Ok(XskSocket(fd))
+    }
+
     /// Registers the first `len` bytes of `memory` as frame memory, in chunks of `chunk_size` bytes.
     ///
     /// The kernel pins the pages until the last socket that uses them is gone, so unmapping earlier is no
@@ -409,6 +434,12 @@ impl XskSocket {
         let fd = self.0.as_raw_fd() as usize;
         // SAFETY: no buffer and no address are given, so the kernel touches no memory of ours.
         unsafe { call(number, [fd, 0, 0, libc::MSG_DONTWAIT as usize, 0, 0]) }.map(drop)
+    }
+}
+
+impl From<XskSocket> for OwnedFd {
+    fn from(socket: XskSocket) -> OwnedFd {
+        socket.0
     }
 }
 

@@ -45,6 +45,12 @@ impl BpfMap {
         Ok(self.map(&env)?.lookup(key).or_throw(&env)?.map(Uint8Array::from))
     }
 
+    /// Names the map in a BPF file system: it then outlives the process, until the name is removed.
+    #[napi]
+    pub fn pin(&self, env: Env, path: String) -> napi::Result<()> {
+        self.map(&env)?.pin(std::path::Path::new(&path)).or_throw(&env)
+    }
+
     /// Gives the descriptor back; the map stays while a program uses it.
     #[napi]
     pub fn close(&mut self) {
@@ -131,7 +137,21 @@ impl Attachment {
             .or_throw(&env)
     }
 
-    /// Detaches.
+    /// Puts another program in the place of the one that runs, at once.
+    #[napi]
+    pub fn update(&self, env: Env, program: &Program) -> napi::Result<()> {
+        let link = open(&env, "Attachment", self.0.as_ref())?;
+        link.update(program.program(&env)?).or_throw(&env)
+    }
+
+    /// Names the link in a BPF file system: it then outlives the process, until the name is removed.
+    #[napi]
+    pub fn pin(&self, env: Env, path: String) -> napi::Result<()> {
+        let link = open(&env, "Attachment", self.0.as_ref())?;
+        link.pin(std::path::Path::new(&path)).or_throw(&env)
+    }
+
+    /// Detaches, unless it is pinned.
     #[napi]
     pub fn close(&mut self) {
         self.0 = None;

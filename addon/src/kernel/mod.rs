@@ -169,6 +169,20 @@ impl NativeKernel {
         source.with(&env, linux::bpf::Program::load)
     }
 
+    /// The map that was pinned as `path`.
+    #[napi]
+    pub fn pinned_map(&self, env: Env, path: String) -> napi::Result<BpfMap> {
+        let map = linux::bpf::Map::pinned(std::path::Path::new(&path)).or_throw(&env)?;
+        Ok(BpfMap(Some(Arc::new(map))))
+    }
+
+    /// The link that was pinned as `path`: closing the object leaves it attached while the name is there.
+    #[napi]
+    pub fn pinned_link(&self, env: Env, path: String) -> napi::Result<bpf::Attachment> {
+        let link = linux::bpf::Attachment::pinned(std::path::Path::new(&path)).or_throw(&env)?;
+        Ok(bpf::Attachment(Some(link)))
+    }
+
     /// null where no such program is loaded any more.
     #[napi]
     pub fn program_owner(&self, env: Env, id: u32) -> napi::Result<Option<ProgramOwner>> {
@@ -194,6 +208,12 @@ impl NativeKernel {
     #[napi]
     pub fn capabilities(&self, env: Env) -> napi::Result<Vec<&'static str>> {
         linux::process::effective_capabilities().or_throw(&env)
+    }
+
+    /// Whether the senders behind a card of that driver leave checksums and segmentation to it that it never does.
+    #[napi]
+    pub fn is_virtual_driver(&self, driver: String) -> bool {
+        bifurcate_datapath::device::left::is_virtual(&driver)
     }
 
     /// uname -r.

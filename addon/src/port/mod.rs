@@ -1,10 +1,11 @@
 //! The data path as JavaScript sees it: ports, their queues, and the memory that both sides work on.
 
+mod lease;
 mod native_port;
-mod open;
+pub(crate) mod open;
 mod pass;
 mod queue;
-mod ready;
+pub(crate) mod ready;
 mod run;
 mod shared;
 mod slot;

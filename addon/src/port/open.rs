@@ -171,8 +171,9 @@ pub fn open_af_xdp(env: Env, netns: &kernel::Netns, options: AfXdpOptions) -> na
     af_xdp_port(netns.netns(&env)?, &options).or_throw(&env)
 }
 
-fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> {
-    let config = af_xdp::Config {
+/// What the options ask of the device.
+pub(crate) fn config(options: &AfXdpOptions) -> Result<af_xdp::Config> {
+    Ok(af_xdp::Config {
         ifname: options.ifname.clone(),
         queues: options.queues.clone(),
         ring_size: options.ring_size,
@@ -191,7 +192,11 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         need_wakeup: true,
         busy_poll: options.busy_poll.then(af_xdp::BusyPoll::default),
         metadata: options.metadata,
-    };
+    })
+}
+
+fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> {
+    let config = config(options)?;
     let umem = Umem::map(&UmemConfig {
         frames: options.frames,
         frame_size: options.frame_size,
@@ -199,15 +204,7 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         pages: pages(&options.pages)?,
     })?;
     let opened = netns.within(|| af_xdp::open(&config, &umem, None))?;
-    let mut obtained = Obtained {
-        zero_copy: opened.obtained.zero_copy,
-        need_wakeup: opened.obtained.need_wakeup,
-        multi_buffer: opened.obtained.multi_buffer,
-        busy_poll: opened.obtained.busy_poll,
-        pages: page_name(&umem),
-        refused: opened.obtained.refused.iter().map(ToString::to_string).collect(),
-        tap: None,
-    };
+    let mut obtained = obtained(&opened.obtained, umem.page_kind());
     let mut port = opened.port;
     if options.show == Some(true) {
         show(&netns, &mut port, &mut obtained);
@@ -289,7 +286,7 @@ pub(super) fn tapped(mut port: Port, file: Option<&str>, append: bool) -> Result
     Ok((port, Some(tap)))
 }
 
-pub(super) fn pages(name: &str) -> Result<Pages> {
+pub(crate) fn pages(name: &str) -> Result<Pages> {
     Ok(match name {
         "auto" => Pages::Auto,
         "huge" => Pages::Huge,
@@ -298,8 +295,25 @@ pub(super) fn pages(name: &str) -> Result<Pages> {
     })
 }
 
+/// What AF_XDP gave, as JavaScript is told it.
+pub(crate) fn obtained(given: &af_xdp::Obtained, pages: PageKind) -> Obtained {
+    Obtained {
+        zero_copy: given.zero_copy,
+        need_wakeup: given.need_wakeup,
+        multi_buffer: given.multi_buffer,
+        busy_poll: given.busy_poll,
+        pages: kind_name(pages),
+        refused: given.refused.iter().map(ToString::to_string).collect(),
+        tap: None,
+    }
+}
+
 pub(super) fn page_name(umem: &Umem) -> String {
-    let name = match umem.page_kind() {
+    kind_name(umem.page_kind())
+}
+
+fn kind_name(kind: PageKind) -> String {
+    let name = match kind {
         PageKind::Huge => "huge",
         PageKind::Ordinary => "ordinary",
     };

@@ -221,7 +221,7 @@ impl NativeQueue {
                 return Ok(false);
             };
             let wake = held.port.slots[held.place].wake();
-            let watch = Ready::new(env.raw(), [fd.as_raw_fd(), wake.as_fd().as_raw_fd()])?;
+            let watch = Ready::new(env.raw(), &[fd.as_raw_fd(), wake.as_fd().as_raw_fd()])?;
             held.ready = Some(watch);
         }
         if let Some(watch) = &held.ready {

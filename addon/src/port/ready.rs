@@ -25,6 +25,7 @@ unsafe extern "C" {
         fired: extern "C" fn(*mut c_void, c_int, c_int),
     ) -> c_int;
     fn uv_poll_stop(handle: *mut c_void) -> c_int;
+    fn uv_unref(handle: *mut c_void);
     fn uv_close(handle: *mut c_void, closed: extern "C" fn(*mut c_void));
 }
 
@@ -47,7 +48,11 @@ struct Watch {
 
 impl Ready {
     /// Prepares to watch `fds`; the descriptors must stay open until the Ready is dropped.
-    pub(crate) fn new(env: sys::napi_env, fds: [RawFd; 2]) -> napi::Result<Ready> {
+    pub(crate) fn new(env: sys::napi_env, fds: &[RawFd]) -> napi::Result<Ready> {
+        assert!(
+            (1..=2).contains(&fds.len()),
+            "a Ready watches one descriptor or two"
+        );
         let mut event_loop = ptr::null_mut();
         // SAFETY: `env` is the environment of the calling thread (the caller is a callback of it).
         let status = unsafe { sys::napi_get_uv_event_loop(env, &raw mut event_loop) };
@@ -63,7 +68,7 @@ impl Ready {
         let ready = Ready {
             shared: Rc::clone(&watch),
         };
-        for (index, fd) in fds.into_iter().enumerate() {
+        for (index, fd) in fds.iter().copied().enumerate() {
             // SAFETY: the memory has the size that libuv names, and is aligned for any of its types (16, as malloc
             // gives); it is freed here when libuv refuses it, in `closed` otherwise. The loop is this thread's.
             let handle: *mut c_void = unsafe {
@@ -99,6 +104,20 @@ impl Ready {
         Ok(ready)
     }
 
+    /// The event loop may end although this is waiting.
+    pub(crate) fn unref(&self) {
+        for handle in self
+            .shared
+            .handles
+            .get()
+            .into_iter()
+            .filter(|handle| !handle.is_null())
+        {
+            // SAFETY: initialised by `new` and not closing: only drop closes it.
+            unsafe { uv_unref(handle) };
+        }
+    }
+
     /// Calls `callback` once, when a descriptor is readable or in trouble. A later call takes its place.
     pub(crate) fn arm(&self, callback: sys::napi_value) -> napi::Result<()> {
         self.shared.forget_callback();
@@ -107,8 +126,14 @@ impl Ready {
         let status = unsafe { sys::napi_create_reference(self.shared.env, callback, 1, &raw mut reference) };
         check(status, "napi_create_reference")?;
         self.shared.callback.set(reference);
-        for handle in self.shared.handles.get() {
-            // SAFETY: both handles were initialised by `new` and are not closing: only drop closes them, or
+        for handle in self
+            .shared
+            .handles
+            .get()
+            .into_iter()
+            .filter(|handle| !handle.is_null())
+        {
+            // SAFETY: it was initialised by `new` and is not closing: only drop closes it, or
             // the end of the environment, after which no callback of it runs.
             let status = unsafe { uv_poll_start(handle, EVENTS, fired) };
             if status != 0 {

@@ -7,8 +7,10 @@ import { devicesCommand } from "./commands/devices.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { explainCommand } from "./commands/explain.js";
 import { labCommand } from "./commands/lab.js";
+import { leasesCommand } from "./commands/leases.js";
 import { releaseCommand } from "./commands/release.js";
 import { splitCommand } from "./commands/split.js";
+import { takeCommand } from "./commands/take.js";
 import { CommandStatus, renderError, type Streams } from "./io.js";
 import { version } from "./version.js";
 
@@ -39,6 +41,8 @@ export function makeProgram(streams: Streams): Command {
     doctorCommand,
     splitCommand,
     releaseCommand,
+    leasesCommand,
+    takeCommand,
     confirmCommand,
     explainCommand,
     labCommand,
@@ -52,7 +56,17 @@ export function makeProgram(streams: Streams): Command {
   return program;
 }
 
-const COMMANDS: readonly string[] = ["devices", "doctor", "split", "release", "confirm", "explain", "lab"];
+const COMMANDS: readonly string[] = [
+  "devices",
+  "doctor",
+  "split",
+  "release",
+  "leases",
+  "take",
+  "confirm",
+  "explain",
+  "lab",
+];
 
 /** The commands to choose from, in words. */
 const subcommands = (word: string): string =>

@@ -29,6 +29,9 @@ export interface SplitFlags {
   readonly netns?: string;
   readonly force?: true;
   readonly busyPoll?: true;
+  readonly via: "auto" | "broker" | "in-process";
+  readonly transmit?: "none" | "own" | "raw";
+  readonly pass?: true;
   readonly lease?: true;
   readonly cores?: number[];
   readonly metadata?: readonly Hint[];
@@ -55,6 +58,11 @@ export interface SplitCommand {
   readonly netns: string | null;
   readonly force: boolean;
   readonly busyPoll: boolean;
+  readonly via: "auto" | "broker" | "in-process";
+  /** What a lease is asked to be allowed to send: what the action needs, when left out. */
+  readonly transmit: "none" | "own" | "raw";
+  /** undefined: opened where it can be had; through a broker it has to be asked for. */
+  readonly pass: true | undefined;
   /** The own queue is to be a queue lease. */
   readonly lease: boolean;
   readonly cores: readonly number[] | undefined;
@@ -107,6 +115,18 @@ export function addSplitOptions(command: Command): Command {
     .option("--force", "take the SSH session's own flow too")
     .option("--busy-poll", "poll without sleeping: the lowest delay, a whole processor a queue")
     .option("--lease", "take the own queue as a queue lease, or fail (docs/leases.md)")
+    .option(
+      "--via <V>",
+      "auto (the broker, when one serves this card), broker, or in-process",
+      parseChoice("--via", ["auto", "broker", "in-process"]),
+      "auto",
+    )
+    .option(
+      "--transmit <T>",
+      "through a broker: none, own (answers, checked by the kernel) or raw; what --do needs when left out",
+      parseChoice("--transmit", ["none", "own", "raw"]),
+    )
+    .option("--pass", "frames may be given back to the kernel: an error where they cannot be")
     .option("--cores <LIST>", "bind the queues' threads to these processors", parseCores)
     .option(
       "--metadata <LIST>",
@@ -143,6 +163,9 @@ export function readSplitFlags(device: string, flags: SplitFlags): SplitCommand 
     netns: flags.netns ?? null,
     force: flags.force ?? false,
     busyPoll: flags.busyPoll ?? false,
+    via: flags.via,
+    transmit: flags.transmit ?? (action.kind === "run" || action.kind === "reflect" ? "own" : "none"),
+    pass: flags.pass,
     lease: flags.lease ?? false,
     cores: flags.cores,
     metadata: flags.metadata ?? [],

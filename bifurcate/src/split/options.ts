@@ -49,6 +49,16 @@ export interface SplitOptions {
   readonly pages?: "auto" | "huge" | "ordinary" | undefined;
   /** Told what the user should not overlook, at the start and while the split runs. */
   readonly onWarning?: ((text: string) => void) | undefined;
+  /**
+   * Who opens it. "auto": the broker, when one listens and serves this network namespace, else this process.
+   * "broker": a lease, for which this process needs no right at all. "in-process": this process, with its own rights.
+   */
+  readonly via?: "auto" | "broker" | "in-process" | undefined;
+  /**
+   * What the port may send, through a broker. "own", the default: answers to the flow, from the card's addresses, which
+   * the kernel checks frame by frame. "none": nothing. "raw": anything, where the policy gives that.
+   */
+  readonly transmit?: "none" | "own" | "raw" | undefined;
   /** Where journals are written; BIFURCATE_STATE_DIR or /run/bifurcate when left out. */
   readonly stateDirectory?: string | undefined;
 }

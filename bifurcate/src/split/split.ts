@@ -1,6 +1,8 @@
 // Gives chosen flows of a card to user space, as a transaction: all of it, or nothing changed.
 
 import { nativeKernel } from "@bifurcate/control";
+import { leaseSplit } from "../lease/leased-split.js";
+import { findBroker } from "../lease/via.js";
 import type { Port } from "../port.js";
 import { LiveSplit } from "./live.js";
 import type { SplitOptions } from "./options.js";
@@ -20,5 +22,7 @@ import type { SplitOptions } from "./options.js";
  * @throws BifurcateError; nothing is changed then. docs/errors.md lists the codes.
  */
 export async function split(ifname: string, options: SplitOptions): Promise<Port> {
+  const broker = await findBroker(ifname, options);
+  if (broker !== null) return leaseSplit(broker, ifname, options);
   return new LiveSplit(nativeKernel(), ifname, options).open();
 }

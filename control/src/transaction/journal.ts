@@ -55,16 +55,20 @@ export function journalPath(directory: string, id: string): string {
   return join(directory, `${id}${SUFFIX}`);
 }
 
+/** Writes a journal: see writeWhole. */
+export function writeJournal(directory: string, journal: Journal): void {
+  writeWhole(directory, journalPath(directory, journal.id), journal);
+}
+
 /**
- * Writes a journal so that a crash at any moment leaves the old one or the new one, whole: a new file, fsync,
+ * Writes a value as JSON so that a crash at any moment leaves the old file or the new one, whole: a new file, fsync,
  * rename, fsync of the directory. E_JOURNAL where that fails.
  */
-export function writeJournal(directory: string, journal: Journal): void {
-  const path = journalPath(directory, journal.id);
+export function writeWhole(directory: string, path: string, value: unknown): void {
   const fresh = `${path}.${process.pid}.new`;
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const bytes = Buffer.from(`${JSON.stringify(journal)}\n`);
+    const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
     const file = openSync(fresh, "w", 0o600);
     try {
       for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
@@ -90,8 +94,13 @@ export function writeJournal(directory: string, journal: Journal): void {
 
 /** Removes a journal: the split it was about has left nothing behind. */
 export function removeJournal(directory: string, id: string): void {
+  removeFile(directory, journalPath(directory, id));
+}
+
+/** Removes a file for good, if it is there. */
+export function removeFile(directory: string, path: string): void {
   try {
-    unlinkSync(journalPath(directory, id));
+    unlinkSync(path);
     syncDirectory(directory);
   } catch {
     // Gone already: somebody else finished the same undo.

@@ -61,6 +61,29 @@ impl Owner {
         Ok(u64::from(frame.offset))
     }
 
+    /// Counts `count` chunks of a fresh pool, from number `first` on, as lent: somebody else has put them into the
+    /// device's fill ring. False, and nothing is lent, when they are not the next ones that are free.
+    #[must_use]
+    pub fn lend_first(&mut self, first: u32, count: u32) -> bool {
+        let mut depot = self.umem.depot();
+        let Some(rest) = depot.small.len().checked_sub(count as usize) else {
+            return false;
+        };
+        // The lowest free chunk is on top.
+        let expected = (first..first.saturating_add(count))
+            .rev()
+            .map(|chunk| chunk << self.umem.shift());
+        if !depot.small[rest..].iter().copied().eq(expected) {
+            return false;
+        }
+        for offset in depot.small.drain(rest..) {
+            let entry = &self.umem.table[(offset >> self.umem.shift()) as usize];
+            entry.store(self.number, Ordering::Relaxed);
+        }
+        self.lent += count;
+        true
+    }
+
     /// Takes back what the device names: `len` bytes at `addr`. Both are untrusted.
     ///
     /// `None` (count it as an invalid descriptor) when they do not lie in one chunk, or that chunk was not

@@ -89,26 +89,37 @@ impl Umem {
     /// integers in JavaScript); what the kernel says when memory or, with [`Pages::Huge`], huge pages are
     /// short.
     pub fn map(config: &UmemConfig) -> Result<Arc<Umem>> {
+        let len = length(config)?;
+        let (file, mapping) = map_pages(len, config.pages)?;
+        Ok(Umem::over(file, mapping, config))
+    }
+
+    /// The pool in a memory file that another process made, every frame free. `pages` of the config is not looked at.
+    ///
+    /// # Errors
+    /// As [`Umem::map`]; `EINVAL` for a file that is shorter than the pool.
+    pub fn received(file: MemoryFile, config: &UmemConfig) -> Result<Arc<Umem>> {
+        let len = length(config)?;
+        if file.len() < len {
+            let why = format!("{config:?}: its memory file has {} bytes, not {len}", file.len());
+            return Err(Error::new("frame pool", why, EINVAL));
+        }
+        let mapping = Mapping::shared(&file)?;
+        Ok(Umem::over(file, mapping, config))
+    }
+
+    fn over(file: MemoryFile, mapping: Mapping, config: &UmemConfig) -> Arc<Umem> {
         let UmemConfig {
             frames,
             frame_size,
             jumbo_frames,
-            pages,
+            ..
         } = *config;
-        let invalid = |why: &str| Err(Error::new("frame pool", format!("{config:?}: {why}"), EINVAL));
-        if frame_size != 2048 && frame_size != 4096 {
-            return invalid("a frame has 2048 or 4096 bytes");
-        }
-        let len = u64::from(frames) * u64::from(frame_size) + u64::from(jumbo_frames) * u64::from(JUMBO_SIZE);
-        if frames == 0 || len >= 1 << 31 {
-            return invalid("a pool has at least one frame and less than 2 GiB");
-        }
-        let (file, mapping) = map_pages(len as usize, pages)?;
         let area = frames * frame_size;
         // Lowest offsets on top: a cache that refills takes neighbours.
         let small = (0..frames).rev().map(|i| i * frame_size).collect();
         let jumbo = (0..jumbo_frames).rev().map(|i| area + i * JUMBO_SIZE).collect();
-        Ok(Arc::new(Umem {
+        Arc::new(Umem {
             id: POOLS.fetch_add(1, Ordering::Relaxed),
             mapping,
             file,
@@ -119,7 +130,7 @@ impl Umem {
             table: (0..frames).map(|_| AtomicU16::new(0)).collect(),
             owners: AtomicU16::new(1),
             caches: AtomicU32::new(0),
-        }))
+        })
     }
 
     /// The number of this pool, unique in the process.
@@ -273,6 +284,25 @@ impl Umem {
 }
 
 const EINVAL: i32 = 22;
+
+/// Bytes of a pool of that shape, or why there can be none.
+fn length(config: &UmemConfig) -> Result<usize> {
+    let UmemConfig {
+        frames,
+        frame_size,
+        jumbo_frames,
+        ..
+    } = *config;
+    let invalid = |why: &str| Err(Error::new("frame pool", format!("{config:?}: {why}"), EINVAL));
+    if frame_size != 2048 && frame_size != 4096 {
+        return invalid("a frame has 2048 or 4096 bytes");
+    }
+    let len = u64::from(frames) * u64::from(frame_size) + u64::from(jumbo_frames) * u64::from(JUMBO_SIZE);
+    if frames == 0 || len >= 1 << 31 {
+        return invalid("a pool has at least one frame and less than 2 GiB");
+    }
+    Ok(len as usize)
+}
 
 fn map_pages(len: usize, pages: Pages) -> Result<(MemoryFile, Mapping)> {
     let map = |kind| {

@@ -1,10 +1,12 @@
 //! Programs attached to an interface: by bpf_link, so that the end of the process ends the attachment too.
 
-use super::attr::{Command, LinkCreate, ProgQuery, bpf, bpf_fd, info, raw};
+use super::attr::{Command, LinkCreate, LinkUpdate, ProgQuery, bpf, bpf_fd, info, raw};
+use super::pin;
 use super::program::Program;
 use crate::netlink::tc;
 use crate::{Error, Result};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// Where an XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,41 @@ impl Attachment {
         };
         tc::Filter::add(ifindex, direction, &classifier, tc::Action::Direct)
             .map(|filter| Self(Kind::Filter(filter)))
+    }
+
+    /// Puts `program` in the place of the one that runs, at once: no frame meets neither or both (kernel 5.7).
+    pub fn update(&self, program: &Program) -> Result<()> {
+        let call = "bpf(BPF_LINK_UPDATE)";
+        let Kind::Link(fd) = &self.0 else {
+            return Err(Error::new(call, "a filter is no link", libc::EOPNOTSUPP));
+        };
+        let mut attr = LinkUpdate {
+            link_fd: raw(fd.as_fd()),
+            new_prog_fd: raw(program.as_fd()),
+            ..Default::default()
+        };
+        // SAFETY: the block of BPF_LINK_UPDATE holds no address.
+        unsafe { bpf(Command::LinkUpdate, &mut attr) }
+            .map(drop)
+            .map_err(|errno| Error::new(call, format!("program={}", program.id()), errno))
+    }
+
+    /// Names the link in a BPF file system: from then on the attachment outlives this object and the process, until
+    /// the name is removed too.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        match &self.0 {
+            Kind::Link(fd) => pin::pin(fd.as_fd(), path),
+            Kind::Filter(_) => Err(Error::new(
+                "bpf(BPF_OBJ_PIN)",
+                "a filter is no link",
+                libc::EOPNOTSUPP,
+            )),
+        }
+    }
+
+    /// The link that was pinned as `path`.
+    pub fn pinned(path: &Path) -> Result<Self> {
+        pin::open(path).map(|fd| Self(Kind::Link(fd)))
     }
 
     /// True while the kernel still has it: a deleted interface takes its attachments along.

@@ -11,11 +11,14 @@ pub(super) enum Command {
     MapUpdate = 2,
     MapDelete = 3,
     ProgLoad = 5,
+    ObjPin = 6,
+    ObjGet = 7,
     ProgTestRun = 10,
     ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
     LinkCreate = 28,
+    LinkUpdate = 29,
     EnableStats = 32,
 }
 
@@ -119,6 +122,15 @@ pub(super) struct LinkCreate {
     pub relative_fd: u32,
     pub pad: u32,
     pub expected_revision: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct LinkUpdate {
+    pub link_fd: u32,
+    pub new_prog_fd: u32,
+    pub flags: u32,
+    pub old_prog_fd: u32,
 }
 
 /// Calls bpf(2) with `attr`, one of the blocks above.

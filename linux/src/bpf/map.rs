@@ -1,8 +1,10 @@
 //! BPF maps: create, read, write.
 
 use super::attr::{Command, MapCreate, MapElement, bpf, bpf_fd, info, object_name, raw};
+use super::pin;
 use crate::{Error, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// The kinds of map in use (enum bpf_map_type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,35 @@ impl Map {
             key_size: key_size as usize,
             element_size,
         })
+    }
+
+    /// The map that was pinned as `path`.
+    pub fn pinned(path: &Path) -> Result<Self> {
+        let fd = pin::open(path)?;
+        // struct bpf_map_info: type, id, key_size, value_size
+        let [kind, id, key_size, value_size] = info::<4>(fd.as_fd()).map_err(|errno| {
+            Error::new(
+                "bpf(BPF_OBJ_GET_INFO_BY_FD)",
+                format!("path={}", path.display()),
+                errno,
+            )
+        })?;
+        let element_size = if kind == MapType::PercpuArray as u32 {
+            (value_size as usize).next_multiple_of(8) * possible_processors()?
+        } else {
+            value_size as usize
+        };
+        Ok(Self {
+            fd,
+            id,
+            key_size: key_size as usize,
+            element_size,
+        })
+    }
+
+    /// Names the map in a BPF file system: from then on it outlives the process, until the name is removed.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        pin::pin(self.fd.as_fd(), path)
     }
 
     /// The map's number in the kernel.

@@ -10,6 +10,7 @@ import {
   type Released,
   type SplitEntry,
 } from "@bifurcate/control";
+import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import { jsonLine, renderError, type Streams } from "../io.js";
 import { renderTable } from "../render/table.js";
 
@@ -17,6 +18,7 @@ const HELP = `
 Examples:
   bifurcate release                list the splits
   bifurcate release eth0-1a2b3c    end this one; its owner closes it in good order
+  bifurcate release lease-1a2b3c4d take a lease back from its client (see bifurcate leases)
   bifurcate release --stale        undo what killed processes and their guardians have left
 `;
 
@@ -41,7 +43,12 @@ export function releaseCommand(streams: Streams): Command {
           why: "an ID and --stale exclude each other",
         });
       }
-      if (id !== undefined) {
+      if (id?.startsWith("lease-") === true) {
+        await releaseLease(id);
+        streams.out(
+          json ? jsonLine({ released: [{ id }], errors: [] }) : `${id}: its flow is with the kernel\n`,
+        );
+      } else if (id !== undefined) {
         const released = await release(nativeKernel(), id);
         streams.out(json ? jsonLine({ released: [released], errors: [] }) : releasedWords(released));
       } else if (flags.stale === true) {
@@ -50,6 +57,16 @@ export function releaseCommand(streams: Streams): Command {
         list(streams, json);
       }
     });
+}
+
+/** Takes a lease back. @throws E_NO_BROKER, E_NO_SUCH_LEASE */
+async function releaseLease(id: string): Promise<void> {
+  const broker = await BrokerConnection.connect();
+  try {
+    await broker.release(id);
+  } finally {
+    broker.close();
+  }
 }
 
 function releasedWords({ id, device, report }: Released): string {

@@ -10,6 +10,8 @@ export type Register = (typeof R)[keyof typeof R];
 /** Helper functions by number (linux/bpf.h, enum bpf_func_id). */
 export const HELPER = {
   map_lookup_elem: 1,
+  ktime_get_ns: 5,
+  redirect: 23,
   skb_load_bytes: 26,
   redirect_map: 51,
   xdp_adjust_meta: 54,

@@ -6,9 +6,11 @@ export { encodeProgram, formatProgram, type Instruction, type Program } from "./
 export { interpret, matches } from "./interpret.js";
 export { COUNTER, xdpProgram, type XdpSource, type XdpTarget } from "./xdp.js";
 export { HINTS, writeHints, type Hint } from "./hints.js";
+export * from "./lease-programs.js";
+export { ownTransmit, reverse, type OwnSender } from "./reverse.js";
 export { PASS_MARK, passMarkProgram, socketFilterProgram, tcDropProgram } from "./skb.js";
 export { explain } from "./explain.js";
-export { matchesSocket, overlap, socketFlows, type Overlap } from "./overlap.js";
+export { contains, matchesSocket, overlap, socketFlows, type Overlap } from "./overlap.js";
 export { sieve, type Sieve } from "./ntuple.js";
 export { encodeRule, type FlowRule } from "./flow-spec.js";
 export { ruleMatches } from "./ntuple-model.js";

@@ -124,3 +124,10 @@ function host(address: Address, direction: "src" | "dst"): Expression {
   const mask = [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff];
   return { kind: "net6", direction, address: address.words, mask, span: NOWHERE };
 }
+
+/** Whether every frame of `inner` surely is one of `outer` too. */
+export function contains(outer: Expression, inner: Expression): boolean {
+  if (outer.kind === "all") return true;
+  if (inner.kind === "all") return false;
+  return overlap(inner, { kind: "not", operand: outer, span: NOWHERE }).kind === "disjoint";
+}

@@ -15,7 +15,7 @@ import {
 } from "./translate.js";
 
 /** Offsets in struct __sk_buff (linux/bpf.h). */
-const SKB = { len: 0, vlanPresent: 20, vlanTci: 24, vlanProto: 28, tcIndex: 44 } as const;
+export const SKB = { len: 0, vlanPresent: 20, vlanTci: 24, vlanProto: 28, tcIndex: 44 } as const;
 /** Verdicts of tc (linux/pkt_cls.h); TCX_NEXT and TCX_DROP have the same values. */
 export const TC_ACT_UNSPEC = -1;
 export const TC_ACT_SHOT = 2;
@@ -33,7 +33,7 @@ const BEHIND_TAG = TAG_AT + TAG_SIZE;
  * The frame as it was on the wire: a VLAN tag that the kernel (or the card) took out and put into the metadata
  * counts as if it still stood there.
  */
-const ACCESS: FrameAccess = {
+export const SKB_ACCESS: FrameAccess = {
   minimumPrefix: 24,
   prologue(asm, buffer, prefix, reject) {
     const untagged = asm.label("untagged");
@@ -85,7 +85,8 @@ const ACCESS: FrameAccess = {
   },
 };
 
-function returns(asm: Assembler, value: number): void {
+/** Ends with that verdict. */
+export function returns(asm: Assembler, value: number): void {
   asm.constant(R.r0, value);
   asm.exit();
 }
@@ -96,7 +97,7 @@ function returns(asm: Assembler, value: number): void {
  */
 export function tcDropProgram(filter: Filter): ProgramSource {
   const { instructions, maps } = translate(filter, {
-    access: ACCESS,
+    access: SKB_ACCESS,
     before(asm) {
       const unmarked = asm.label("unmarked");
       asm.load(R.r2, CONTEXT, SKB.tcIndex, 4);
@@ -116,7 +117,7 @@ export function tcDropProgram(filter: Filter): ProgramSource {
  */
 export function socketFilterProgram(filter: Filter): ProgramSource {
   const { instructions, maps } = translate(filter, {
-    access: ACCESS,
+    access: SKB_ACCESS,
     before(asm) {
       const unmarked = asm.label("unmarked");
       asm.load(R.r2, CONTEXT, SKB.tcIndex, 4);

@@ -95,13 +95,24 @@ const FROM_X = 0x08;
 /** Assembles a filter's program between a prologue and the two ends. Throws E_FLOW_TOO_LARGE. */
 export function translate(filter: Filter, frame: Frame): ReturnType<Assembler["finish"]> {
   const asm = new Assembler();
+  asm.move(CONTEXT, R.r1);
+  translateInto(asm, filter, frame);
+  return finish(asm, filter.source);
+}
+
+/** Adds a filter to a program in which CONTEXT is set; what `pass` does not end goes on behind it. */
+export function translateInto(asm: Assembler, filter: Filter, frame: Frame): void {
   new Translation(filter, frame, asm).run();
+}
+
+/** The program as bpf(2) takes it. Throws E_FLOW_TOO_LARGE. */
+export function finish(asm: Assembler, source: string): ReturnType<Assembler["finish"]> {
   try {
     return asm.finish();
   } catch (error) {
     if (!(error instanceof JumpTooFar)) throw error;
     const why = "its eBPF program is too long for 16-bit jumps";
-    throw new BifurcateError("E_FLOW_TOO_LARGE", { what: `flow '${filter.source}'`, why });
+    throw new BifurcateError("E_FLOW_TOO_LARGE", { what: `flow '${source}'`, why });
   }
 }
 
@@ -132,7 +143,6 @@ class Translation {
   run(): void {
     const { asm, frame } = this;
     const { program } = this.filter;
-    asm.move(CONTEXT, R.r1);
     frame.before?.(asm);
     frame.access.prologue(asm, this.#buffer, this.#prefix, this.#reject);
     this.#initialise();

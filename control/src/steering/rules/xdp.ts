@@ -39,7 +39,8 @@ export interface XdpSource extends ProgramSource {
   readonly calls: readonly KernelCall[];
 }
 
-const ACCESS: FrameAccess = {
+/** How an XDP program gets at its frame. */
+export const ACCESS: FrameAccess = {
   minimumPrefix: 14,
   prologue(asm, buffer, prefix, reject) {
     asm.move(R.r1, CONTEXT);
@@ -93,7 +94,7 @@ function pass(asm: Assembler, target: XdpTarget): void {
 }
 
 /** counters[key] += 1, on this CPU. */
-function count(asm: Assembler, counters: BpfMap, key: number): void {
+export function count(asm: Assembler, counters: BpfMap, key: number): void {
   const absent = asm.label("absent");
   asm.storeConstant(R.fp, SCRATCH, key, 4);
   asm.loadMap(R.r1, counters);

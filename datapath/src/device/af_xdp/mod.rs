@@ -4,12 +4,15 @@
 //! really obtained. Steering frames to the sockets (an XSKMAP and its program) is the control path's work.
 
 mod bind;
+mod lease;
 mod metadata;
 mod open;
 mod rx;
+mod silent;
 mod socket;
 mod tx;
 
 pub use bind::{Mode, ZeroCopy};
+pub use lease::{Granted, Received, grant, receive};
 pub use open::{BusyPoll, Config, Obtained, Opened, open};
 pub use socket::QueueSocket;

@@ -319,7 +319,7 @@ impl Plan<'_> {
     }
 }
 
-fn ring<T: Plain>(socket: &XskSocket, kind: RingKind, entries: u32) -> Result<Mapped<T, Mapping>> {
+pub(super) fn ring<T: Plain>(socket: &XskSocket, kind: RingKind, entries: u32) -> Result<Mapped<T, Mapping>> {
     assert_eq!(size_of::<T>(), kind.entry_size());
     let (mapping, offsets) = socket.map_ring(kind, entries)?;
     let RingOffsets {

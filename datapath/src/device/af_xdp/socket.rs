@@ -14,7 +14,8 @@ use crate::frame::Owner;
 /// there is a socket for it, made in the interface's namespace.
 #[derive(Debug)]
 pub(super) struct Watch {
-    socket: OwnedFd,
+    /// `None`: the interface is out of reach, and its MTU stays as it was told.
+    socket: Option<OwnedFd>,
     ifindex: u32,
     mtu: Mtu,
 }
@@ -23,7 +24,16 @@ impl Watch {
     pub(super) fn new(ifindex: u32) -> Result<Watch> {
         let socket = interface::socket()?;
         let mtu = Mtu::new(interface::mtu_in(socket.as_fd(), ifindex)?);
+        let socket = Some(socket);
         Ok(Watch { socket, ifindex, mtu })
+    }
+
+    pub(super) fn without_socket(mtu: Mtu) -> Watch {
+        Watch {
+            socket: None,
+            ifindex: 0,
+            mtu,
+        }
     }
 
     pub(super) fn mtu(&self) -> &Mtu {
@@ -32,7 +42,8 @@ impl Watch {
 
     /// Tells the sending halves an MTU that was changed. An interface that is gone keeps its last one.
     pub(super) fn look(&self) {
-        if let Ok(now) = interface::mtu_in(self.socket.as_fd(), self.ifindex) {
+        let Some(socket) = &self.socket else { return };
+        if let Ok(now) = interface::mtu_in(socket.as_fd(), self.ifindex) {
             self.mtu.set(now);
         }
     }

@@ -131,8 +131,8 @@ pub struct TapPass {
     counters: PassCounters,
     queue: TapQueue,
     mtu: Mtu,
-    /// Every way holds it, so that no frame can enter the TAP when it is gone.
-    _filter: Arc<tc::Filter>,
+    /// Every way holds it, so that no frame can enter the TAP when it is gone. `None`: the TAP is another process's.
+    _filter: Option<Arc<tc::Filter>>,
 }
 
 impl TapPass {
@@ -141,7 +141,19 @@ impl TapPass {
             counters: PassCounters::default(),
             queue,
             mtu: mtu.clone(),
-            _filter: Arc::clone(filter),
+            _filter: Some(Arc::clone(filter)),
+        }
+    }
+
+    /// A way through a TAP that another process made, filters and takes away: a broker's return port. `mtu`: the
+    /// card's, in bytes.
+    #[must_use]
+    pub fn received(queue: TapQueue, mtu: u32) -> TapPass {
+        TapPass {
+            counters: PassCounters::default(),
+            queue,
+            mtu: Mtu::new(mtu),
+            _filter: None,
         }
     }
 

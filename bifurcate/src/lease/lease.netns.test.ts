@@ -1,0 +1,82 @@
+// A lease, from the broker to a client without any right: the DNS example answers, the kernel has everything else.
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BrokerPlace, NOBODY, opened } from "../testing/broker.js";
+import { cannotRun, ip, VethPair } from "../testing/veth.js";
+
+const reason = cannotRun();
+const DNS = fileURLToPath(new URL("../../../examples/dns.ts", import.meta.url));
+const POLICY = `
+[dns]
+user = ${NOBODY}
+device = card0
+flow = udp dst port 53
+transmit = own
+pass = yes
+`;
+
+/** Asks the DNS server at the card's address; how many of the questions were answered rightly. */
+async function resolve(veth: VethPair, count: number): Promise<number> {
+  const out = await veth.node(
+    veth.peerNetns,
+    `const { Resolver } = require("node:dns").promises;
+     const resolver = new Resolver({ timeout: 2000, tries: 1 });
+     resolver.setServers(["${veth.address}"]);
+     (async () => {
+       let right = 0;
+       for (let i = 0; i < ${count}; i++) {
+         const answer = await resolver.resolve4("q" + i + "-1.lookup.bifurcate.test").catch(() => []);
+         if (answer[0] === "192.0.2.100") right++;
+       }
+       console.log(right);
+     })();`,
+  );
+  return Number(out);
+}
+
+describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
+  let veth: VethPair;
+  let place: BrokerPlace;
+
+  beforeEach(() => {
+    veth = new VethPair();
+    place = new BrokerPlace(veth.netns);
+    place.write(POLICY);
+  });
+  afterEach(async () => {
+    await place.remove();
+    veth.remove();
+  });
+
+  it("lets the DNS example answer as nobody, without a capability, beside the kernel's own traffic", async () => {
+    const before = veth.settings();
+    const broker = await place.start();
+    await veth.serve(7000);
+    const client = place.client([
+      "split",
+      veth.card,
+      "--flow",
+      "udp dst port 53",
+      "--do",
+      `run=${DNS}`,
+      "--json",
+    ]);
+    const { id, pid } = await opened(client);
+    expect(id).toMatch(/^lease-[0-9a-f]{8}$/);
+    const status = readFileSync(`/proc/${pid}/status`, "utf8");
+    expect(status).toMatch(/^Uid:\s+65534\s+65534\s+65534\s+65534$/m);
+    for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
+      expect(status).toMatch(new RegExp(`^${set}:\\s+0000000000000000$`, "m"));
+    }
+    expect(await resolve(veth, 20)).toBe(20);
+    expect(await veth.ask(7000, 5)).toEqual({ sent: 5, answered: 5 });
+    expect(await veth.askTcp(7000, 5)).toEqual({ sent: 5, answered: 5 });
+    await client.end("SIGINT");
+    await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
+    await broker.end();
+    expect(veth.settings()).toBe(before);
+    expect(ip("-n", veth.netns, "-br", "link", "show", "type", "veth").trim().split("\n")).toHaveLength(1);
+  });
+});

@@ -1,0 +1,169 @@
+// What a lease may and may not do on the wire: two users on one card, what is sent, what is passed, who may not even ask.
+
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BrokerPlace, NOBODY, opened, whatIsLeft, type Running } from "../testing/broker.js";
+import { cannotRun, VethPair } from "../testing/veth.js";
+
+const reason = cannotRun();
+const OTHER = 65_533;
+const POLICY = `
+[one]
+user = ${NOBODY}
+device = card0
+flow = udp dst port 7001
+transmit = own
+
+[two]
+user = ${OTHER}
+device = card0
+flow = udp dst port 7002
+transmit = raw
+pass = yes
+
+[quiet]
+user = ${OTHER}
+device = card0
+flow = udp dst port 7003
+`;
+
+/** A handler that answers, as it should and not as it should: which, the payload's first byte says. */
+const HANDLER = `
+  export function handle(batch) {
+    const { view } = batch;
+    while (batch.next()) {
+      const at = batch.at;
+      if (batch.size < 43 || view.getUint16(at + 12) !== 0x0800 || view.getUint8(at + 14) !== 0x45) continue;
+      const what = String.fromCharCode(view.getUint8(at + 42));
+      if (what === "p") { batch.pass(); continue; }
+      for (const [a, b, words] of [[0, 6, 3], [26, 30, 2], [34, 36, 1]]) {
+        for (let i = 0; i < words; i++) {
+          const word = view.getUint16(at + a + 2 * i);
+          view.setUint16(at + a + 2 * i, view.getUint16(at + b + 2 * i));
+          view.setUint16(at + b + 2 * i, word);
+        }
+      }
+      view.setUint16(at + 40, 0);
+      if (what === "m") view.setUint8(at + 11, view.getUint8(at + 11) ^ 1);
+      if (what === "f") view.setUint16(at + 20, 0x2000);
+      if (what === "s") { view.setUint16(at + 34, 9); }
+      batch.send();
+    }
+  }`;
+
+describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
+  let veth: VethPair;
+  let place: BrokerPlace;
+
+  beforeEach(async () => {
+    veth = new VethPair();
+    place = new BrokerPlace(veth.netns);
+    place.write(POLICY);
+    place.file("handler.mjs", HANDLER);
+    await place.start();
+  });
+  afterEach(async () => {
+    await place.remove();
+    veth.remove();
+  });
+
+  function lease(uid: number, flow: string, ...more: string[]): Running {
+    const run = `run=${place.path("handler.mjs")}`;
+    return place.client(["split", veth.card, "--flow", flow, "--do", run, "--json", ...more], uid);
+  }
+
+  /** Sends one datagram of that text and gives from which ports answers came. */
+  async function answers(port: number, text: string): Promise<number[]> {
+    const out = await veth.node(
+      veth.peerNetns,
+      `const socket = require("node:dgram").createSocket("udp4");
+       const from = [];
+       const end = () => { console.log(JSON.stringify(from)); process.exit(0); };
+       socket.on("message", (_, { port }) => { from.push(port); setTimeout(end, 50); });
+       socket.bind(0, () => socket.send("${text}", ${port}, "${veth.address}"));
+       setTimeout(end, 1500);`,
+    );
+    return JSON.parse(out) as number[];
+  }
+
+  it("two users have leases of one card, and each gets its own flow", async () => {
+    const before = whatIsLeft(place);
+    const [one, two] = [lease(NOBODY, "udp dst port 7001"), lease(OTHER, "udp dst port 7002")];
+    await Promise.all([opened(one), opened(two)]);
+    expect(await answers(7001, "a")).toEqual([7001]);
+    expect(await answers(7002, "a")).toEqual([7002]);
+    await one.end("SIGINT");
+    expect(await answers(7001, "a")).toEqual([]);
+    expect(await answers(7002, "a")).toEqual([7002]);
+    await two.end("SIGINT");
+    await place.settled(() => place.leases().then((all) => all.length === 0));
+    expect(whatIsLeft(place)).toEqual(before);
+  });
+
+  it("'own' sends answers only: no other address, no other port, no fragment", async () => {
+    await opened(lease(NOBODY, "udp dst port 7001"));
+    expect(await answers(7001, "a")).toEqual([7001]);
+    for (const text of ["m", "f", "s"]) expect(await answers(7001, text), text).toEqual([]);
+    expect(await answers(7001, "a")).toEqual([7001]);
+  });
+
+  it("'raw' sends what it likes", async () => {
+    await opened(lease(OTHER, "udp dst port 7002", "--transmit", "raw"));
+    expect(await answers(7002, "s")).toEqual([9]);
+  });
+
+  it("'none' sends nothing", async () => {
+    const client = lease(OTHER, "udp dst port 7003", "--transmit", "none");
+    await opened(client);
+    expect(await answers(7003, "a")).toEqual([]);
+    const ended = await client.end("SIGINT");
+    expect(ended).toBe(0);
+    const summary = JSON.parse(client.lines.at(-1)!) as { stats: { received: number; sent: number } };
+    expect(summary.stats).toMatchObject({ received: 1, sent: 0 });
+  });
+
+  it("passed frames arrive as if they had just come, and nothing else does", async () => {
+    await veth.serve(7002);
+    await opened(lease(OTHER, "udp dst port 7002", "--pass"));
+    expect(await answers(7002, "p")).toEqual([7002]);
+    expect(await answers(7002, "pass me too")).toEqual([7002]);
+  });
+
+  it("what the policy does not give is an error when the port is opened", async () => {
+    const refused: [Running, string][] = [
+      [lease(NOBODY, "udp dst port 7001", "--pass"), "does not give pass"],
+      [lease(NOBODY, "udp dst port 7001", "--transmit", "raw"), "not 'raw'"],
+      [lease(OTHER, "udp dst port 7003"), "not 'own'"],
+      [lease(NOBODY, "udp dst port 7002"), "is not within"],
+      [lease(NOBODY, "all"), "is not within"],
+      [lease(1, "udp dst port 7001"), "no rule"],
+    ];
+    for (const [client, words] of refused) {
+      expect(await client.ended, words).toBe(1);
+      expect(client.stderr).toContain("E_LEASE_DENIED");
+      expect(client.stderr).toContain(words);
+    }
+    expect(
+      place.log().filter(({ event, outcome }) => event === "lease" && outcome === "E_LEASE_DENIED"),
+    ).toHaveLength(refused.length);
+  });
+
+  it("a flow that is leased is nobody else's, and whose it is stays untold", async () => {
+    place.write(`${POLICY}\n[again]\nuser = ${OTHER}\ndevice = card0\nflow = udp\ntransmit = own\n`);
+    await place.reload();
+    await opened(lease(NOBODY, "udp dst port 7001"));
+    const second = lease(OTHER, "udp dst portrange 7000-7010");
+    expect(await second.ended).toBe(1);
+    expect(second.stderr).toContain("E_FLOW_TAKEN");
+    expect(second.stderr).not.toContain(String(NOBODY));
+  });
+
+  it("another user's lease is not there to be listed, returned, resumed or released", async () => {
+    const { id } = await opened(lease(NOBODY, "udp dst port 7001"));
+    expect(await place.leases(OTHER)).toEqual([]);
+    const release = place.client(["release", id], OTHER);
+    expect(await release.ended).toBe(1);
+    expect(release.stderr).toContain("E_NO_SUCH_LEASE");
+    expect(await place.leases(NOBODY)).toMatchObject([{ id, state: "granted" }]);
+    expect(await answers(7001, "a")).toEqual([7001]);
+  });
+});

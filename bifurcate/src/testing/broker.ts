@@ -1,0 +1,262 @@
+// For tests: a broker of the built command in a namespace, and clients of it that have no rights at all.
+
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const bin = (name: string): string => fileURLToPath(new URL(`../../bin/${name}`, import.meta.url));
+/** The user of the clients: nobody. */
+export const NOBODY = 65_534;
+
+/** One line of the audit log. */
+export interface AuditLine {
+  readonly event: string;
+  readonly outcome: string;
+  readonly [more: string]: unknown;
+}
+
+/** A command that runs until it is ended. */
+export class Running {
+  readonly lines: string[] = [];
+  stderr = "";
+  readonly ended: Promise<number | null>;
+  private readonly waiting = new Set<() => void>();
+
+  constructor(
+    readonly child: ChildProcess,
+    private readonly what: string,
+  ) {
+    createInterface({ input: child.stdout! }).on("line", (line) => {
+      this.lines.push(line);
+      this.wake();
+    });
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      this.stderr += text;
+      this.wake();
+    });
+    this.ended = new Promise((resolve) =>
+      child.once("close", (status) => {
+        resolve(status);
+        this.wake();
+      }),
+    );
+  }
+
+  private wake(): void {
+    for (const each of this.waiting) each();
+    this.waiting.clear();
+  }
+
+  /** Waits until `found` gives something; rejects with what the command said when it ends before. */
+  async until<T>(found: () => T | undefined): Promise<T> {
+    for (;;) {
+      const value = found();
+      if (value !== undefined) return value;
+      if (this.child.exitCode !== null || this.child.signalCode !== null) {
+        await this.ended;
+        const last = found();
+        if (last !== undefined) return last;
+        throw new Error(`${this.what} ended: ${this.stderr}${this.lines.join("\n")}`);
+      }
+      await new Promise<void>((resolve) => this.waiting.add(resolve));
+    }
+  }
+
+  /** The first line that holds these words. */
+  line(words: string): Promise<string> {
+    return this.until(() => this.lines.find((each) => each.includes(words)));
+  }
+
+  /** Sends a signal and waits for the end. */
+  async end(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
+    this.child.kill(signal);
+    return this.ended;
+  }
+}
+
+/** A folder with a BPF file system, a policy, and brokers one after another. */
+export class BrokerPlace {
+  readonly folder = mkdtempSync(path.join(tmpdir(), "bifurcate-broker-"));
+  readonly socket = path.join(this.folder, "broker.sock");
+  readonly policy = path.join(this.folder, "policy");
+  readonly audit = path.join(this.folder, "audit.jsonl");
+  readonly state = path.join(this.folder, "state");
+  readonly bpffs = path.join(this.folder, "bpf", "bifurcate");
+  private readonly running = new Set<Running>();
+
+  /** @param netns The namespace that brokers serve. */
+  constructor(readonly netns: string) {
+    // Clients reach the socket; nothing else in the folder is theirs.
+    chmodSync(this.folder, 0o755);
+    mkdirSync(path.join(this.folder, "bpf"));
+    execFileSync("mount", ["-t", "bpf", "bpf", path.join(this.folder, "bpf")]);
+  }
+
+  write(policy: string): void {
+    writeFileSync(this.policy, policy, { mode: 0o644 });
+  }
+
+  get options(): string[] {
+    const { socket, policy, audit, state, bpffs } = this;
+    return ["--policy", policy, "--socket", socket, "--state", state, "--bpffs", bpffs, "--audit", audit];
+  }
+
+  /** Starts a broker and waits until it serves. */
+  async start(...prefix: string[]): Promise<Running> {
+    const command = [...prefix, process.execPath, ...this.daemon()];
+    const broker = this.run(command, "the broker");
+    await broker.until(() => (broker.stderr.includes("serves") ? true : undefined));
+    this.broker = broker;
+    return broker;
+  }
+
+  /** The broker that runs now; with several, the last. */
+  private broker: Running | undefined;
+
+  /** Its process. */
+  get pid(): number {
+    return this.broker!.child.pid!;
+  }
+
+  /** Lets the broker read the policy again. */
+  async reload(): Promise<void> {
+    const count = (): number => this.log().filter(({ event }) => event === "reload").length;
+    const before = count();
+    this.broker!.child.kill("SIGHUP");
+    await this.settled(() => Promise.resolve(count() > before));
+  }
+
+  /** A file of the folder, for anybody to read. */
+  file(name: string, text: string): void {
+    writeFileSync(this.path(name), text, { mode: 0o644 });
+  }
+
+  /** The path of a file of the folder. */
+  path(name: string): string {
+    return path.join(this.folder, name);
+  }
+
+  /** The arguments by which node runs `bifurcated` here. */
+  daemon(): string[] {
+    return [bin("bifurcated.mjs"), ...this.options];
+  }
+
+  /** The arguments by which node runs `bifurcate ARGS`. */
+  cli(...args: string[]): string[] {
+    return [bin("bifurcate.mjs"), ...args];
+  }
+
+  /** What `bifurcate leases --json` says to that user; root when left out. */
+  async leases(uid?: number): Promise<{ id: string; state: string; pid: number; uid: number }[]> {
+    const command = [process.execPath, ...this.cli("leases", "--json")];
+    const running = this.run(uid === undefined ? command : [...powerless(uid), ...command], "leases");
+    if ((await running.ended) !== 0) throw new Error(running.stderr);
+    return (JSON.parse(running.lines.join("\n")) as { leases: never }).leases;
+  }
+
+  /** Waits until it is so. */
+  async settled(so: () => Promise<boolean | undefined>): Promise<void> {
+    for (let tries = 0; tries < 200; tries++) {
+      if ((await so()) === true) return;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error("it never came to be so");
+  }
+
+  /** Runs a command in the namespace that brokers serve. */
+  run(command: readonly string[], what: string, netns = this.netns): Running {
+    const child = spawn("ip", ["netns", "exec", netns, ...command], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, BIFURCATE_BROKER: this.socket, BIFURCATE_STATE_DIR: this.state },
+    });
+    const running = new Running(child, what);
+    this.running.add(running);
+    void running.ended.then(() => this.running.delete(running));
+    return running;
+  }
+
+  /** Runs `bifurcate ARGS` as a user without any capability. */
+  client(args: readonly string[], uid = NOBODY, netns = this.netns): Running {
+    return this.run(
+      [...powerless(uid), process.execPath, bin("bifurcate.mjs"), ...args],
+      "the client",
+      netns,
+    );
+  }
+
+  /** The audit log so far. */
+  log(): AuditLine[] {
+    return readFileSync(this.audit, "utf8")
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line) as AuditLine);
+  }
+
+  /** Waits for an entry of the audit log. */
+  async logged(match: (entry: AuditLine) => boolean): Promise<AuditLine> {
+    for (let tries = 0; tries < 500; tries++) {
+      const found = this.log().find(match);
+      if (found !== undefined) return found;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(`not in the audit log: ${JSON.stringify(this.log())}`);
+  }
+
+  /** Ends what runs and removes the folder with its file system. */
+  async remove(): Promise<void> {
+    await Promise.all([...this.running].map((each) => each.end("SIGKILL")));
+    execFileSync("umount", [path.join(this.folder, "bpf")]);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** The command before a command that takes every right away: another user, and no capability, not even to gain one. */
+export function powerless(uid = NOBODY): string[] {
+  return [
+    "setpriv",
+    `--reuid=${uid}`,
+    `--regid=${uid}`,
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+    "--no-new-privs",
+  ];
+}
+
+/** The split's id and process, once the command says that it is open. */
+export async function opened(client: Running): Promise<{ readonly id: string; readonly pid: number }> {
+  return JSON.parse(await client.line('"event":"split"')) as { id: string; pid: number };
+}
+
+/** What a broker and its leases have of the machine now. */
+export function whatIsLeft(place: BrokerPlace): {
+  readonly interfaces: string[];
+  readonly pins: string[];
+  readonly records: string[];
+  readonly descriptors: number;
+} {
+  const links = execFileSync("ip", ["-n", place.netns, "-br", "link"], { encoding: "utf8" });
+  const names = (folder: string): string[] => (existsSync(folder) ? readdirSync(folder).sort() : []);
+  return {
+    interfaces: links
+      .trim()
+      .split("\n")
+      .map((line) => line.split(/[\s@]/)[0]!)
+      .sort(),
+    pins: names(place.bpffs),
+    records: names(path.join(place.state, "leases")),
+    descriptors: readdirSync(`/proc/${place.pid}/fd`).length,
+  };
+}

@@ -1,0 +1,113 @@
+// What a broker asks of the kernel beyond what a split does: ports, sockets to be passed, names that outlive it.
+import { createRequire } from "node:module";
+import type { Connection, LinkEvent, LinkWatch, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
+import { BifurcateError, messageOf } from "../errors.js";
+import type { Attachment, BpfMap, Kernel, Netns, Program } from "../kernel.js";
+
+export type { Connection, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
+
+/** An open descriptor, to be passed. */
+export interface Descriptor {
+  /** Its number in this process. */
+  readonly number: number;
+  close(): void;
+}
+
+/** A map that can be given a name in a BPF file system. */
+export interface PinnableMap extends BpfMap {
+  pin(path: string): void;
+}
+
+/** A link that can be given a name, and whose program can be replaced at once. */
+export interface Link extends Attachment {
+  pin(path: string): void;
+  update(program: Program): void;
+}
+
+/** What the kernel gave for a lease. */
+export interface LeaseSockets {
+  readonly sockets: Descriptor[];
+  readonly memory: Descriptor;
+  /** Chunks in each fill ring. */
+  readonly filled: number;
+  readonly obtained: {
+    readonly zeroCopy: boolean;
+    readonly needWakeup: boolean;
+    readonly multiBuffer: boolean;
+    readonly busyPoll: boolean;
+    readonly pages: string;
+    readonly refused: readonly string[];
+  };
+}
+
+/** How to make sockets and pool. */
+export interface LeaseSocketOptions {
+  ifname: string;
+  queues: number[];
+  frames: number;
+  frameSize: number;
+  jumboFrames: number;
+  zeroCopy: string;
+  mode: string;
+  busyPoll: boolean;
+  pages: string;
+  ringSize: number;
+}
+
+/** A namespace with what a broker needs of it. */
+export interface BrokerNetns extends Netns {
+  attachXdp(program: Program, ifindex: number, mode: "driver" | "generic"): Link;
+  attachTcIngress(program: Program, ifindex: number, filter?: string): Link;
+  /** Both ends down, without addresses of their own; gives their numbers. */
+  createVeth(name: string, peer: string, queues: number): number[];
+  setLink(ifindex: number, change: { up?: boolean; mtu?: number; mac?: number[] }): void;
+  deleteLink(ifindex: number): void;
+  createLeaseSockets(options: LeaseSocketOptions, transmit: boolean): LeaseSockets;
+  isQueueHeld(ifname: string, queue: number): boolean;
+  /** Calls `told` for everything that happens to an interface, until the watch is closed. */
+  watchLinks(told: (event: LinkEvent) => void): LinkWatch;
+  createTap(name: string, queues: number): { readonly ifindex: number; readonly queues: Descriptor[] };
+}
+
+/** The kernel with what a broker needs of it. */
+export interface BrokerKernel extends Kernel {
+  openNetns(name: string | null): BrokerNetns;
+  createMap(options: Parameters<Kernel["createMap"]>[0]): PinnableMap;
+  pinnedMap(path: string): PinnableMap;
+  pinnedLink(path: string): Link;
+  /** Whether the senders behind a card of that driver leave checksums and segmentation to it. */
+  isVirtualDriver(driver: string): boolean;
+}
+
+/** Sockets and processes of this machine. */
+export interface Locals {
+  listen(path: string): Listener;
+  connect(path: string): Connection;
+  process(pid: number): ProcessHandle;
+}
+
+function addon(): typeof import("@bifurcate/addon") {
+  try {
+    return createRequire(import.meta.url)("@bifurcate/addon") as typeof import("@bifurcate/addon");
+  } catch (thrown) {
+    throw new BifurcateError("E_NO_ADDON", {
+      what: "load the native part of bifurcate",
+      why: messageOf(thrown),
+      cause: thrown,
+    });
+  }
+}
+
+/** This machine's kernel for a broker. That the addon has it all, the compiler checks here. @throws E_NO_ADDON */
+export function brokerKernel(): BrokerKernel {
+  const kernel = new (addon().NativeKernel)();
+  return kernel as unknown as BrokerKernel;
+}
+
+/** This machine's local sockets and processes. @throws E_NO_ADDON */
+export function locals(): Locals {
+  const { listenLocal, connectLocal, openProcess } = addon();
+  return { listen: listenLocal, connect: connectLocal, process: openProcess };
+}
+
+export type { Peer as PeerFacts };

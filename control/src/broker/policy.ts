@@ -1,0 +1,280 @@
+// The policy: which users and groups may lease what. One readable file; an error points at its line.
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { BifurcateError, messageOf } from "../errors.js";
+import { TRANSMIT, type LeaseRequest, type Mechanism, type Transmit } from "../protocol/messages.js";
+import { compile, contains, parse } from "../steering/rules/index.js";
+import type { Expression } from "../steering/rules/index.js";
+import { accounts, type Accounts } from "./accounts.js";
+import { LineError, readLines, type Section, type Setting } from "./policy-lines.js";
+
+/** What to do with the port of a client that died while another process still holds its socket. */
+export type Draining = "delete-port" | "wait" | "kill";
+
+/** One rule of the policy. */
+export interface Rule {
+  readonly name: string;
+  readonly line: number;
+  readonly users: ReadonlySet<number>;
+  readonly groups: ReadonlySet<number>;
+  readonly device: string;
+  readonly flows: readonly { readonly text: string; readonly tree: Expression }[];
+  readonly mechanisms: readonly Mechanism[];
+  readonly queues: number;
+  readonly transmit: Transmit;
+  readonly pass: boolean;
+  /** Bytes of all pools together that one user may have by this rule. */
+  readonly memory: number;
+  /** Leases that one user may have by this rule. */
+  readonly leases: number;
+  /** Frames a second that a lease may send; null: as many as the card takes. */
+  readonly rate: number | null;
+  readonly draining: Draining;
+}
+
+export interface Policy {
+  readonly path: string;
+  readonly rules: readonly Rule[];
+  /** Users who may list and release everybody's leases, beside root and the broker's own. */
+  readonly admins: ReadonlySet<number>;
+}
+
+/** Who asks. */
+export interface Asker {
+  readonly uid: number;
+  readonly gids: readonly number[];
+}
+
+/** What one user has by one rule already. */
+export interface Holding {
+  readonly leases: number;
+  readonly memory: number;
+}
+
+const DEFAULTS = { queues: 1, memory: 64 * 2 ** 20, leases: 4 } as const;
+const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+const RATE_MOST = 1_000_000_000;
+
+function policyError(path: string, line: number | null, why: string, next?: string): BifurcateError {
+  return new BifurcateError("E_POLICY", {
+    what: line === null ? `read the policy ${path}` : `read the policy ${path}, line ${line}`,
+    why,
+    next,
+    data: { path, line },
+  });
+}
+
+/**
+ * Reads and checks a policy file, which nobody but root and this process's user may own or write.
+ * @throws E_POLICY, at the line that is wrong.
+ */
+export function readPolicy(path: string, names: Accounts = accounts()): Policy {
+  let text: string;
+  try {
+    const file = openSync(path, "r");
+    try {
+      const { uid, mode } = fstatSync(file);
+      const own = process.geteuid?.() ?? 0;
+      if (uid !== 0 && uid !== own) {
+        const next = `Give it to root: chown root ${path}`;
+        throw policyError(path, null, `it belongs to user ${uid}, who could change it`, next);
+      }
+      if ((mode & 0o022) !== 0) {
+        const why = `its mode is ${(mode & 0o777).toString(8)}: others than its owner may write it`;
+        throw policyError(path, null, why, `Take that right away: chmod go-w ${path}`);
+      }
+      text = readFileSync(file, "utf8");
+    } finally {
+      closeSync(file);
+    }
+  } catch (thrown) {
+    if (thrown instanceof BifurcateError) throw thrown;
+    throw policyError(path, null, messageOf(thrown), "Write one; docs/broker.md shows an example.");
+  }
+  return parsePolicy(text, path, names);
+}
+
+/** Checks the text of a policy. @throws E_POLICY, at the line that is wrong. */
+export function parsePolicy(text: string, path: string, names: Accounts): Policy {
+  try {
+    const { head, sections } = readLines(text);
+    const admins = new Set<number>();
+    for (const setting of head) {
+      if (setting.key !== "admin") {
+        throw new LineError(
+          setting.line,
+          `'${setting.key}' stands before the first [rule]; only 'admin' may`,
+        );
+      }
+      for (const uid of list(setting, (name) => names.user(name), "user")) admins.add(uid);
+    }
+    return { path, rules: sections.map((section) => ruleOf(section, names)), admins };
+  } catch (thrown) {
+    if (!(thrown instanceof LineError)) throw thrown;
+    throw policyError(path, thrown.line, thrown.message);
+  }
+}
+
+function ruleOf(section: Section, names: Accounts): Rule {
+  const users = new Set<number>();
+  const groups = new Set<number>();
+  const flows: Rule["flows"][number][] = [];
+  const once = new Map<string, Setting>();
+  for (const setting of section.settings) {
+    const { key, line } = setting;
+    if (key === "user") for (const uid of list(setting, (name) => names.user(name), "user")) users.add(uid);
+    else if (key === "group")
+      for (const gid of list(setting, (name) => names.group(name), "group")) groups.add(gid);
+    else if (key === "flow") flows.push(flowOf(setting));
+    else if (KEYS.includes(key)) {
+      const before = once.get(key);
+      if (before !== undefined) throw new LineError(line, `'${key}' stands in line ${before.line} already`);
+      once.set(key, setting);
+    } else {
+      const known = ["user", "group", "flow", ...KEYS].join(", ");
+      throw new LineError(line, `'${key}' is not known; a rule has ${known}`);
+    }
+  }
+  const values = {
+    mechanisms: mechanismsOf(once.get("mechanism")),
+    queues: numberOf(once.get("queues"), DEFAULTS.queues, 64),
+    transmit: wordOf(once.get("transmit"), TRANSMIT, "none"),
+    pass: wordOf(once.get("pass"), ["yes", "no"], "no") === "yes",
+    memory: bytesOf(once.get("memory"), DEFAULTS.memory),
+    leases: numberOf(once.get("leases"), DEFAULTS.leases, 4096),
+    rate: once.has("rate") ? numberOf(once.get("rate"), 1, RATE_MOST) : null,
+    draining: wordOf(once.get("draining"), ["delete-port", "wait", "kill"], "delete-port"),
+  };
+  const missing = (what: string): LineError =>
+    new LineError(section.line, `[${section.name}] names no ${what}`);
+  const device = once.get("device")?.value;
+  if (users.size === 0 && groups.size === 0) throw missing("user and no group");
+  if (device === undefined) throw missing("device");
+  if (flows.length === 0) throw missing("flow");
+  const { name, line } = section;
+  return { name, line, users, groups, device, flows, ...values };
+}
+
+const KEYS: readonly string[] = [
+  "device",
+  "mechanism",
+  "queues",
+  "transmit",
+  "pass",
+  "memory",
+  "leases",
+  "rate",
+  "draining",
+];
+
+function list(setting: Setting, find: (name: string) => number | null, kind: string): number[] {
+  return setting.value.split(",").map((each) => {
+    const name = each.trim();
+    const id = find(name);
+    if (id === null) throw new LineError(setting.line, `there is no ${kind} '${name}'`);
+    return id;
+  });
+}
+
+function flowOf({ value, line }: Setting): Rule["flows"][number] {
+  try {
+    return { text: value, tree: compile(value).tree };
+  } catch (thrown) {
+    if (!(thrown instanceof BifurcateError)) throw thrown;
+    throw new LineError(line, thrown.message);
+  }
+}
+
+function mechanismsOf(setting: Setting | undefined): Mechanism[] {
+  if (setting === undefined) return ["port", "queue"];
+  return setting.value.split(",").map((each) => {
+    const word = each.trim();
+    if (word === "port" || word === "queue") return word;
+    throw new LineError(setting.line, `'${word}' is no mechanism: port or queue`);
+  });
+}
+
+function wordOf<W extends string>(setting: Setting | undefined, words: readonly W[], left: W): W {
+  if (setting === undefined) return left;
+  const found = words.find((each) => each === setting.value);
+  if (found !== undefined) return found;
+  throw new LineError(setting.line, `${setting.key} is ${words.join(", ")}, not '${setting.value}'`);
+}
+
+function numberOf(setting: Setting | undefined, left: number, most: number): number {
+  if (setting === undefined) return left;
+  const number = /^\d{1,10}$/.test(setting.value) ? Number(setting.value) : NaN;
+  if (number >= 1 && number <= most) return number;
+  throw new LineError(
+    setting.line,
+    `${setting.key} is a whole number from 1 to ${most}, not '${setting.value}'`,
+  );
+}
+
+function bytesOf(setting: Setting | undefined, left: number): number {
+  if (setting === undefined) return left;
+  const match = /^(\d{1,9})([KMG]?)$/.exec(setting.value);
+  if (match !== null) return Number(match[1]) * UNITS[match[2]!]!;
+  throw new LineError(setting.line, `memory is a number of bytes such as 64M, not '${setting.value}'`);
+}
+
+/** Whether a rule is about that user. */
+function names(rule: Rule, asker: Asker): boolean {
+  return rule.users.has(asker.uid) || asker.gids.some((gid) => rule.groups.has(gid));
+}
+
+/** Bytes that a lease's pool takes. */
+export function poolBytes(request: Pick<LeaseRequest, "frames" | "frameSize">): number {
+  return request.frames * request.frameSize;
+}
+
+/** Why a rule does not give the lease; null when it does. */
+function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | null {
+  const outside = request.flows.find((flow) => {
+    const tree = parse(flow);
+    return !rule.flows.some((allowed) => contains(allowed.tree, tree));
+  });
+  if (outside !== undefined) {
+    return `the flow '${outside}' is not within ${rule.flows.map(({ text }) => `'${text}'`).join(" or ")}`;
+  }
+  if (request.mechanism !== "auto" && !rule.mechanisms.includes(request.mechanism)) {
+    return `the mechanism is ${rule.mechanisms.join(" or ")}, not ${request.mechanism}`;
+  }
+  if (request.queues > rule.queues) return `it gives ${rule.queues} queues, not ${request.queues}`;
+  if (TRANSMIT.indexOf(request.transmit) > TRANSMIT.indexOf(rule.transmit)) {
+    return `it gives transmit '${rule.transmit}', not '${request.transmit}'`;
+  }
+  if (request.pass && !rule.pass) return "it does not give pass";
+  if (held.leases + 1 > rule.leases) return `it gives ${rule.leases} leases, and all are taken`;
+  const wanted = poolBytes(request);
+  if (held.memory + wanted > rule.memory) {
+    return `it gives ${rule.memory} bytes of memory, ${held.memory} are taken, and ${wanted} are asked for`;
+  }
+  return null;
+}
+
+/**
+ * The rule that gives a lease to who asks; the first in the file that does.
+ * @param held What the user has by a rule already.
+ * @throws E_LEASE_DENIED with every reason.
+ */
+export function decide(
+  policy: Policy,
+  asker: Asker,
+  request: LeaseRequest,
+  held: (rule: string) => Holding,
+): Rule {
+  const about = policy.rules.filter((rule) => names(rule, asker) && rule.device === request.device);
+  const reasons: string[] = [];
+  for (const rule of about) {
+    const why = refusal(rule, request, held(rule.name));
+    if (why === null) return rule;
+    reasons.push(`[${rule.name}]: ${why}`);
+  }
+  throw new BifurcateError("E_LEASE_DENIED", {
+    what: `lease '${request.flows.join("', '")}' on ${request.device}`,
+    why:
+      reasons.length === 0
+        ? `no rule of the policy lets user ${asker.uid} lease ${request.device}`
+        : reasons.join("; "),
+  });
+}

@@ -1,0 +1,282 @@
+// A lease port: a veth pair of which the client gets the far end's sockets and the card the near end.
+//
+//   card's XDP ── DEVMAP ──> near ═════ far ── XDP ── XSKMAP ──> the client's socket
+//   card <── tc redirect ── XDP check ── near ═════ far <── the client's tx ring
+//
+// A frame that finds no socket at the far end (the client is gone, the broker has not seen it yet) arrives on the card
+// after all, so that the kernel has the flow even while no broker runs.
+import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { errnoOf } from "../errors.js";
+import type { LeaseRequest, Transmit } from "../protocol/messages.js";
+import {
+  compile,
+  compileAny,
+  ownTransmit,
+  redirectProgram,
+  returnProgram,
+  SENT,
+  transmitProgram,
+  xdpProgram,
+  type OwnSender,
+} from "../steering/rules/index.js";
+import { word } from "./card.js";
+import type { BrokerKernel, BrokerNetns, Descriptor, LeaseSockets } from "./machine.js";
+
+/** The card as a port has to know it. */
+export interface PortCard extends OwnSender {
+  readonly ifindex: number;
+  readonly mtu: number;
+  readonly mode: "driver" | "generic";
+}
+
+/** Names of a lease's interfaces. */
+export interface PortNames {
+  readonly near: string;
+  readonly far: string;
+  readonly way: string | null;
+}
+
+/** What was made. */
+export interface MadePort {
+  readonly near: number;
+  readonly far: number;
+  readonly sockets: LeaseSockets;
+  /** Queues of the return port; none without `pass`. */
+  readonly ways: readonly Descriptor[];
+}
+
+/** Frames of 68 KiB for packets longer than a frame, a queue: as many as a split has. */
+const JUMBO_FRAMES_A_QUEUE = 48;
+/** MTU of the return port: 65,535 less an Ethernet header, what the tun driver takes at most. */
+const WAY_MTU = 65_521;
+/** Longest packet that fits one frame of the pool: less the headroom and an Ethernet header. */
+const HEADROOM = 256;
+const ETHERNET = 14;
+
+/** Names that no other lease has: eight hex digits of the lease's own. */
+export function portNames(id: string, pass: boolean): PortNames {
+  const hex = id.slice(-8);
+  return { near: `bfn${hex}`, far: `bff${hex}`, way: pass ? `bfw${hex}` : null };
+}
+
+/** The folder of a lease's names in the BPF file system. */
+export function pinFolder(bpffs: string, id: string): string {
+  return join(bpffs, id);
+}
+
+/** Makes a port, everything but the card's own program. What it made before it failed, `removePort` takes away. */
+export function makePort(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  names: PortNames,
+  request: LeaseRequest,
+  rate: number | null,
+  folder: string,
+): MadePort {
+  const { queues, transmit } = request;
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const [near, far] = netns.createVeth(names.near, names.far, queues) as [number, number];
+  // A frame that comes by the port has the card's address as destination, and what is sent has it as source.
+  const mac = card.mac.split(":").map((each) => Number.parseInt(each, 16));
+  netns.setLink(near, { mtu: card.mtu });
+  netns.setLink(far, { mtu: card.mtu, mac });
+  const xsks = kernel.createMap({
+    type: "xskmap",
+    name: "bifurcated_xsk",
+    keySize: 4,
+    valueSize: 4,
+    maxEntries: queues,
+  });
+  try {
+    attachFar(kernel, netns, card, far, xsks, folder);
+    attachNear(kernel, netns, card, near, request, rate, folder);
+    netns.setLink(near, { up: true });
+    netns.setLink(far, { up: true });
+    const sockets = netns.createLeaseSockets(socketOptions(request, card, names.far), transmit !== "none");
+    for (const [queue, { number }] of sockets.sockets.entries()) xsks.update(word(queue), word(number));
+    const ways = names.way === null ? [] : makeWay(kernel, netns, card, names.way, request, mac, folder);
+    return { near, far, sockets, ways };
+  } finally {
+    xsks.close();
+  }
+}
+
+function socketOptions(
+  request: LeaseRequest,
+  card: PortCard,
+  ifname: string,
+): Parameters<BrokerNetns["createLeaseSockets"]>[0] {
+  const { queues, frames, frameSize, ringSize, busyPoll, pages } = request;
+  const long = card.mode === "generic" || card.mtu > frameSize - HEADROOM - ETHERNET;
+  return {
+    ifname,
+    queues: Array.from({ length: queues }, (_, queue) => queue),
+    frames,
+    frameSize,
+    jumboFrames: long ? JUMBO_FRAMES_A_QUEUE * queues : 0,
+    // A port is veth, which has none.
+    zeroCopy: "off",
+    mode: "driver",
+    busyPoll,
+    pages,
+    ringSize,
+  };
+}
+
+function attachFar(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  far: number,
+  xsks: ReturnType<BrokerKernel["createMap"]>,
+  folder: string,
+): void {
+  const program = kernel.loadProgram(xdpProgram(compile("all"), { map: xsks }));
+  // In generic mode the card's program would see the frame again, and send it round in circles.
+  const back = kernel.loadProgram(redirectProgram(card.mode === "generic" ? null : card.ifindex, true));
+  try {
+    const xdp = netns.attachXdp(program, far, "driver");
+    xdp.pin(join(folder, "far-xdp"));
+    xdp.close();
+    const tc = netns.attachTcIngress(back, far);
+    tc.pin(join(folder, "far-tc"));
+    tc.close();
+  } finally {
+    program.close();
+    back.close();
+  }
+}
+
+function bucket(kernel: BrokerKernel): ReturnType<BrokerKernel["createMap"]> {
+  const name = "bifurcated_rate";
+  return kernel.createMap({ type: "array", name, keySize: 4, valueSize: 8, maxEntries: 1 });
+}
+
+/** What a lease may send, as the filter that checks it. @throws E_LEASE_UNSUPPORTED */
+function allowed(
+  transmit: Transmit,
+  flows: readonly string[],
+  card: PortCard,
+): Parameters<typeof transmitProgram>[0] {
+  if (transmit === "none") return "nothing";
+  return transmit === "raw" ? null : ownTransmit(flows, card);
+}
+
+function attachNear(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  near: number,
+  request: LeaseRequest,
+  rate: number | null,
+  folder: string,
+): void {
+  const counters = kernel.createMap({
+    type: "percpu-array",
+    name: "bifurcated_tx",
+    keySize: 4,
+    valueSize: 8,
+    maxEntries: 3,
+  });
+  const limit = rate === null ? null : { bucket: bucket(kernel), perSecond: rate };
+  try {
+    counters.pin(join(folder, "counters"));
+    const filter = allowed(request.transmit, request.flows, card);
+    const check = kernel.loadProgram(transmitProgram(filter, counters, limit));
+    const out = kernel.loadProgram(redirectProgram(card.ifindex, false));
+    try {
+      const xdp = netns.attachXdp(check, near, "driver");
+      xdp.pin(join(folder, "near-xdp"));
+      xdp.close();
+      const tc = netns.attachTcIngress(out, near);
+      tc.pin(join(folder, "near-tc"));
+      tc.close();
+    } finally {
+      check.close();
+      out.close();
+    }
+  } finally {
+    counters.close();
+    limit?.bucket.close();
+  }
+}
+
+/** The return port: what the client writes there, and belongs to its flow, arrives on the card. */
+function makeWay(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  name: string,
+  request: LeaseRequest,
+  mac: number[],
+  folder: string,
+): readonly Descriptor[] {
+  const program = kernel.loadProgram(returnProgram(compileAny(request.flows), card.ifindex));
+  try {
+    const tap = netns.createTap(name, request.queues);
+    // Before it goes up: nothing may reach the TAP's own stack.
+    const tc = netns.attachTcIngress(program, tap.ifindex);
+    tc.pin(join(folder, "way-tc"));
+    tc.close();
+    netns.setLink(tap.ifindex, { up: true, mtu: WAY_MTU, mac });
+    return tap.queues;
+  } finally {
+    program.close();
+  }
+}
+
+/** What the check on a port has let out and dropped; null where there is no such port. */
+export function portCounters(
+  kernel: BrokerKernel,
+  folder: string,
+): { readonly allowed: number; readonly denied: number; readonly limited: number } | null {
+  try {
+    const map = kernel.pinnedMap(join(folder, "counters"));
+    try {
+      // A value a processor, 8 bytes each.
+      const total = (key: number): number => {
+        const bytes = map.lookup(word(key)) ?? new Uint8Array(0);
+        const values = new BigUint64Array(bytes.slice().buffer);
+        return Number(values.reduce((sum, each) => sum + each, 0n));
+      };
+      return { allowed: total(SENT.allowed), denied: total(SENT.denied), limited: total(SENT.limited) };
+    } finally {
+      map.close();
+    }
+  } catch {
+    return null;
+  }
+}
+
+/** Takes away whatever is there of a port: interfaces by name, then the names of what was on them. */
+export function removePort(netns: BrokerNetns, names: PortNames, folder: string): void {
+  for (const name of [names.near, names.far, names.way]) {
+    if (name !== null) deleteLink(netns, name);
+  }
+  removePins(folder);
+}
+
+function deleteLink(netns: BrokerNetns, name: string): void {
+  const link = netns.links().find((each) => each.name === name);
+  if (link === undefined) return;
+  try {
+    netns.deleteLink(link.index);
+  } catch (thrown) {
+    // Of a pair the other end has taken it along.
+    if (errnoOf(thrown) !== "ENODEV") throw thrown;
+  }
+}
+
+/** Removes a lease's names in the BPF file system. */
+export function removePins(folder: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    return;
+  }
+  for (const name of names) rmSync(join(folder, name), { force: true });
+  rmdirSync(folder);
+}

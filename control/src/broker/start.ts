@@ -1,0 +1,137 @@
+// bifurcated from its options to a serving broker: the checks before it begins, the lock, adoption, signals.
+import { chmodSync, existsSync, mkdirSync, rmSync, statfsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { BifurcateError, messageOf, wrapError } from "../errors.js";
+import { stateDirectory } from "../transaction/journal.js";
+import { auditFile, auditTo, type Audit } from "./audit.js";
+import { Leases } from "./leases.js";
+import { brokerKernel, locals, type BrokerKernel, type Locals } from "./machine.js";
+import { metricsPlace, metricsText, serveMetrics } from "./metrics.js";
+import { readPolicy } from "./policy.js";
+import { Server } from "./server.js";
+
+/** What `bifurcated` is told. */
+export interface BrokerOptions {
+  readonly policy: string;
+  readonly socket: string;
+  readonly state: string;
+  readonly bpffs: string;
+  /** A file; null: stdout. */
+  readonly audit: string | null;
+  /** Where to serve metrics; null: nowhere. */
+  readonly metrics: string | null;
+  readonly version: string;
+}
+
+/** The capabilities it needs, and that are enough (capabilities(7)). */
+export const NEEDED = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_IPC_LOCK"] as const;
+/** BPF_FS_MAGIC (include/uapi/linux/magic.h). */
+const BPF_FS = 0xcafe4a11;
+
+/** A broker that serves. */
+export interface RunningBroker {
+  readonly leases: Leases;
+  readonly server: Server;
+  readonly adopted: { readonly adopted: number; readonly ended: number };
+  /** Reads the policy again; leases that were given go on. @throws E_POLICY: the old one stays. */
+  reload(): void;
+  /** Ends; the leases stay for the next broker. */
+  stop(): void;
+}
+
+function checkCapabilities(kernel: BrokerKernel): void {
+  const has = new Set(kernel.capabilities());
+  const missing = NEEDED.filter((each) => !has.has(each));
+  if (missing.length === 0) return;
+  throw new BifurcateError("E_NOT_PRIVILEGED", {
+    what: "start the broker",
+    why: `the process lacks ${missing.join(", ")}`,
+    next: "Start it by its systemd unit, or as root.",
+    data: { missing },
+  });
+}
+
+function checkBpffs(path: string): void {
+  const what = `keep names of maps and links in ${path}`;
+  const next =
+    "As root: mount -t bpf bpf /sys/fs/bpf; then bifurcate take --for-broker, which makes the folder.";
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (thrown) {
+    throw new BifurcateError("E_SYSTEM", { what, why: messageOf(thrown), next, cause: thrown });
+  }
+  if (Number(statfsSync(path).type) >>> 0 === BPF_FS) return;
+  throw new BifurcateError("E_SYSTEM", { what, why: "it is not in a BPF file system", next });
+}
+
+/** Makes sure that the socket is nobody's: one of a broker that lives is E_BROKER_RUNNING, a dead one's is removed. */
+function takeSocket(machine: Locals, path: string): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  if (!existsSync(path)) return;
+  try {
+    machine.connect(path).close();
+  } catch {
+    rmSync(path, { force: true });
+    return;
+  }
+  throw new BifurcateError("E_BROKER_RUNNING", {
+    what: `listen at ${path}`,
+    why: "a broker answers there",
+  });
+}
+
+/**
+ * Starts a broker for the network namespace of this process.
+ * @throws E_NOT_PRIVILEGED, E_POLICY, E_BROKER_RUNNING, E_SYSTEM.
+ */
+export function startBroker(options: BrokerOptions): RunningBroker {
+  const kernel = brokerKernel();
+  const machine = locals();
+  checkCapabilities(kernel);
+  const place = options.metrics === null ? null : metricsPlace(options.metrics);
+  const policy = readPolicy(options.policy);
+  checkBpffs(options.bpffs);
+  takeSocket(machine, options.socket);
+  const audit: Audit = options.audit === null ? auditTo(1) : auditFile(options.audit);
+  const netns = kernel.openNetns(null);
+  const places = {
+    state: join(options.state, "leases"),
+    bpffs: options.bpffs,
+    splits: stateDirectory(),
+  };
+  const leases = new Leases(kernel, netns, machine, places, policy, audit);
+  const adopted = leases.adopt();
+  const watch = netns.watchLinks(({ type, ifindex, name }) => {
+    if (type === "deleted" || type === "moved") leases.lost(ifindex, name);
+  });
+  const server = new Server(machine, leases, audit, { broker: options.version, netns: netns.inode });
+  try {
+    server.listen(options.socket);
+    // Who may lease is the policy's to say, not the file's.
+    chmodSync(options.socket, 0o666);
+  } catch (thrown) {
+    throw wrapError(thrown, `listen at ${options.socket}`);
+  }
+  const failed = (why: string): void => audit.write({ event: "metrics", outcome: "failed", why });
+  const metrics = place === null ? null : serveMetrics(place, () => metricsText(leases, server), failed);
+  audit.write({ event: "start", outcome: "done", pid: process.pid, ...adopted });
+  return {
+    leases,
+    server,
+    adopted,
+    reload: () => {
+      leases.policy = readPolicy(options.policy);
+      audit.write({ event: "reload", outcome: "done" });
+    },
+    stop: () => {
+      watch.close();
+      metrics?.close();
+      server.close();
+      leases.leave();
+      rmSync(options.socket, { force: true });
+      audit.write({ event: "stop", outcome: "done", pid: process.pid });
+      audit.close();
+      netns.close();
+    },
+  };
+}

@@ -1,0 +1,230 @@
+// A client's side of the protocol: one connection to a broker, one answer for each request.
+import { existsSync } from "node:fs";
+import { locals, type Connection, type Descriptor } from "../broker/machine.js";
+import { brokerSocket } from "../broker/socket.js";
+import { BifurcateError, errnoOf, messageOf } from "../errors.js";
+import { BadMessage } from "./fields.js";
+import {
+  encode,
+  LONGEST,
+  parseBrokerMessage,
+  VERSIONS,
+  type BrokerMessage,
+  type ClientMessage,
+  type GrantedLease,
+  type LeaseRequest,
+  type ListedLease,
+} from "./messages.js";
+
+/** How long a broker may take for an answer, ms: making a port takes some ten. */
+const ANSWER_MS = 30_000;
+/** Answers are longer than requests: a list of leases. */
+const ANSWER_LONGEST = 32 * LONGEST;
+
+/** A lease and what it consists of. */
+export interface ReceivedLease {
+  readonly lease: GrantedLease;
+  readonly memory: Descriptor;
+  readonly sockets: readonly Descriptor[];
+  /** Queues of the return port. */
+  readonly ways: readonly Descriptor[];
+}
+
+/** Who serves. */
+export type Welcome = Extract<BrokerMessage, { readonly type: "welcome" }>;
+
+interface Answer {
+  readonly message: BrokerMessage;
+  readonly descriptors: readonly Descriptor[];
+}
+
+interface Pending {
+  resolve(answer: Answer): void;
+  reject(error: Error): void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** A connection to a broker. It does not keep the process alive while nothing is asked. */
+export class BrokerConnection {
+  /** Told of each lease that was taken back. */
+  onRevoked: (lease: string, why: string) => void = () => undefined;
+  /** Told once, when the broker has closed the connection. */
+  onClosed: () => void = () => undefined;
+  welcome!: Welcome;
+  private readonly pending = new Map<number | "hello", Pending>();
+  private last = 0;
+  private open = true;
+
+  private constructor(
+    private readonly connection: Connection,
+    private readonly path: string,
+  ) {}
+
+  /**
+   * Connects and says hello.
+   * @throws E_NO_BROKER, E_BROKER_PROTOCOL, E_BROKER_FULL.
+   */
+  static async connect(path = brokerSocket(), name = ""): Promise<BrokerConnection> {
+    const what = `connect to the broker at ${path}`;
+    if (!existsSync(path)) throw new BifurcateError("E_NO_BROKER", { what, why: "there is no such socket" });
+    let connection: Connection;
+    try {
+      connection = locals().connect(path);
+    } catch (thrown) {
+      throw new BifurcateError("E_NO_BROKER", { what, why: messageOf(thrown), cause: thrown });
+    }
+    const made = new BrokerConnection(connection, path);
+    made.listen();
+    const answer = made.wait("hello");
+    made.send({ type: "hello", versions: VERSIONS, name });
+    const { message } = await answer;
+    if (message.type !== "welcome") throw made.broken(`it answered hello with '${message.type}'`);
+    made.welcome = message;
+    return made;
+  }
+
+  /** Asks for a lease. @throws E_LEASE_DENIED, E_FLOW_TAKEN and what else the broker answers. */
+  async lease(lease: LeaseRequest): Promise<ReceivedLease> {
+    const request = this.next();
+    const { message, descriptors } = await this.ask({ type: "lease", request, lease });
+    const close = (): void => descriptors.forEach((each) => each.close());
+    if (message.type !== "granted") {
+      close();
+      throw this.broken(`it answered 'lease' with '${message.type}'`);
+    }
+    const { queues, pass } = message.lease;
+    const [memory, ...rest] = descriptors;
+    if (memory === undefined || rest.length !== queues * (pass ? 2 : 1)) {
+      close();
+      throw this.broken(`${descriptors.length} descriptors came with a lease of ${queues} queues`);
+    }
+    return { lease: message.lease, memory, sockets: rest.slice(0, queues), ways: rest.slice(queues) };
+  }
+
+  /** Gives a lease back. */
+  async return(lease: string): Promise<void> {
+    await this.ask({ type: "return", request: this.next(), lease });
+  }
+
+  /** Tells a broker that came later that this process still has the lease. @throws E_NO_SUCH_LEASE */
+  async resume(lease: string): Promise<void> {
+    await this.ask({ type: "resume", request: this.next(), lease });
+  }
+
+  /** Takes a lease away from whoever has it. @throws E_NO_SUCH_LEASE */
+  async release(lease: string): Promise<void> {
+    await this.ask({ type: "release", request: this.next(), lease });
+  }
+
+  /** The leases that this user may see. */
+  async list(): Promise<readonly ListedLease[]> {
+    const { message } = await this.ask({ type: "list", request: this.next() });
+    if (message.type === "leases") return message.leases;
+    throw this.broken(`it answered 'list' with '${message.type}'`);
+  }
+
+  /** Closes the connection: leases that were granted over it end. */
+  close(): void {
+    this.onClosed = () => undefined;
+    this.end(
+      new BifurcateError("E_CLOSED", { what: "talk to the broker", why: "the connection was closed" }),
+    );
+  }
+
+  private next(): number {
+    this.last = (this.last + 1) % 0xffff_ffff;
+    return this.last;
+  }
+
+  private async ask(message: Exclude<ClientMessage, { readonly type: "hello" }>): Promise<Answer> {
+    const answer = this.wait(message.request);
+    this.send(message);
+    return answer;
+  }
+
+  private wait(key: number | "hello"): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => this.end(this.broken(`it did not answer within ${ANSWER_MS / 1000} s`)),
+        ANSWER_MS,
+      );
+      this.pending.set(key, { resolve, reject, timer });
+    });
+  }
+
+  private send(message: ClientMessage): void {
+    try {
+      if (!this.open) throw new Error("the connection is closed");
+      if (!this.connection.send(encode(message), [])) throw new Error("it does not read what it is sent");
+    } catch (thrown) {
+      const why = messageOf(thrown);
+      const gone = errnoOf(thrown) === "EPIPE" || errnoOf(thrown) === "ECONNRESET";
+      this.end(
+        new BifurcateError(gone ? "E_NO_BROKER" : "E_SYSTEM", {
+          what: `ask the broker at ${this.path}`,
+          why,
+          cause: thrown,
+        }),
+      );
+    }
+  }
+
+  private listen(): void {
+    this.connection.onReady(() => this.readable(), true);
+  }
+
+  private readable(): void {
+    try {
+      while (this.open) {
+        const got = this.connection.receive(ANSWER_LONGEST);
+        if (got === null) return this.listen();
+        const { bytes, descriptors, cut } = got;
+        if (bytes === undefined || bytes === null) {
+          return this.end(
+            new BifurcateError("E_NO_BROKER", {
+              what: `ask the broker at ${this.path}`,
+              why: "it closed the connection",
+            }),
+          );
+        }
+        if (cut) throw new BadMessage("a message, or its list of descriptors, was too long");
+        this.take(parseBrokerMessage(bytes), descriptors);
+      }
+    } catch (thrown) {
+      this.end(thrown instanceof BadMessage ? this.broken(thrown.message) : (thrown as Error));
+    }
+  }
+
+  private take(message: BrokerMessage, descriptors: readonly Descriptor[]): void {
+    if (message.type === "revoked") return this.onRevoked(message.lease, message.why);
+    const key = message.type === "welcome" ? "hello" : message.request;
+    const error = message.type === "error" ? BifurcateError.fromJSON({ error: message.error }) : null;
+    // An error that answers no request is about the connection.
+    if (key === null) return this.end(error!);
+    const pending = this.pending.get(key);
+    if (pending === undefined) {
+      for (const each of descriptors) each.close();
+      return;
+    }
+    this.pending.delete(key);
+    clearTimeout(pending.timer);
+    if (error === null) pending.resolve({ message, descriptors });
+    else pending.reject(error);
+  }
+
+  private broken(why: string): BifurcateError {
+    return new BifurcateError("E_BROKER_PROTOCOL", { what: `talk to the broker at ${this.path}`, why });
+  }
+
+  private end(error: Error): void {
+    if (!this.open) return;
+    this.open = false;
+    this.connection.close();
+    for (const each of this.pending.values()) {
+      clearTimeout(each.timer);
+      each.reject(error);
+    }
+    this.pending.clear();
+    this.onClosed();
+  }
+}
