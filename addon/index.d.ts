@@ -50,6 +50,8 @@ export interface AfXdpOptions {
   mode: string
   /** Never sleep: the handler's turns drive the device. */
   busyPoll: boolean
+  /** The XDP program leaves what the driver says of a frame in front of it. */
+  metadata: boolean
   /** "auto", "huge" or "ordinary". */
   pages: string
   /** A pcapng file to write every received and sent frame to. */
@@ -90,6 +92,14 @@ export declare class BpfMap {
   close(): void
 }
 
+/** Which call instruction calls which function of the kernel. */
+export interface CallReference {
+  /** The number of the instruction, in units of 8 bytes. */
+  instruction: number
+  /** The function's name, e.g. "bpf_xdp_metadata_rx_hash". */
+  name: string
+}
+
 /** Numbers of queues. */
 export interface Channels {
   rx: number
@@ -116,6 +126,20 @@ export declare class Connection {
   onReady(ready: () => void, weak: boolean): void
   /** Closes it. */
   close(): void
+}
+
+/** How a port's vhost-user connection is. */
+export interface Connection {
+  /** Somebody is at the other end. */
+  connected: boolean
+  /** Connections so far. */
+  connections: number
+  /** Names of the virtio features that were negotiated last. */
+  features: Array<string>
+  /** Why the last connection ended, when it was not by the other end's close. */
+  error?: string
+  /** There will be no other connection. */
+  over: boolean
 }
 
 /** Counters since the port was opened. */
@@ -154,6 +178,12 @@ export declare class Descriptor {
   get number(): number
   /** Closes it. */
   close(): void
+}
+
+/** One of a driver's own counters. */
+export interface DriverCounter {
+  name: string
+  value: number
 }
 
 /** `ethtool -i`. */
@@ -253,6 +283,20 @@ export interface LinkChange {
   mac?: Array<number>
 }
 
+/** The counters of an interface, and how it receives. */
+export interface LinkCounters {
+  rxPackets: number
+  rxBytes: number
+  rxErrors: number
+  rxDropped: number
+  rxMissed: number
+  rxNohandler: number
+  txPackets: number
+  txDropped: number
+  promiscuity: number
+  carrierChanges: number
+}
+
 /** Something that happened to an interface. */
 export interface LinkEvent {
   /** What happened. */
@@ -339,6 +383,10 @@ export interface Message {
 
 /** The kernel of this machine. */
 export declare class NativeKernel {
+  /** Makes the kernel count how often each BPF program runs, until the result is closed. */
+  countRuns(): RunCounting
+  /** How often a program ran while that was counted; null when it is not loaded any more. */
+  programRuns(id: number): ProgramRuns | null
   /** The kernel of this machine; asks it nothing yet. */
   constructor()
   /** A namespace by name (/run/netns/NAME), by path, or the calling thread's own (null). */
@@ -369,6 +417,8 @@ export declare class NativePort {
   get queues(): number
   /** What the device really gave. */
   get obtained(): Obtained
+  /** How its vhost-user connection is now; null for a port that is over none. */
+  get connection(): Connection | null
   /** The AF_XDP sockets, in the order of the queues; none for other devices. */
   sockets(): Array<SocketOfQueue>
   /** "up", "down" or "gone": the device, asked of the kernel now. Devices without sockets are up. */
@@ -506,6 +556,11 @@ export declare class Netns {
   /** Deletes an interface; what was lent to it goes back. */
   deleteLink(ifindex: number): void
   /**
+   * Loads an XDP program that is bound to one interface, and may therefore call the driver's functions (kernel
+   * 6.3). It can be attached to that interface alone, in driver mode.
+   */
+  loadBoundProgram(source: ProgramSource, ifindex: number, calls: readonly CallReference[]): Program
+  /**
    * Attaches an XDP program by bpf_link: it goes away with the returned object's close() or with the
    * process.
    */
@@ -521,6 +576,20 @@ export declare class Netns {
   deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void
   /** Gives the namespace's descriptor back. */
   close(): void
+  /** The counters of an interface, and how it receives. */
+  linkCounters(ifindex: number): LinkCounters
+  /** `ethtool -S`; null where the driver has no counters of its own. */
+  driverCounters(ifname: string): Array<DriverCounter> | null
+  /** The RXH_* bits of what goes into the RSS hash; null where the driver does not tell. */
+  hashFields(ifname: string, flow: "tcp4" | "udp4" | "sctp4" | "tcp6" | "udp6" | "sctp6" | "ip4" | "ip6"): number | null
+  /** What the kernel's routing does with a packet that arrives; a packet that it refuses is an error. */
+  routeDecision(ifindex: number, source: string, destination: string): RouteDecision
+  /** The AF_XDP sockets on an interface of `queues` receive queues. */
+  xskSockets(ifindex: number, queues: number): Array<XskFacts>
+  /** Runs a loaded XDP program once on a frame as if it had arrived there; no packet travels. */
+  runXdp(programId: number, frame: Uint8Array, ifindex: number, queue: number): TestRun
+  /** What the kernel's stack counted, e.g. "Udp.InDatagrams". */
+  stackCounters(): Record<string, number>
   /** Calls `told` for everything that happens to an interface from now on. */
   watchLinks(told: (event: LinkEvent) => void): LinkWatch
 }
@@ -620,6 +689,12 @@ export interface ProgramOwner {
   holders: Array<ProgramHolder>
 }
 
+/** How often a BPF program ran. */
+export interface ProgramRuns {
+  runs: number
+  missed: number
+}
+
 /** What `loadProgram` loads. */
 export interface ProgramSource {
   /** The kind of program. */
@@ -661,11 +736,25 @@ export interface Route {
   gateway: string | null
 }
 
+/** What the kernel's routing does with a packet. */
+export interface RouteDecision {
+  kind: "unicast" | "local" | "broadcast" | "anycast" | "multicast" | "blackhole" | "unreachable" | "prohibit" | "other"
+  ifindex: number | null
+  gateway: string | null
+}
+
 /** `ethtool -x`. */
 export interface Rss {
   indirection: Array<number>
   key: string
   hashFunction: number
+  inputTransform: number
+}
+
+/** While this is open the kernel counts how often each BPF program runs. */
+export declare class RunCounting {
+  /** Ends the counting. */
+  close(): void
 }
 
 /** A TCP or UDP socket. */
@@ -706,11 +795,87 @@ export interface TestRun {
   frame: Uint8Array
 }
 
+/** What openVirtioUser and openVhostUser are asked for. */
+export interface VhostUserOptions {
+  /** The socket's path. */
+  path: string
+  /** Listen there for the other end; otherwise connect to it. */
+  server: boolean
+  /** Number of queue pairs. */
+  queues: number
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Frames of 68 KiB for packets longer than a frame; with any, the driver lets receive buffers be merged. */
+  jumboFrames: number
+  /** "auto", "huge" or "ordinary". */
+  pages: string
+  /** Slots of each ring, a power of two; the device end takes what its driver has. */
+  ringSize: number
+  /**
+   * "packed" or "split": the one layout to use or offer; none: what the other end can, packed at the driver where
+   * that is faster.
+   */
+  layout?: string
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
+}
+
 /** What XDP an interface can. */
 export interface XdpFeatures {
   features: Array<string>
   zeroCopyMaxSegments: number
   rxMetadata: Array<string>
+}
+
+/** An AF_XDP socket on a queue. */
+export interface XskFacts {
+  inode: number
+  queue: number
+  holders: Array<XskHolder>
+  zeroCopy: boolean | null
+  umem: XskUmem | null
+  rxEntries: number | null
+  fillEntries: number | null
+  statistics: XskStatistics | null
+  rx: XskRing | null
+  tx: XskRing | null
+  fill: XskRing | null
+  completion: XskRing | null
+}
+
+/** A process that has a socket in use. */
+export interface XskHolder {
+  pid: number
+  command: string
+  fills: boolean
+}
+
+/** Where a ring's two ends are. */
+export interface XskRing {
+  producer: number
+  consumer: number
+  needWakeup: boolean
+}
+
+/** What the kernel counted for an AF_XDP socket. */
+export interface XskStatistics {
+  rxDropped: number
+  rxInvalidDescriptors: number
+  txInvalidDescriptors: number
+  rxRingFull: number
+  fillRingEmpty: number
+  txRingEmpty: number
+}
+
+/** The frame memory of an AF_XDP socket. */
+export interface XskUmem {
+  id: number
+  chunkSize: number
+  headroom: number
 }
 
 /** Connects to who listens at `path`. */
@@ -739,6 +904,12 @@ export declare function openLoopback(options: LoopbackOptions): NativePort;
 
 /** Opens a handle of the process with that number now. */
 export declare function openProcess(pid: number): ProcessHandle;
+
+/** Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it. */
+export declare function openVhostUser(options: VhostUserOptions): NativePort;
+
+/** Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process. */
+export declare function openVirtioUser(options: VhostUserOptions): NativePort;
 
 /** Binds the calling thread to a processor: a worker's own, for as long as it lives. */
 export declare function pinThread(core: number): void;

@@ -6,6 +6,7 @@ import { afPacket } from "./benches/af-packet.js";
 import { afXdp } from "./benches/af-xdp.js";
 import { api } from "./benches/api.js";
 import type { Bench } from "./benches/bench.js";
+import { broker } from "./benches/broker.js";
 import { loopback } from "./benches/loopback.js";
 import { loopbackTs } from "./benches/loopback-ts.js";
 import { node } from "./benches/node.js";
@@ -13,7 +14,7 @@ import { soak } from "./benches/soak.js";
 import { virtio } from "./benches/virtio.js";
 import { toLine, toText } from "./rows.js";
 
-const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak, virtio];
+const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak, virtio, broker];
 
 function usage(why: string): never {
   process.stderr.write(

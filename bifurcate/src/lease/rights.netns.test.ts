@@ -20,6 +20,13 @@ flow = udp dst port 7002
 transmit = raw
 pass = yes
 
+[slow]
+user = ${OTHER}
+device = card0
+flow = udp dst port 7004
+transmit = own
+rate = 100
+
 [quiet]
 user = ${OTHER}
 device = card0
@@ -126,6 +133,53 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     await opened(lease(OTHER, "udp dst port 7002", "--pass"));
     expect(await answers(7002, "p")).toEqual([7002]);
     expect(await answers(7002, "pass me too")).toEqual([7002]);
+  });
+
+  it("a rate limits what is sent, and nothing else", async () => {
+    await opened(lease(OTHER, "udp dst port 7004"));
+    const out = await veth.node(
+      veth.peerNetns,
+      `const socket = require("node:dgram").createSocket("udp4");
+       let answered = 0, sent = 0;
+       const began = process.hrtime.bigint();
+       socket.on("message", () => answered++);
+       const timer = setInterval(() => { for (let i = 0; i < 10 && sent < 500; i++, sent++) socket.send("a", 7004, "${veth.address}"); }, 5);
+       setTimeout(() => {
+         clearInterval(timer);
+         console.log(JSON.stringify({ sent, answered, seconds: Number(process.hrtime.bigint() - began) / 1e9 }));
+         process.exit(0);
+       }, 1500);`,
+    );
+    const { sent, answered, seconds } = JSON.parse(out) as {
+      sent: number;
+      answered: number;
+      seconds: number;
+    };
+    expect(sent).toBe(500);
+    expect(answered).toBeGreaterThan(0);
+    // One each hundredth of a second, and what a burst of 10 ms allows.
+    expect(answered).toBeLessThanOrEqual(100 * seconds + 3);
+  });
+
+  it("a client that stops stalls nobody: not the kernel, not another lease", async () => {
+    await veth.serve(7000);
+    const [one, two] = [lease(NOBODY, "udp dst port 7001"), lease(OTHER, "udp dst port 7002")];
+    const [{ pid }] = await Promise.all([opened(one), opened(two)]);
+    process.kill(pid, "SIGSTOP");
+    try {
+      await veth.node(
+        veth.peerNetns,
+        `const socket = require("node:dgram").createSocket("udp4");
+         let left = 20000;
+         const send = () => { if (left-- === 0) return socket.close(); socket.send("a", 7001, "${veth.address}", send); };
+         send();`,
+      );
+      expect(await answers(7002, "a")).toEqual([7002]);
+      expect((await veth.ask(7000, 5)).answered).toBe(5);
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    expect(await answers(7001, "a")).toContain(7001);
   });
 
   it("what the policy does not give is an error when the port is opened", async () => {

@@ -10,6 +10,9 @@ import type { SplitOptions } from "../split/options.js";
 function onlyInProcess(options: SplitOptions): string | null {
   if (options.backend === "af_packet") return "backend 'af_packet'";
   if (options.mode !== undefined && options.mode !== "auto") return "mode";
+  if (options.steering === "lease") return "steering 'lease'";
+  const { metadata = false } = options;
+  if (metadata === true || (metadata !== false && metadata.length > 0)) return "metadata";
   if (options.force === true) return "force";
   if (options.tap === true) return "tap: true (a file works)";
   if (options.confirmSeconds !== undefined && options.confirmSeconds !== null) return "confirmSeconds";

@@ -14,6 +14,7 @@ import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
 import type { BrokerKernel, BrokerNetns, Descriptor, Locals, ProcessHandle } from "./machine.js";
 import { decide, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
+import { Stopwatch } from "./stopwatch.js";
 import {
   makePort,
   pinFolder,
@@ -113,9 +114,11 @@ export class Leases {
   grant(client: Client, request: LeaseRequest): Granting {
     const { uid, pid } = client;
     const about = { uid, pid, device: request.device, flows: request.flows };
+    const watch = new Stopwatch();
     try {
       const rule = decide(this.policy, client, request, (name) => this.holding(uid, name));
-      const granting = this.make(client, request, rule);
+      watch.lap("policy");
+      const granting = this.make(client, request, rule, watch);
       const { id, transmit, pass } = granting.lease;
       this.tally("granted");
       this.audit.write({
@@ -126,6 +129,7 @@ export class Leases {
         rule: rule.name,
         transmit,
         pass,
+        took: watch.laps,
       });
       return granting;
     } catch (thrown) {
@@ -146,7 +150,7 @@ export class Leases {
     };
   }
 
-  private make(client: Client, request: LeaseRequest, rule: Rule): Granting {
+  private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
     const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
     if (request.mechanism === "queue") {
       throw new BifurcateError("E_LEASE_UNSUPPORTED", {
@@ -166,6 +170,7 @@ export class Leases {
     const card = this.cards.get(link.index);
     this.checkTaken(what, link.index, request.flows);
     const { plan, facts } = this.plan(request, card);
+    watch.lap("facts and plan");
     if (request.pass && plan.path.mode === "generic") {
       throw new BifurcateError("E_NO_PASS", {
         what,
@@ -200,10 +205,11 @@ export class Leases {
       granted: null,
     };
     writeRecord(this.places.state, record);
+    watch.lap("record");
     const live: Live = { record, process: null, timer: null };
     this.leases.set(id, live);
     try {
-      return this.open(live, portCard, onCard, { facts, plan, rate: rule.rate });
+      return this.open(live, portCard, onCard, { facts, plan, rate: rule.rate, watch });
     } catch (thrown) {
       this.advance(live, "fail");
       this.clear(live);
@@ -216,16 +222,28 @@ export class Leases {
     live: Live,
     portCard: PortCard,
     card: Card,
-    { facts, plan, rate }: { readonly facts: Facts; readonly plan: Plan; readonly rate: number | null },
+    {
+      facts,
+      plan,
+      rate,
+      watch,
+    }: {
+      readonly facts: Facts;
+      readonly plan: Plan;
+      readonly rate: number | null;
+      readonly watch: Stopwatch;
+    },
   ): Granting {
     const { record } = live;
     const { request, names } = record;
     const folder = pinFolder(this.places.bpffs, record.id);
     const port = makePort(this.kernel, this.netns, portCard, names, request, rate, folder);
+    watch.lap("port and sockets");
     const { sockets, ways } = port;
     const descriptors = [sockets.memory, ...sockets.sockets, ...ways];
     try {
       card.add(record.slot, request.flows, port.near);
+      watch.lap("program on the card");
       this.watch(live);
     } catch (thrown) {
       for (const each of descriptors) each.close();

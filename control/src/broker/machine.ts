@@ -52,6 +52,7 @@ export interface LeaseSocketOptions {
   busyPoll: boolean;
   pages: string;
   ringSize: number;
+  metadata: boolean;
 }
 
 /** A namespace with what a broker needs of it. */
@@ -100,8 +101,7 @@ function addon(): typeof import("@bifurcate/addon") {
 
 /** This machine's kernel for a broker. That the addon has it all, the compiler checks here. @throws E_NO_ADDON */
 export function brokerKernel(): BrokerKernel {
-  const kernel = new (addon().NativeKernel)();
-  return kernel as unknown as BrokerKernel;
+  return new (addon().NativeKernel)();
 }
 
 /** This machine's local sockets and processes. @throws E_NO_ADDON */

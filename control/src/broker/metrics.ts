@@ -28,7 +28,10 @@ function quoted(value: string): string {
 }
 
 /** The metrics of this moment, in Prometheus's text format. */
-export function metricsText(leases: Leases, server: Pick<Server, "connections">): string {
+export function metricsText(
+  leases: Pick<Leases, "all" | "counts" | "transmitted">,
+  server: Pick<Server, "connections">,
+): string {
   const lines: string[] = [];
   const metric = (name: string, type: "counter" | "gauge", help: string): void => {
     lines.push(`# HELP bifurcated_${name} ${help}`, `# TYPE bifurcated_${name} ${type}`);

@@ -96,8 +96,13 @@ export function makePort(
     netns.setLink(far, { up: true });
     const sockets = netns.createLeaseSockets(socketOptions(request, card, names.far), transmit !== "none");
     for (const [queue, { number }] of sockets.sockets.entries()) xsks.update(word(queue), word(number));
-    const ways = names.way === null ? [] : makeWay(kernel, netns, card, names.way, request, mac, folder);
-    return { near, far, sockets, ways };
+    try {
+      const ways = names.way === null ? [] : makeWay(kernel, netns, card, names.way, request, mac, folder);
+      return { near, far, sockets, ways };
+    } catch (thrown) {
+      for (const each of [sockets.memory, ...sockets.sockets]) each.close();
+      throw thrown;
+    }
   } finally {
     xsks.close();
   }
@@ -122,6 +127,8 @@ function socketOptions(
     busyPoll,
     pages,
     ringSize,
+    // The port's program asks no driver: veth knows no more than the frame says.
+    metadata: false,
   };
 }
 

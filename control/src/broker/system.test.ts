@@ -1,0 +1,54 @@
+// What is shipped for systemd, udev and tmpfiles: exactly the broker's capabilities, and a sandbox that V8 survives.
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { parsePolicy } from "./policy.js";
+import { NEEDED } from "./start.js";
+
+const read = (name: string): string => readFileSync(new URL(`../../system/${name}`, import.meta.url), "utf8");
+
+describe("the systemd unit", () => {
+  const unit = new Map(
+    read("bifurcated.service")
+      .split("\n")
+      .filter((line) => /^[A-Z]\w+=/.test(line))
+      .map((line) => line.split(/=(.*)/s, 2) as [string, string]),
+  );
+
+  it("gives the capabilities that the broker needs, and bounds it to them", () => {
+    for (const set of ["AmbientCapabilities", "CapabilityBoundingSet"]) {
+      expect(unit.get(set)?.split(" ").sort(), set).toEqual([...NEEDED].sort());
+    }
+    expect(unit.get("NoNewPrivileges")).toBe("yes");
+    expect(unit.get("User")).not.toBe("root");
+  });
+
+  it("does not forbid what V8 does, and takes away what Node would obey", () => {
+    expect(unit.has("MemoryDenyWriteExecute")).toBe(false);
+    expect(unit.get("UnsetEnvironment")?.split(" ")).toContain("NODE_OPTIONS");
+  });
+
+  it("leaves what the next broker adopts", () => {
+    expect(unit.get("RuntimeDirectoryPreserve")).toBe("yes");
+    for (const family of ["AF_UNIX", "AF_NETLINK", "AF_XDP"]) {
+      expect(unit.get("RestrictAddressFamilies")?.split(" ")).toContain(family);
+    }
+    expect(unit.get("DeviceAllow")).toBe("/dev/net/tun rw");
+  });
+});
+
+describe("the example of a policy", () => {
+  it("is one", () => {
+    const names = { user: () => 65_534, group: () => 65_534 };
+    const { rules } = parsePolicy(read("policy.example"), "policy.example", names);
+    expect(rules).toMatchObject([{ name: "dns", device: "eth0", transmit: "own", pass: false, leases: 4 }]);
+  });
+
+  it("names every key, commented out where it is at its default", () => {
+    for (const key of ["user", "group", "device", "flow", "transmit", "pass", "queues", "memory", "leases"]) {
+      expect(read("policy.example"), key).toMatch(new RegExp(`^(# )?${key} = `, "m"));
+    }
+    for (const key of ["rate", "mechanism", "draining", "admin"]) {
+      expect(read("policy.example"), key).toMatch(new RegExp(`^# ${key} = `, "m"));
+    }
+  });
+});
