@@ -179,7 +179,8 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     } finally {
       process.kill(pid, "SIGCONT");
     }
-    expect(await answers(7001, "a")).toContain(7001);
+    // What is sent before it has emptied its ring finds no room there.
+    await place.settled(() => answers(7001, "a").then((from) => from.includes(7001)));
   });
 
   it("what the policy does not give is an error when the port is opened", async () => {
