@@ -6,12 +6,13 @@ export { Frame } from "./frame.js";
 export type { Context, Handler, HandlerModule } from "./handler.js";
 export type { Counters, Obtained } from "./native.js";
 export { closeOnSignals } from "./open-ports.js";
-export { open } from "./open.js";
+export { open, type OpenOptions } from "./open.js";
 export {
   Port,
   type CloseOptions,
   type NativeHandler,
   type NativeRunPortOptions,
+  type PortConnection,
   type PortPath,
   type PortStats,
 } from "./port.js";

@@ -72,12 +72,23 @@ export interface QueueSocket {
   readonly fd: number;
 }
 
+/** How the connection of a port over a vhost-user socket is. */
+export interface NativeConnection {
+  readonly connected: boolean;
+  readonly connections: number;
+  readonly features: readonly string[];
+  readonly error?: string | null;
+  readonly over: boolean;
+}
+
 /** A port's queues and pool. */
 export interface NativePort {
   /** By which a worker names it. */
   readonly id: number;
   readonly queues: number;
   readonly obtained: Obtained;
+  /** Of a port over a vhost-user socket. */
+  readonly connection?: NativeConnection | null;
   sockets(): QueueSocket[];
   /** "up", "down" or "gone": asks the kernel. */
   state(): string;

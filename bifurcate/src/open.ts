@@ -2,35 +2,52 @@
 
 import { openLoopback, takeQueue } from "@bifurcate/addon";
 import { rxMetadata } from "@bifurcate/control";
-import { Port } from "./port.js";
+import type { NativePort } from "./native.js";
+import { Port, type PortPath } from "./port.js";
+import { openSocket } from "./socket/open.js";
 import { parseSpec } from "./spec.js";
+
+/** How to open a device that is no card. */
+export interface OpenOptions {
+  /**
+   * Told what should not be overlooked while the port is open: the other end of a socket came, went, or did what it
+   * may not.
+   */
+  readonly onWarning?: ((text: string) => void) | undefined;
+  /** A pcapng file to write every received and sent frame to; of an end of a socket only. */
+  readonly tap?: string | undefined;
+}
 
 /**
  * Opens a device that needs no card.
  * @param spec "loopback" or "loopback:queues=2,order=cold,length=1500": memory to memory, for tests and measurements.
- * @throws E_BAD_OPTION, E_NO_MEMORY, E_EXTERNAL_BUFFERS.
+ *   "vhost-user:/run/vm0.sock,server,queues=2": the device's end of a vhost-user socket, which a guest or another
+ *   driver attaches to. "virtio-user:/run/device.sock": the driver's end. docs/vhost-user.md has all keys.
+ * @throws E_BAD_OPTION, E_NO_MEMORY, E_EXTERNAL_BUFFERS; of a socket E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS,
+ *   E_PEER_FAILED, E_NOT_PRIVILEGED.
  */
-export function open(spec: string): Promise<Port> {
+export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
   return Promise.resolve().then(() => {
-    const native = openLoopback(parseSpec(spec));
-    return new Port(
-      { native, name: "loopback", takeQueue },
-      {
-        path: {
-          backend: "loopback",
-          queues: Array.from({ length: native.queues }, (_, queue) => queue),
-          mode: "memory",
-          xdp: null,
-          steering: "none",
-          obtained: native.obtained,
-          metadata: rxMetadata("loopback", []),
-          notes: [],
-        },
-        id: null,
-        bypasses: [],
-        confirm: () => undefined,
-        close: (shut) => shut(),
-      },
-    );
+    const wanted = parseSpec(spec);
+    if (wanted.device !== "loopback") return openSocket(wanted, options);
+    const native = openLoopback(wanted);
+    return portOf("loopback", native, {
+      backend: "loopback",
+      queues: Array.from({ length: native.queues }, (_, queue) => queue),
+      mode: "memory",
+      xdp: null,
+      steering: "none",
+      obtained: native.obtained,
+      metadata: rxMetadata("loopback", []),
+      notes: [],
+    });
   });
+}
+
+/** A port with nothing behind it that has to be restored. */
+function portOf(name: string, native: NativePort, path: PortPath): Port {
+  return new Port(
+    { native, name, takeQueue },
+    { path, id: null, bypasses: [], confirm: () => undefined, close: (shut) => shut() },
+  );
 }

@@ -11,7 +11,7 @@ import { Tally } from "./tally.js";
 
 /** How frames travel. */
 export interface PortPath {
-  readonly backend: "af_xdp" | "af_packet" | "loopback";
+  readonly backend: "af_xdp" | "af_packet" | "loopback" | "vhost-user" | "virtio-user";
   /** The card's queues that have a socket, in the order of `context.queue`. */
   readonly queues: readonly number[];
   /** Whether the kernel copies each frame, or the card writes into the pool itself. */
@@ -25,6 +25,20 @@ export interface PortPath {
   readonly metadata: RxMetadata;
   /** Every step down from the best way, and why. */
   readonly notes: readonly string[];
+}
+
+/** Who is at the other end of a vhost-user socket. */
+export interface PortConnection {
+  /** Somebody is there. Frames that are sent while nobody is are counted as `ringFull`. */
+  readonly connected: boolean;
+  /** Connections so far. */
+  readonly connections: number;
+  /** The virtio features agreed on with whom is there, or was there last, e.g. "VIRTIO_F_RING_PACKED". */
+  readonly features: readonly string[];
+  /** Why the last connection ended; null when the other end closed it. */
+  readonly error: string | null;
+  /** There will be no other connection: the port is to be opened anew. */
+  readonly over: boolean;
 }
 
 /** Counters since the port was opened; `queues` in the order of `path.queues`. */
@@ -105,7 +119,7 @@ export class Port {
     return this.way;
   }
 
-  /** The interface's name, or "loopback". */
+  /** The interface's name, "loopback", or device and path of a socket, e.g. "vhost-user:/run/vm0.sock". */
   get name(): string {
     return this.inner.name;
   }
@@ -133,6 +147,12 @@ export class Port {
   /** The counters now; after close(), as they were then. */
   get stats(): PortStats {
     return this.last ?? this.count();
+  }
+
+  /** Who is at the other end; null for a port that is over no vhost-user socket. */
+  get connection(): PortConnection | null {
+    const now = this.inner.native.connection;
+    return now == null ? null : { ...now, error: now.error ?? null };
   }
 
   /** Whether close() has been called. */
@@ -169,11 +189,13 @@ export class Port {
       const why = "forward needs a port to send to";
       throw new BifurcateError("E_BAD_OPTION", { what: `run ${handler} on ${this.name}`, why });
     }
-    await this.hold(signal, () => {
+    const begin = (): Running => {
       const what: NativeRunOptions = { do: handler, ...(cores === undefined ? {} : { cores: [...cores] }) };
       const done = this.inner.native.runNative(what, to?.inner.native);
       return { done, terminate: () => Promise.resolve() };
-    });
+    };
+    // A port that is forwarded to may be opened anew, as an output may.
+    await this.hold(signal, begin, to === undefined ? [] : [to]);
   }
 
   /** The batches of all queues, one after another, on the calling thread. Each is valid until the next is asked for. */

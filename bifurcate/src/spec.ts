@@ -1,9 +1,10 @@
-// What can be opened by a word: "loopback:queues=1,order=hot".
+// What can be opened by a word: "loopback:queues=2,order=cold", "vhost-user:/run/vm0.sock,server", "virtio-user:...".
 
 import { BifurcateError } from "@bifurcate/control";
 
 /** What the loopback device is asked for. */
 export interface LoopbackSpec {
+  readonly device: "loopback";
   readonly queues: number;
   /** Frames of the pool. */
   readonly frames: number;
@@ -14,40 +15,172 @@ export interface LoopbackSpec {
   readonly order: "hot" | "cold";
 }
 
-const DEFAULTS: LoopbackSpec = { queues: 1, frames: 4096, frameSize: 2048, length: 60, order: "hot" };
+/** What an end of a vhost-user socket is asked for. */
+export interface SocketSpec {
+  /** "vhost-user" is the device's end, which a guest attaches to; "virtio-user" the driver's. */
+  readonly device: "vhost-user" | "virtio-user";
+  /** The socket. */
+  readonly path: string;
+  /** Listen there; otherwise connect to who does. */
+  readonly server: boolean;
+  /** Queue pairs. */
+  readonly queues: number;
+  /** Frames of the pool. */
+  readonly frames: number;
+  readonly frameSize: 2048 | 4096;
+  /** Frames of 68 KiB for packets longer than a frame. */
+  readonly jumboFrames: number;
+  /** Slots of each ring; the device's end takes what its driver has. */
+  readonly ringSize: number;
+  /** The one layout of rings to use or to offer; null: what the other end can. */
+  readonly layout: "packed" | "split" | null;
+}
 
-function bad(spec: string, why: string): BifurcateError {
-  return new BifurcateError("E_BAD_OPTION", {
+/** A device that is no card. */
+export type Spec = LoopbackSpec | SocketSpec;
+
+/** The devices, and an example of each. */
+const EXAMPLES = {
+  loopback: "loopback:queues=2,order=cold; the keys are queues, frames, frameSize, length and order",
+  "vhost-user":
+    "vhost-user:/run/vm0.sock,server,queues=2; the keys are server, queues, frames, frameSize, jumboFrames and layout",
+  "virtio-user":
+    "virtio-user:/run/device.sock,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, ringSize and layout",
+} as const;
+type Device = keyof typeof EXAMPLES;
+const DEVICES = Object.keys(EXAMPLES) as Device[];
+
+/** sun_path of unix(7) has 108 bytes, the last one a zero. */
+const PATH_MAX = 107;
+/** As many as DPDK's virtio-user and QEMU take when nothing is said. */
+const RING_SIZE = 256;
+/** The ring's number has eight bits in a vhost-user message, and a pair has two rings. */
+const PAIRS_MAX = 127;
+const FRAMES_A_QUEUE = 4096;
+const JUMBO_FRAMES_A_QUEUE = 48;
+
+/** Whether a word is a spec, not an interface: no interface is named like a device and a colon. */
+export function isSpec(word: string): boolean {
+  const [device] = word.split(":", 1) as [string];
+  return word === "loopback" || (word.includes(":") && DEVICES.some((each) => each === device));
+}
+
+/** Reads one part after another, and complains in the words of the spec. */
+class Reader {
+  private readonly found = new Map<string, string | undefined>();
+
+  constructor(
+    private readonly spec: string,
+    private readonly device: Device,
+    keys: readonly string[],
+    parts: readonly string[],
+  ) {
+    for (const part of parts.filter((text) => text !== "")) {
+      const [key, value] = part.split(/=(.*)/s, 2) as [string, string | undefined];
+      if (!keys.includes(key)) throw this.bad(`'${key}' is not a key`);
+      if (this.found.has(key)) throw this.bad(`${key} is given twice`);
+      this.found.set(key, value);
+    }
+  }
+
+  bad(why: string): BifurcateError {
+    const what = `open ${this.spec}`;
+    return new BifurcateError("E_BAD_OPTION", { what, why, next: `Write for example ${EXAMPLES[this.device]}.` });
+  }
+
+  /** A whole number within limits. */
+  whole(key: string, fallback: number, least: number, most: number): number {
+    if (!this.found.has(key)) return fallback;
+    const value = this.found.get(key);
+    if (value === undefined || !/^[0-9]{1,9}$/.test(value)) throw this.bad(`${key} is a whole number`);
+    const number = Number(value);
+    if (number < least || number > most) throw this.bad(`${key} is ${least} to ${most}`);
+    return number;
+  }
+
+  /** One of a few words. */
+  choice<const T extends string>(key: string, choices: readonly T[]): T | null {
+    if (!this.found.has(key)) return null;
+    const choice = choices.find((each) => each === this.found.get(key));
+    if (choice === undefined) throw this.bad(`${key} is ${choices.join(" or ")}`);
+    return choice;
+  }
+
+  /** A word that stands alone. */
+  flag(key: string): boolean {
+    if (this.found.get(key) !== undefined) throw this.bad(`${key} takes no value`);
+    return this.found.has(key);
+  }
+
+  frameSize(): 2048 | 4096 {
+    return this.choice("frameSize", ["2048", "4096"]) === "4096" ? 4096 : 2048;
+  }
+
+  /** Frames of the pool, which JavaScript sees as one buffer. */
+  frames(fallback: number, size: number): number {
+    const frames = this.whole("frames", fallback, 0, 999_999_999);
+    if (frames >= 64 && frames * size < 2 ** 31) return frames;
+    throw this.bad("frames is at least 64, and all of them less than 2 GiB");
+  }
+}
+
+/**
+ * Reads "loopback:key=value,..." or "vhost-user:/path,server,key=value,...".
+ * @throws E_BAD_OPTION
+ */
+export function parseSpec(spec: string): Spec {
+  const [device, rest = ""] = spec.split(/:(.*)/s, 2) as [string, string | undefined];
+  if (device === "loopback") return loopback(spec, rest);
+  if (device === "vhost-user" || device === "virtio-user") return socket(spec, device, rest);
+  throw new BifurcateError("E_BAD_OPTION", {
     what: `open ${spec}`,
-    why,
-    next: "Write for example loopback:queues=2,order=cold; the keys are queues, frames, frameSize, length and order.",
+    why: `there is no device named '${device}'; there are: ${DEVICES.join(", ")}`,
+    next: `Write for example ${EXAMPLES["vhost-user"]}.`,
   });
 }
 
-/** Reads "loopback" or "loopback:key=value,...". @throws E_BAD_OPTION */
-export function parseSpec(spec: string): LoopbackSpec {
-  const [device, rest] = spec.split(/:(.*)/s, 2) as [string, string | undefined];
-  if (device !== "loopback") throw bad(spec, `there is no device named '${device}'; there is: loopback`);
-  const found: Record<string, string | number> = { ...DEFAULTS };
-  for (const pair of (rest ?? "").split(",").filter((text) => text !== "")) {
-    const [key, value] = pair.split("=", 2) as [string, string | undefined];
-    if (!(key in DEFAULTS)) throw bad(spec, `'${key}' is not a key`);
-    if (key === "order") {
-      if (value !== "hot" && value !== "cold") throw bad(spec, "order is hot or cold");
-      found[key] = value;
-    } else {
-      if (value === undefined || !/^[0-9]{1,9}$/.test(value)) throw bad(spec, `${key} is a whole number`);
-      found[key] = Number(value);
-    }
+function loopback(spec: string, rest: string): LoopbackSpec {
+  const keys = ["queues", "frames", "frameSize", "length", "order"];
+  const reader = new Reader(spec, "loopback", keys, rest.split(","));
+  const frameSize = reader.frameSize();
+  return {
+    device: "loopback",
+    queues: reader.whole("queues", 1, 1, 64),
+    frames: reader.frames(4096, frameSize),
+    frameSize,
+    length: reader.whole("length", 60, 14, frameSize - 256),
+    order: reader.choice("order", ["hot", "cold"]) ?? "hot",
+  };
+}
+
+function socket(spec: string, device: SocketSpec["device"], rest: string): SocketSpec {
+  const [path = "", ...parts] = rest.split(",");
+  const keys = ["server", "queues", "frames", "frameSize", "jumboFrames", "layout"];
+  if (device === "virtio-user") keys.push("ringSize");
+  const reader = new Reader(spec, device, keys, parts);
+  if (path === "") throw reader.bad("the path of the socket is missing");
+  if (path.includes("\0")) throw reader.bad("the path of the socket holds a zero byte");
+  const bytes = Buffer.byteLength(path);
+  if (bytes > PATH_MAX) throw reader.bad(`the path of a socket has at most ${PATH_MAX} bytes, this one ${bytes}`);
+  const queues = reader.whole("queues", 1, 1, PAIRS_MAX);
+  const ringSize = reader.whole("ringSize", RING_SIZE, 2, 32_768);
+  if (!Number.isInteger(Math.log2(ringSize))) throw reader.bad("ringSize is a power of two");
+  const frameSize = reader.frameSize();
+  // What the rings hold, and as much again to handle and to send.
+  const least = device === "virtio-user" ? 4 * ringSize : 0;
+  const frames = reader.frames(Math.max(FRAMES_A_QUEUE, least) * queues, frameSize);
+  if (frames < (least / 2) * queues) {
+    throw reader.bad(`frames is at least ${(least / 2) * queues}: so many stand in ${2 * queues} rings of ${ringSize}`);
   }
-  const result = found as unknown as LoopbackSpec;
-  if (result.queues < 1 || result.queues > 64) throw bad(spec, "queues is 1 to 64");
-  if (result.frameSize !== 2048 && result.frameSize !== 4096) throw bad(spec, "frameSize is 2048 or 4096");
-  if (result.frames < 64 || result.frames * result.frameSize >= 2 ** 31) {
-    throw bad(spec, "frames is at least 64, and all of them less than 2 GiB");
-  }
-  if (result.length < 14 || result.length > result.frameSize - 256) {
-    throw bad(spec, `length is 14 to ${result.frameSize - 256}`);
-  }
-  return result;
+  return {
+    device,
+    path,
+    server: reader.flag("server"),
+    queues,
+    frames,
+    frameSize,
+    jumboFrames: reader.whole("jumboFrames", JUMBO_FRAMES_A_QUEUE * queues, 0, 16_384),
+    ringSize,
+    layout: reader.choice("layout", ["packed", "split"]),
+  };
 }

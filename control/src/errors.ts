@@ -350,6 +350,28 @@ export const ERRORS = {
     status: 1,
   },
 
+  // The other end of a vhost-user socket.
+  E_SOCKET_IN_USE: {
+    meaning: "Somebody else listens at the path of the socket, or a file that is no socket is there.",
+    next: "End who listens there (`ss -xlp`), name another path, or leave `server` out to connect to it.",
+    status: 1,
+  },
+  E_SOCKET_MISSING: {
+    meaning: "Nobody listens at the path of the socket.",
+    next: "Start the other end first, or let this end listen: add `,server`.",
+    status: 1,
+  },
+  E_PEER_LACKS: {
+    meaning: "The other end of the socket lacks queues or a virtio feature that was asked for.",
+    next: "Ask for fewer queues, leave `layout` out, or give the other end what the message names.",
+    status: 1,
+  },
+  E_PEER_FAILED: {
+    meaning: "The other end of the socket did not answer, closed it, or sent what it may not.",
+    next: "Look at what the other end says; it has to speak vhost-user, as its device or driver.",
+    status: 1,
+  },
+
   // What has no code of its own.
   E_SYSTEM: {
     meaning: "A system call failed for a reason that has no code of its own.",

@@ -23,7 +23,10 @@ const FROM_DRIVER: RxMetadata = {
 const NOT_ASKED = "it was not asked for";
 
 /** What a backend gives that does not ask the card's driver, when it is asked for `hints`. */
-export function rxMetadata(backend: "af_packet" | "loopback", hints: readonly Hint[]): RxMetadata {
+export function rxMetadata(
+  backend: "af_packet" | "loopback" | "vhost-user" | "virtio-user",
+  hints: readonly Hint[],
+): RxMetadata {
   switch (backend) {
     case "af_packet":
       return {
@@ -31,6 +34,10 @@ export function rxMetadata(backend: "af_packet" | "loopback", hints: readonly Hi
         vlan: `${NOTHING}: a tag that was taken off is put back in the frame`,
         timestamp: "the kernel's clock, nanoseconds since 1970",
       };
+    case "vhost-user":
+    case "virtio-user":
+      // No offload is negotiated: the network header before each frame is zeros (VIRTIO 1.2, section 5.1.6).
+      return { hash: NOTHING, vlan: `${NOTHING}: a tag stands in the frame`, timestamp: NOTHING };
     case "loopback":
       return { hash: NOTHING, vlan: NOTHING, timestamp: NOTHING };
   }

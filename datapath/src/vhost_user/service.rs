@@ -89,6 +89,8 @@ pub struct Status {
 pub struct Inner {
     stop: EventFd,
     stopped: AtomicBool,
+    /// There is to be no connection after the one that is there.
+    last: AtomicBool,
     status: Mutex<Status>,
 }
 
@@ -102,6 +104,11 @@ impl Inner {
     /// Notes what was negotiated.
     pub fn set_features(&self, features: u64) {
         self.lock().features = features;
+    }
+
+    /// Lets no other connection follow: the port cannot serve one any more.
+    pub fn end(&self) {
+        self.last.store(true, Ordering::Release);
     }
 
     /// Whether the port is being closed.
@@ -156,6 +163,7 @@ impl Service {
         let inner = Arc::new(Inner {
             stop: EventFd::new()?,
             stopped: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             status: Mutex::default(),
         });
         let shared = Arc::clone(&inner);
@@ -174,6 +182,9 @@ impl Service {
                             .err()
                             .filter(|error| error.errno != ECONNRESET)
                             .map(|error| error.to_string());
+                        if shared.last.load(Ordering::Acquire) {
+                            break;
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => {

@@ -286,6 +286,7 @@ impl Shared {
             }
             if self.guard.is_lost() || self.rings_guard.is_lost() {
                 self.gone.store(true, Ordering::Relaxed);
+                inner.end();
                 let what = "the memory shared with the device vanished: it punched a hole into it";
                 return Err(Error::new("vhost-user", what, 71));
             }

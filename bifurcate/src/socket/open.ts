@@ -1,0 +1,88 @@
+// Opens an end of a vhost-user socket: the device's, or the driver's.
+
+import { openVhostUser, openVirtioUser, takeQueue } from "@bifurcate/addon";
+import { BifurcateError, errnoOf, messageOf, rxMetadata, wrapError } from "@bifurcate/control";
+import type { NativePort } from "../native.js";
+import type { OpenOptions } from "../open.js";
+import { Port } from "../port.js";
+import type { SocketSpec } from "../spec.js";
+import { watchConnection } from "./watch.js";
+
+/** @throws E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS, E_PEER_FAILED, E_BAD_OPTION, E_NO_MEMORY. */
+export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): Port {
+  const { device, path, layout } = spec;
+  const name = `${device}:${path}`;
+  const make = device === "vhost-user" ? openVhostUser : openVirtioUser;
+  let native: NativePort;
+  try {
+    native = make({
+      path,
+      server: spec.server,
+      queues: spec.queues,
+      frames: spec.frames,
+      frameSize: spec.frameSize,
+      jumboFrames: spec.jumboFrames,
+      pages: "auto",
+      ringSize: spec.ringSize,
+      ...(layout === null ? {} : { layout }),
+      ...(tap === undefined ? {} : { tap }),
+    });
+  } catch (thrown) {
+    throw refused(thrown, spec, `open ${name}`);
+  }
+  const port = new Port(
+    { native, name, takeQueue },
+    {
+      path: {
+        backend: device,
+        queues: Array.from({ length: native.queues }, (_, queue) => queue),
+        mode: native.obtained.zeroCopy ? "zero-copy" : "copy",
+        xdp: null,
+        steering: "none",
+        obtained: native.obtained,
+        metadata: rxMetadata(device, []),
+        notes: [spec.server ? `listens at ${path}` : `connects to ${path}`],
+      },
+      id: null,
+      bypasses: [],
+      confirm: () => undefined,
+      close: async (shut) => {
+        watch.stop();
+        await shut();
+      },
+    },
+  );
+  const watch = watchConnection(port, native, (text) => onWarning?.(text));
+  return port;
+}
+
+/** Why an end could not be opened, in our codes. */
+function refused(thrown: unknown, spec: SocketSpec, what: string): BifurcateError {
+  const why = messageOf(thrown);
+  const error = (
+    code: "E_SOCKET_IN_USE" | "E_SOCKET_MISSING" | "E_PEER_LACKS" | "E_PEER_FAILED" | "E_BAD_OPTION",
+    next?: string,
+  ): BifurcateError => new BifurcateError(code, { what, why, next, cause: thrown });
+  switch (errnoOf(thrown)) {
+    case "EADDRINUSE":
+      return error("E_SOCKET_IN_USE");
+    case "ENOENT":
+    case "ENOTDIR":
+      if (spec.server) return error("E_BAD_OPTION", "Make the folder of the socket first, or name another one.");
+      return error("E_SOCKET_MISSING");
+    case "ECONNREFUSED":
+    case "ENOTSOCK":
+      return error("E_SOCKET_MISSING");
+    case "EOPNOTSUPP":
+      return error("E_PEER_LACKS");
+    case "ETIMEDOUT":
+    case "ECONNRESET":
+    case "EPIPE":
+    case "EPROTO":
+      return error("E_PEER_FAILED");
+    case "EINVAL":
+      return error("E_BAD_OPTION");
+    default:
+      return wrapError(thrown, what);
+  }
+}

@@ -1,0 +1,34 @@
+// Looks after the connection of a port over a vhost-user socket: says who came and went, and fails the port for good.
+
+import { BifurcateError } from "@bifurcate/control";
+import type { NativePort } from "../native.js";
+import type { Port } from "../port.js";
+
+/** How often it looks, in milliseconds. Frames do not wait for it: connections come and go without it. */
+const LOOK_MS = 250;
+
+/** @returns What ends it. */
+export function watchConnection(
+  port: Port,
+  native: NativePort,
+  warn: (text: string) => void,
+): { stop(): void } {
+  let before = native.connection;
+  const look = (): void => {
+    const now = native.connection;
+    if (now == null) return;
+    const { name } = port;
+    const again = before != null && now.connections > before.connections;
+    const left = before?.connected === true && (!now.connected || again);
+    if (left && now.error != null) warn(`${name}: the connection was ended: ${now.error}`);
+    else if (left) warn(`${name}: the other end is gone`);
+    if (now.connected && (again || before?.connected !== true)) warn(`${name}: the other end is there`);
+    before = now;
+    if (!now.over) return;
+    clearInterval(timer);
+    const why = now.error ?? "its connection is over, and there will be no other";
+    port.fail(new BifurcateError("E_DEVICE_FAILED", { what: `keep ${name}`, why, next: "Open it again." }));
+  };
+  const timer = setInterval(look, LOOK_MS).unref();
+  return { stop: () => clearInterval(timer) };
+}
