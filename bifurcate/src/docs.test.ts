@@ -14,7 +14,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-docs-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const pages = ["api", "handlers"].map((name) => ({
+const pages = ["api", "handlers", "vhost-user"].map((name) => ({
   name,
   text: readFileSync(path.join(root, "docs", `${name}.md`), "utf8"),
 }));

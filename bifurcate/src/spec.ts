@@ -85,7 +85,11 @@ class Reader {
 
   bad(why: string): BifurcateError {
     const what = `open ${this.spec}`;
-    return new BifurcateError("E_BAD_OPTION", { what, why, next: `Write for example ${EXAMPLES[this.device]}.` });
+    return new BifurcateError("E_BAD_OPTION", {
+      what,
+      why,
+      next: `Write for example ${EXAMPLES[this.device]}.`,
+    });
   }
 
   /** A whole number within limits. */
@@ -161,7 +165,8 @@ function socket(spec: string, device: SocketSpec["device"], rest: string): Socke
   if (path === "") throw reader.bad("the path of the socket is missing");
   if (path.includes("\0")) throw reader.bad("the path of the socket holds a zero byte");
   const bytes = Buffer.byteLength(path);
-  if (bytes > PATH_MAX) throw reader.bad(`the path of a socket has at most ${PATH_MAX} bytes, this one ${bytes}`);
+  if (bytes > PATH_MAX)
+    throw reader.bad(`the path of a socket has at most ${PATH_MAX} bytes, this one ${bytes}`);
   const queues = reader.whole("queues", 1, 1, PAIRS_MAX);
   const ringSize = reader.whole("ringSize", RING_SIZE, 2, 32_768);
   if (!Number.isInteger(Math.log2(ringSize))) throw reader.bad("ringSize is a power of two");
@@ -170,7 +175,9 @@ function socket(spec: string, device: SocketSpec["device"], rest: string): Socke
   const least = device === "virtio-user" ? 4 * ringSize : 0;
   const frames = reader.frames(Math.max(FRAMES_A_QUEUE, least) * queues, frameSize);
   if (frames < (least / 2) * queues) {
-    throw reader.bad(`frames is at least ${(least / 2) * queues}: so many stand in ${2 * queues} rings of ${ringSize}`);
+    throw reader.bad(
+      `frames is at least ${(least / 2) * queues}: so many stand in ${2 * queues} rings of ${ringSize}`,
+    );
   }
   return {
     device,

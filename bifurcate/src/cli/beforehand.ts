@@ -1,25 +1,36 @@
-// What of a split's request can be known to fail before the card is touched: processors, other cards, the handler.
+// What of a request can be known to fail before a card is touched: processors, other cards, the handler.
 
 import { readFileSync } from "node:fs";
 import { BifurcateError, findLink, nativeKernel, openNetns } from "@bifurcate/control";
+import { isSpec, parseSpec } from "../spec.js";
+import type { ActionRequest } from "./action-run.js";
 import { onlineProcessors } from "./options.js";
-import type { SplitCommand } from "./split-flags.js";
 
 /** The processors that are there, as the kernel lists them: "0-3". */
 const ONLINE = "/sys/devices/system/cpu/online";
 
 /**
  * Checks a request as far as that goes without a change.
- * @throws E_BAD_OPTION for a processor that is not there, E_NO_SUCH_INTERFACE and E_NO_SUCH_NETNS for a card to send
- *   out of, E_HANDLER_FILE.
+ * @throws E_BAD_OPTION for a processor that is not there and for a bad spec, E_NO_SUCH_INTERFACE and E_NO_SUCH_NETNS
+ *   for a card to send out of, E_HANDLER_FILE.
  */
-export async function checkBeforehand(request: SplitCommand): Promise<void> {
+export async function checkAction(request: ActionRequest): Promise<void> {
   const { action, cores, outputs } = request;
-  if (cores !== undefined) checkCores(cores, readFileSync(ONLINE, "utf8").trim());
-  checkInterfaces(action.kind === "forward" ? [action.to] : outputs, request.netns);
+  checkCoresOnline(cores);
+  const targets = action.kind === "forward" ? [action.to] : outputs;
+  for (const spec of targets.filter(isSpec)) parseSpec(spec);
+  checkInterfaces(
+    targets.filter((word) => !isSpec(word)),
+    request.netns,
+  );
   if (action.kind !== "run") return;
   const { bundleHandler } = await import("../handler-file.js");
   await (await bundleHandler(action.file)).dispose();
+}
+
+/** @throws E_BAD_OPTION for a processor that this machine does not have. */
+export function checkCoresOnline(cores: readonly number[] | undefined): void {
+  if (cores !== undefined) checkCores(cores, readFileSync(ONLINE, "utf8").trim());
 }
 
 /** @param online The processors that are there, e.g. "0-3". */
@@ -35,7 +46,8 @@ export function checkCores(cores: readonly number[], online: string): void {
   });
 }
 
-function checkInterfaces(names: readonly string[], where: string | null): void {
+/** @throws E_NO_SUCH_INTERFACE, E_NO_SUCH_NETNS */
+export function checkInterfaces(names: readonly string[], where: string | null): void {
   if (names.length === 0) return;
   const netns = openNetns(nativeKernel(), where);
   try {

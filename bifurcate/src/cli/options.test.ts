@@ -52,7 +52,7 @@ describe("actions", () => {
     it(`refuses '${text}' and lists them all`, () => {
       const error = failure(() => parseAction(text));
       expect(error.code).toBe("E_BAD_OPTION");
-      expect(error.next).toContain("drop, count, reflect, forward=DEV, run=FILE");
+      expect(error.next).toContain("drop, count, reflect, forward=TO, run=FILE");
     });
   }
 });

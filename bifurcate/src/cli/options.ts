@@ -59,14 +59,14 @@ export function parseDuration(option: string, text: string): number {
 /** --do: what becomes of the frames. */
 export function parseAction(text: string): Action {
   const [, word = "", value] = /^([^=]*)(?:=(.*))?$/s.exec(text) ?? [];
-  const all = "One of drop, count, reflect, forward=DEV, run=FILE.";
+  const all = "One of drop, count, reflect, forward=TO, run=FILE.";
   if (word === "drop" || word === "count" || word === "reflect") {
     if (value === undefined) return { kind: word };
     throw bad("--do", text, `${word} takes no value`, all);
   }
   if (word !== "forward" && word !== "run") throw bad("--do", text, "there is no such action", all);
   if (value === undefined || value === "") {
-    throw bad("--do", text, `${word} needs ${word === "run" ? "a file" : "an interface"}`, all);
+    throw bad("--do", text, `${word} needs ${word === "run" ? "a file" : "an interface or a spec"}`, all);
   }
   return word === "run" ? { kind: "run", file: value } : { kind: "forward", to: value };
 }

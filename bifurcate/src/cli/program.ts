@@ -6,8 +6,10 @@ import { confirmCommand } from "./commands/confirm.js";
 import { devicesCommand } from "./commands/devices.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { explainCommand } from "./commands/explain.js";
+import { forwardCommand } from "./commands/forward.js";
 import { labCommand } from "./commands/lab.js";
 import { leasesCommand } from "./commands/leases.js";
+import { openCommand } from "./commands/open.js";
 import { releaseCommand } from "./commands/release.js";
 import { splitCommand } from "./commands/split.js";
 import { takeCommand } from "./commands/take.js";
@@ -19,6 +21,7 @@ Examples:
   bifurcate devices                                          what each card can do, and why not more
   bifurcate split eth0 --flow 'udp dst port 53' --do run=examples/dns.ts
   bifurcate split eth0 --flow 'udp dst port 53' --dry-run    what it would change, and change nothing
+  bifurcate forward eth0 vhost-user:/run/vm0.sock,server --flow 'ether dst 52:54:00:12:34:56'
   bifurcate doctor eth0                                      what is wrong here, and what mends it
   bifurcate explain 'udp dst port 53'                        how a flow is understood
   bifurcate explain eth0 'udp 192.0.2.1:9 > 192.0.2.2:53'    which stage decides what of a packet
@@ -40,6 +43,8 @@ export function makeProgram(streams: Streams): Command {
     devicesCommand,
     doctorCommand,
     splitCommand,
+    openCommand,
+    forwardCommand,
     releaseCommand,
     leasesCommand,
     takeCommand,
@@ -60,6 +65,8 @@ const COMMANDS: readonly string[] = [
   "devices",
   "doctor",
   "split",
+  "open",
+  "forward",
   "release",
   "leases",
   "take",

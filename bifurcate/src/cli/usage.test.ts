@@ -22,7 +22,16 @@ describe("help", () => {
   }
 
   it("has examples in every command that changes something", async () => {
-    for (const command of ["split", "release", "devices", "doctor", "explain", "confirm"]) {
+    for (const command of [
+      "split",
+      "open",
+      "forward",
+      "release",
+      "devices",
+      "doctor",
+      "explain",
+      "confirm",
+    ]) {
       expect((await type(command, "--help")).out).toContain("Examples:\n  bifurcate ");
     }
   });
@@ -76,6 +85,45 @@ describe("mistyped", () => {
       ["split", "eth0", "--flow", "udp", "--confirm", "soon"],
       "E_BAD_OPTION",
       "--confirm 'soon'",
+    ],
+    ["a device that is none", ["open", "vhost:/run/x"], "E_BAD_OPTION", "no device named 'vhost'"],
+    [
+      "a socket without a path",
+      ["open", "vhost-user:,server"],
+      "E_BAD_OPTION",
+      "path of the socket is missing",
+    ],
+    [
+      "a capture of the loopback device",
+      ["open", "loopback", "--tap", "x.pcapng"],
+      "E_BAD_OPTION",
+      "--tap 'x.pcapng'",
+    ],
+    [
+      "an output for what is only counted",
+      ["open", "loopback", "--output", "virtio-user:x"],
+      "E_BAD_OPTION",
+      "--output 'virtio-user:x'",
+    ],
+    [
+      "a bad spec to forward to",
+      ["open", "loopback", "--do", "forward=vhost-user:/x,queues=0"],
+      "E_BAD_OPTION",
+      "queues is 1 to 127",
+    ],
+    ["one end alone", ["forward", "eth0"], "E_USAGE", "missing required argument"],
+    [
+      "the same end twice",
+      ["forward", "vhost-user:x", "vhost-user:x"],
+      "E_BAD_OPTION",
+      "both ends are the same",
+    ],
+    ["an interface without a flow", ["forward", "eth0", "vhost-user:x"], "E_NO_FLOW", "no flow was named"],
+    [
+      "a flow of no interface",
+      ["forward", "loopback", "vhost-user:x", "--flow", "udp"],
+      "E_BAD_OPTION",
+      "neither end is one",
     ],
     ["an ID and --stale", ["release", "eth0-1", "--stale"], "E_USAGE", "exclude each other"],
     ["a lab without what to do", ["lab"], "E_USAGE", "a command is missing"],

@@ -68,7 +68,8 @@ function refused(thrown: unknown, spec: SocketSpec, what: string): BifurcateErro
       return error("E_SOCKET_IN_USE");
     case "ENOENT":
     case "ENOTDIR":
-      if (spec.server) return error("E_BAD_OPTION", "Make the folder of the socket first, or name another one.");
+      if (spec.server)
+        return error("E_BAD_OPTION", "Make the folder of the socket first, or name another one.");
       return error("E_SOCKET_MISSING");
     case "ECONNREFUSED":
     case "ENOTSOCK":

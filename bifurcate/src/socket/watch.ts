@@ -13,16 +13,18 @@ export function watchConnection(
   native: NativePort,
   warn: (text: string) => void,
 ): { stop(): void } {
-  let before = native.connection;
+  let before: NativePort["connection"];
   const look = (): void => {
     const now = native.connection;
     if (now == null) return;
     const { name } = port;
-    const again = before != null && now.connections > before.connections;
-    const left = before?.connected === true && (!now.connected || again);
+    const came = now.connections > (before?.connections ?? 0);
+    // It may have come and gone since the last look.
+    const left = (before?.connected === true || came) && !now.connected;
+    if (came && before?.connected === true) warn(`${name}: the other end went and came again`);
+    else if (came && now.connected) warn(`${name}: the other end is there`);
     if (left && now.error != null) warn(`${name}: the connection was ended: ${now.error}`);
     else if (left) warn(`${name}: the other end is gone`);
-    if (now.connected && (again || before?.connected !== true)) warn(`${name}: the other end is there`);
     before = now;
     if (!now.over) return;
     clearInterval(timer);

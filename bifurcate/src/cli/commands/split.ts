@@ -3,7 +3,7 @@
 import { Command } from "commander";
 import { nativeKernel, prepareSplit } from "@bifurcate/control";
 import { renderPlan } from "@bifurcate/control/steering/render";
-import { checkBeforehand } from "../beforehand.js";
+import { checkAction } from "../beforehand.js";
 import { jsonLine, type Streams } from "../io.js";
 import { addSplitOptions, readSplitFlags, type SplitCommand, type SplitFlags } from "../split-flags.js";
 import { runSplit } from "../split-run.js";
@@ -30,7 +30,7 @@ export function splitCommand(streams: Streams): Command {
     .addHelpText("after", HELP)
     .action(async (device: string, flags: SplitFlags) => {
       const request = readSplitFlags(device, flags);
-      await checkBeforehand(request);
+      await checkAction(request);
       if (request.dryRun) printPlan(request, streams);
       else await runSplit(request, streams);
     });

@@ -1,4 +1,4 @@
-// A split's counters for a person: the live line of rates, and the summary at the end.
+// The counters for a person: the live line of rates, and the summary at the end.
 
 import type { Counters } from "../../native.js";
 import { byteRate, grouped, renderTable } from "./table.js";
@@ -38,21 +38,21 @@ export function rateLine(elapsed: number, seconds: number, before: Counters, now
   return parts.join("  ");
 }
 
-/** What a split did from its beginning to its end, a row a queue and one for all. */
+/** What was done from the beginning to the end: a row for each queue or port, and one for all where there are several. */
 export function summary(
   seconds: number,
   total: Counters,
-  queues: readonly Counters[],
-  numbers: readonly number[],
+  parts: readonly (readonly [name: string, stats: Counters])[],
 ): string {
   const row = (name: string, stats: Counters): string[] => [
     name,
     ...[stats.received, stats.receivedBytes, stats.sent, stats.dropped, stats.passed].map(grouped),
     losses(stats),
   ];
+  const several = parts.length > 1;
   const rows = [
-    ...(queues.length > 1 ? queues.map((stats, n) => row(`queue ${numbers[n] ?? n}`, stats)) : []),
-    row(queues.length > 1 ? "all" : `queue ${numbers[0] ?? 0}`, total),
+    ...(several ? parts.map(([name, stats]) => row(name, stats)) : []),
+    row(several ? "all" : (parts[0]?.[0] ?? "all"), total),
   ];
   const columns = [
     { title: `in ${seconds.toFixed(1)} s` },

@@ -51,7 +51,10 @@ describe("rates", () => {
 
   it("the summary has a row a queue, named by the card's own numbers", () => {
     const one = { ...none, received: 1000, receivedBytes: 60_000, dropped: 1000 };
-    const text = summary(2, { ...one, received: 2000, ringFull: 3 }, [one, { ...one, ringFull: 3 }], [1, 3]);
+    const text = summary(2, { ...one, received: 2000, ringFull: 3 }, [
+      ["queue 1", one],
+      ["queue 3", { ...one, ringFull: 3 }],
+    ]);
     expect(text.split("\n")).toEqual([
       "in 2.0 s  received   bytes  sent  dropped  passed  lost",
       "queue 1      1,000  60,000     0    1,000       0  none",
