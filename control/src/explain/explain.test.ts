@@ -296,6 +296,12 @@ describe("each complaint, by the fault that it is about", () => {
       /rule 5 steers to queue 3/,
       /ethtool -N eth0 delete 5/,
     ],
+    [
+      "no-socket",
+      { card: { link: fakeLink({ xdp: { mode: "driver", programId: 5 } }), sockets: [] } },
+      /no AF_XDP socket is seen/,
+      /start the program/,
+    ],
     ["link-down", { card: { link: fakeLink({ up: false, carrier: false }) } }, /is down/, /set dev eth0 up/],
     [
       "rule-shadowed",
