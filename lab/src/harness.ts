@@ -47,8 +47,13 @@ export interface SplitProcess {
   kill(signal: NodeJS.Signals): void;
 }
 
-function startHere(args: readonly string[], environment: NodeJS.ProcessEnv): SplitProcess {
-  const child = spawn(process.execPath, [cliPath, "split", ...args, "--json"], {
+/** Starts `bifurcate COMMAND ARGS --json` here: of a command that runs ports, as `split` does. */
+export function startHere(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+  command = "split",
+): SplitProcess {
+  const child = spawn(process.execPath, [cliPath, command, ...args, "--json"], {
     cwd: checkout,
     env: { ...toolEnvironment(), ...environment },
     stdio: ["pipe", "pipe", "pipe"],
