@@ -100,6 +100,58 @@ export interface CallReference {
   name: string
 }
 
+/** A card that our own driver has. */
+export interface CardFacts {
+  /** The driver: "igb", "igbvf", "e1000e" or "virtio". */
+  driver: string
+  /** Its address. */
+  mac: string
+  /** Its link. */
+  link: CardLink
+  /** What it has counted. */
+  statistics: Array<CardStatistic>
+  /** "here", "down" or "gone". */
+  presence: string
+}
+
+/** What a card can steer to a queue by itself: an EtherType, or a five-tuple of IPv4. */
+export interface CardFilter {
+  /** Frames of this EtherType. */
+  etherType?: number
+  /** Or packets of this protocol: TCP 6, UDP 17. */
+  protocol?: number
+  /** From this address. */
+  source?: string
+  /** To this address. */
+  destination?: string
+  /** From this port. */
+  sourcePort?: number
+  /** To this port. */
+  destinationPort?: number
+  /** The queue that they go to. */
+  queue: number
+}
+
+/** The state of a card's link. */
+export interface CardLink {
+  /** There is one. */
+  up: boolean
+  /** Megabits a second; 0 when the card does not say. */
+  speed: number
+  /** Both directions at once. */
+  fullDuplex: boolean
+}
+
+/** A statistics register of a card, added up since it was opened. */
+export interface CardStatistic {
+  /** What the datasheet calls it. Registers that there are for each queue come in the queues' order. */
+  name: string
+  /** What it counts. */
+  meaning: string
+  /** How much. */
+  value: number
+}
+
 /** Numbers of queues. */
 export interface Channels {
   rx: number
@@ -411,6 +463,15 @@ export declare class NativeKernel {
 
 /** An open port: its queues and its frame pool. */
 export declare class NativePort {
+  /** The card behind the port; null for devices that are none of our own drivers', and after the close. */
+  card(): CardFacts | null
+  /**
+   * Lets the card steer what the filter says; gives its number. Throws EOPNOTSUPP where the card cannot, ENOSPC when
+   * it has no filter left.
+   */
+  addFilter(filter: CardFilter): number
+  /** Removes a filter of the card. */
+  removeFilter(number: number): void
   /** By which any thread of the process finds the port. */
   get id(): number
   /** Number of queues. */
@@ -629,6 +690,72 @@ export interface PassOpened {
   reason?: string
 }
 
+/** A PCI function as sysfs shows it. */
+export interface PciFunction {
+  /** Where it sits, as 0000:01:10.0. */
+  address: string
+  /** Vendor id. */
+  vendor: number
+  /** Device id. */
+  device: number
+  /** Class, subclass and interface: 0x020000 is an Ethernet controller. */
+  class: number
+  /** The kernel driver that has it; null when none has. */
+  driver?: string
+  /** The only driver that may have it (driver_override); null when any may. */
+  driverOverride?: string
+  /** Its IOMMU group; null without an IOMMU. */
+  iommuGroup?: number
+  /** Every function of that group, itself included. */
+  groupMembers: Array<PciGroupMember>
+  /** The network interfaces that its driver made. */
+  interfaces: Array<string>
+  /** Most virtual functions it can have; 0 without SR-IOV. */
+  sriovTotal: number
+  /** The virtual functions it has now. */
+  virtualFunctions: Array<string>
+  /** The physical function that it is a virtual function of; null when it is none. */
+  physicalFunction?: string
+  /** The driver here that drives such a card; null when none does. */
+  supported?: string
+}
+
+/** Another function of an IOMMU group. */
+export interface PciGroupMember {
+  /** Where it sits. */
+  address: string
+  /** The kernel driver that has it; null when none has. */
+  driver?: string
+}
+
+/** What openPci is asked for. */
+export interface PciOptions {
+  /** Where the card sits, as 0000:01:10.0. */
+  address: string
+  /** "vfio", "iommufd", "vfio-noiommu", "uio_pci_generic" or "igb_uio"; the card is bound to its driver already. */
+  via: string
+  /** Number of queues. */
+  queues: number
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Slots of each ring, a power of two from 64 to 4096. */
+  ringSize: number
+  /** "auto", "huge" or "ordinary". Without an IOMMU only huge pages will do. */
+  pages: string
+  /** Every frame on the wire, not only those addressed to the card. */
+  promiscuous: boolean
+  /** Sleep until a frame comes, by the card's interrupts; else poll. */
+  interrupts: boolean
+  /** An address other than the card's own, as 02:00:00:00:00:01. */
+  mac?: string
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
+}
+
 /** Who is at the other end, as the kernel noted it. */
 export interface Peer {
   /** Its process. */
@@ -814,8 +941,8 @@ export interface VhostUserOptions {
   /** Slots of each ring, a power of two; the device end takes what its driver has. */
   ringSize: number
   /**
-   * "packed" or "split": the one layout to use or offer; none: what the other end can, packed at the driver where
-   * that is faster.
+   * "packed" or "split": the one layout to use. None: split at the driver, and at the device end what its driver
+   * chooses.
    */
   layout?: string
   /** A pcapng file to write every received and sent frame to. */
@@ -902,6 +1029,9 @@ export declare function openLease(options: LeaseOptions, sockets: Array<Descript
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;
 
+/** Takes a card that is bound to the mechanism's driver, starts it and opens its queues over one new pool. */
+export declare function openPci(options: PciOptions): NativePort;
+
 /** Opens a handle of the process with that number now. */
 export declare function openProcess(pid: number): ProcessHandle;
 
@@ -910,6 +1040,27 @@ export declare function openVhostUser(options: VhostUserOptions): NativePort;
 
 /** Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process. */
 export declare function openVirtioUser(options: VhostUserOptions): NativePort;
+
+/** Gives the function to a kernel driver, by driver_override: vfio-pci, uio_pci_generic or igb_uio. */
+export declare function pciBind(address: string, driver: string, root?: string | undefined | null): void;
+
+/** The PCI function at `address`. Throws ENODEV when there is none, EINVAL when that is no address. */
+export declare function pciFunction(address: string, root?: string | undefined | null): PciFunction;
+
+/** Every PCI function. `root`: another bus than /sys/bus/pci, laid out like it. */
+export declare function pciFunctions(root?: string | undefined | null): Array<PciFunction>;
+
+/** Gives the function back to the driver that the kernel chooses for it; gives that driver's name. */
+export declare function pciGiveBack(address: string, root?: string | undefined | null): string | null;
+
+/** Whether the kernel has a driver of that name now: its module is loaded, or built in. */
+export declare function pciHasDriver(driver: string, root?: string | undefined | null): boolean;
+
+/**
+ * Makes `count` virtual functions of a physical one; 0 removes them. With `probe` false the kernel binds none of its
+ * drivers to them.
+ */
+export declare function pciSetVirtualFunctions(address: string, count: number, probe: boolean, root?: string | undefined | null): void;
 
 /** Binds the calling thread to a processor: a worker's own, for as long as it lives. */
 export declare function pinThread(core: number): void;

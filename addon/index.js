@@ -41,6 +41,13 @@ export const {
   openProcess,
   openVhostUser,
   openVirtioUser,
+  openPci,
+  pciBind,
+  pciFunction,
+  pciFunctions,
+  pciGiveBack,
+  pciHasDriver,
+  pciSetVirtualFunctions,
   pinThread,
   takeQueue,
 } = native;

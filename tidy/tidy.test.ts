@@ -27,7 +27,11 @@ describe("arrows between the Rust crates", () => {
   }
 
   it("no device imports another device", () => {
-    const devices = [...new Set(rust.map((file) => /^datapath\/src\/device\/(\w+)\//.exec(file.path)?.[1]))];
+    // No device: what our own drivers stand on, and share.
+    const ground = "pmd";
+    const devices = [
+      ...new Set(rust.map((file) => /^datapath\/src\/device\/(\w+)\//.exec(file.path)?.[1])),
+    ].filter((device) => device !== ground);
     const broken = rust.flatMap((file) => {
       const own = /^datapath\/src\/device\/(\w+)\//.exec(file.path)?.[1];
       if (own === undefined) return [];

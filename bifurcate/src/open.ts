@@ -2,6 +2,7 @@
 
 import { openLoopback, takeQueue } from "@bifurcate/addon";
 import { rxMetadata } from "@bifurcate/control";
+import { openCard } from "./card/open.js";
 import type { NativePort } from "./native.js";
 import { Port, type PortPath } from "./port.js";
 import { openSocket } from "./socket/open.js";
@@ -19,15 +20,17 @@ export interface OpenOptions {
 }
 
 /**
- * Opens a device that needs no card.
- * @param spec "loopback" or "loopback:queues=2,order=cold,length=1500": memory to memory, for tests and measurements.
+ * Opens a device by a word.
+ * @param spec "pci:0000:01:10.0" or "pci:0000:01:10.0,via=vfio,queues=2": a card taken whole, by our own driver.
+ *   "loopback" or "loopback:queues=2,order=cold,length=1500": memory to memory, for tests and measurements.
  *   "vhost-user:/run/vm0.sock,server,queues=2": the device's end of a vhost-user socket, which a guest or another
  *   driver attaches to. "virtio-user:/run/device.sock": the driver's end. docs/vhost-user.md has all keys.
  * @throws E_BAD_OPTION, E_NO_MEMORY, E_EXTERNAL_BUFFERS; of a socket E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS,
- *   E_PEER_FAILED, E_NOT_PRIVILEGED.
+ *   E_PEER_FAILED, E_NOT_PRIVILEGED; of a card what openCard throws.
  */
 export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
   return Promise.resolve().then(() => {
+    if (spec.startsWith("pci:")) return openCard(spec);
     const wanted = parseSpec(spec);
     if (wanted.device !== "loopback") return openSocket(wanted, options);
     const native = openLoopback(wanted);

@@ -11,7 +11,7 @@ import { Tally } from "./tally.js";
 
 /** How frames travel. */
 export interface PortPath {
-  readonly backend: "af_xdp" | "af_packet" | "loopback" | "vhost-user" | "virtio-user";
+  readonly backend: "af_xdp" | "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user";
   /** The card's queues that have a socket, in the order of `context.queue`. */
   readonly queues: readonly number[];
   /** Whether the kernel copies each frame, or the card writes into the pool itself. */

@@ -155,6 +155,39 @@ export const ERRORS = {
     status: 77,
   },
 
+  // Cards taken whole.
+  E_NO_SUCH_CARD: {
+    meaning: "There is no PCI card at that address.",
+    next: "List the cards with `lspci -D`.",
+    status: 1,
+  },
+  E_CARD_NOT_TAKEN: {
+    meaning: "The card is not bound to the kernel driver that hands it to user space.",
+    next: "Bind it to the driver that the message names, as docs/direct-access.md shows.",
+    status: 1,
+  },
+  E_CARD_BUSY: {
+    meaning: "Another process has the card.",
+    next: "End that process; a card is one process's at a time.",
+    status: 1,
+  },
+  E_CARD_GROUP: {
+    meaning:
+      "Another card of the same IOMMU group is with a kernel driver, so the group cannot be given away.",
+    next: "Take the cards that the message names too, or put the card into another slot.",
+    status: 1,
+  },
+  E_CARD_UNKNOWN: {
+    meaning: "No driver here drives that card, or it cannot do what was asked of it.",
+    next: "The message lists the cards that are known; for others leave the card to the kernel and use `split`.",
+    status: 77,
+  },
+  E_CARD_FAILED: {
+    meaning: "The card did not answer as its datasheet says.",
+    next: "Give it back and take it again, which resets it; the message names the step and the register.",
+    status: 1,
+  },
+
   // Others who use the same thing.
   E_OWN_SESSION: {
     meaning: "The flow includes the SSH session that the command was started from.",

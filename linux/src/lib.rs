@@ -5,6 +5,8 @@
 
 pub mod bpf;
 pub mod call;
+pub mod card;
+pub mod dma;
 pub mod error;
 pub mod ethtool;
 pub mod event;
@@ -15,6 +17,7 @@ pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod pci;
 pub mod process;
 pub mod seqpacket;
 pub mod snmp;
@@ -23,6 +26,8 @@ pub(crate) mod sockopt;
 pub mod stream;
 pub mod tap;
 pub mod thread;
+pub mod uio;
+pub mod vfio;
 pub mod xsk;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@ mod bpf;
 mod facts;
 mod netns;
 mod observe;
+pub(crate) mod pci;
 mod watch;
 
 use crate::error::{OrThrow, closed, invalid};

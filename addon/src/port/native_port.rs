@@ -1,10 +1,11 @@
 //! NativePort: an open port in JavaScript's hands.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::Totals;
+use bifurcate_datapath::device::pmd::{Presence, Quiet};
 use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice};
 use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::netns::Netns;
@@ -104,6 +105,8 @@ pub struct NativePort {
     tap: Mutex<Option<TapDevice>>,
     /// Of a port over a vhost-user socket.
     connection: Option<Arc<Inner>>,
+    /// The card, where our own driver has one. Only its queues keep it going.
+    card: Weak<Quiet>,
 }
 
 impl Drop for NativePort {
@@ -121,6 +124,7 @@ impl NativePort {
             netns,
             tap: Mutex::default(),
             connection: None,
+            card: Weak::new(),
         }
     }
 
@@ -128,6 +132,17 @@ impl NativePort {
     pub(crate) fn with_connection(mut self, connection: Arc<Inner>) -> NativePort {
         self.connection = Some(connection);
         self
+    }
+
+    /// The port with the card that our own driver has behind it.
+    pub(crate) fn with_card(mut self, card: Weak<Quiet>) -> NativePort {
+        self.card = card;
+        self
+    }
+
+    /// The card, while its queues are there.
+    pub(crate) fn quiet(&self) -> Option<Arc<Quiet>> {
+        self.card.upgrade()
     }
 }
 
@@ -174,6 +189,14 @@ impl NativePort {
     #[napi]
     pub fn state(&self) -> String {
         use bifurcate_datapath::device::State;
+        if let Some(card) = self.quiet() {
+            return match card.presence() {
+                Presence::Here => "up",
+                Presence::Down => "down",
+                Presence::Gone => "gone",
+            }
+            .to_owned();
+        }
         let state = self
             .shared
             .sockets()

@@ -9,11 +9,16 @@ use crate::frame::{Batch, Umem};
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod cards;
 pub mod counters;
+pub mod e1000e;
 pub mod fault;
+pub mod igb;
+pub mod igbvf;
 pub mod left;
 pub mod loopback;
 mod observed;
+pub mod pmd;
 pub mod show;
 pub mod tap;
 pub mod vhost;

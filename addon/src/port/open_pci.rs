@@ -1,0 +1,101 @@
+//! Opening PCI cards by our own drivers.
+
+use bifurcate_datapath::device::cards;
+use bifurcate_datapath::device::pmd::Config;
+use bifurcate_datapath::frame::{Pages, Umem, UmemConfig};
+use bifurcate_linux::card::Via;
+use bifurcate_linux::pci::Address;
+use bifurcate_linux::{Error, Result};
+use napi::Env;
+use napi_derive::napi;
+
+use super::native_port::NativePort;
+use super::open::{Obtained, page_name, pages, tapped};
+use super::shared::PortShared;
+use crate::error::OrThrow;
+use crate::kernel::pci::bus;
+
+/// What openPci is asked for.
+#[napi(object)]
+pub struct PciOptions {
+    /// Where the card sits, as 0000:01:10.0.
+    pub address: String,
+    /// "vfio", "iommufd", "vfio-noiommu", "uio_pci_generic" or "igb_uio"; the card is bound to its driver already.
+    pub via: String,
+    /// Number of queues.
+    pub queues: u32,
+    /// Frames of the pool.
+    pub frames: u32,
+    /// Bytes of a frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Slots of each ring, a power of two from 64 to 4096.
+    pub ring_size: u32,
+    /// "auto", "huge" or "ordinary". Without an IOMMU only huge pages will do.
+    pub pages: String,
+    /// Every frame on the wire, not only those addressed to the card.
+    pub promiscuous: bool,
+    /// Sleep until a frame comes, by the card's interrupts; else poll.
+    pub interrupts: bool,
+    /// An address other than the card's own, as 02:00:00:00:00:01.
+    pub mac: Option<String>,
+    /// A pcapng file to write every received and sent frame to.
+    pub tap: Option<String>,
+    /// Add to that file what a port before this one has begun.
+    pub tap_append: Option<bool>,
+}
+
+/// Takes a card that is bound to the mechanism's driver, starts it and opens its queues over one new pool.
+#[napi]
+pub fn open_pci(env: Env, options: PciOptions) -> napi::Result<NativePort> {
+    port(&options).or_throw(&env)
+}
+
+fn port(options: &PciOptions) -> Result<NativePort> {
+    let address: Address = options.address.parse()?;
+    let via: Via = options.via.parse()?;
+    let config = Config {
+        queues: options.queues,
+        ring_size: options.ring_size,
+        promiscuous: options.promiscuous,
+        interrupts: options.interrupts,
+        mac: options.mac.as_deref().map(mac).transpose()?,
+    };
+    let pages = match pages(&options.pages)? {
+        // The addresses of ordinary pages may change under the card.
+        Pages::Auto if !via.protects_memory() => Pages::Huge,
+        pages => pages,
+    };
+    let umem = Umem::map(&UmemConfig {
+        frames: options.frames,
+        frame_size: options.frame_size,
+        jumbo_frames: 0,
+        pages,
+    })?;
+    let (port, card) = cards::open(&bus(None), address, via, &config, &umem)?;
+    let obtained = Obtained {
+        zero_copy: true,
+        need_wakeup: false,
+        multi_buffer: false,
+        busy_poll: !options.interrupts,
+        pages: page_name(&umem),
+        refused: Vec::new(),
+        tap: None,
+    };
+    let weak = std::sync::Arc::downgrade(&card);
+    drop(card);
+    let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
+    let shared = PortShared::new(port, Vec::new(), tap)?;
+    Ok(NativePort::new(shared, obtained, None).with_card(weak))
+}
+
+fn mac(text: &str) -> Result<[u8; 6]> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map_while(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    bytes
+        .try_into()
+        .ok()
+        .filter(|mac: &[u8; 6]| mac[0] & 1 == 0 && *mac != [0; 6])
+        .ok_or_else(|| Error::new("open", format!("mac={text}: it is one card's address"), 22))
+}

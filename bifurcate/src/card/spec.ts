@@ -1,0 +1,104 @@
+// A card taken whole, by a word: "pci:0000:01:10.0,via=vfio,queues=2".
+
+import { BifurcateError } from "@bifurcate/control";
+
+/** The ways for a process to have a card. Only the first two protect the host's memory. */
+export const MECHANISMS = ["vfio", "iommufd", "vfio-noiommu", "uio_pci_generic", "igb_uio"] as const;
+export type Mechanism = (typeof MECHANISMS)[number];
+
+/** What a card is opened with. */
+export interface CardSpec {
+  /** Where it sits, as 0000:01:10.0. */
+  readonly address: string;
+  readonly via: Mechanism;
+  readonly queues: number;
+  /** Frames of the pool. */
+  readonly frames: number;
+  readonly frameSize: 2048 | 4096;
+  /** Slots of each ring. */
+  readonly ringSize: number;
+  /** Every frame on the wire, not only those addressed to the card. */
+  readonly promiscuous: boolean;
+  /** Sleep until a frame comes, by the card's interrupts; else the queues are polled. */
+  readonly interrupts: boolean;
+  /** An address other than the card's own. */
+  readonly mac?: string;
+}
+
+const KEYS = "via, queues, frames, frameSize, ringSize, promiscuous, interrupts and mac";
+
+function bad(spec: string, why: string): BifurcateError {
+  return new BifurcateError("E_BAD_OPTION", {
+    what: `open ${spec}`,
+    why,
+    next: `Write for example pci:0000:01:10.0,via=vfio,queues=2; the keys are ${KEYS}.`,
+  });
+}
+
+function number(spec: string, key: string, value: string, least: number, most: number): number {
+  const read = /^[0-9]{1,9}$/.test(value) ? Number(value) : NaN;
+  if (!(read >= least && read <= most)) throw bad(spec, `${key} is a whole number from ${least} to ${most}`);
+  return read;
+}
+
+function yesOrNo(spec: string, key: string, value: string): boolean {
+  if (value !== "yes" && value !== "no") throw bad(spec, `${key} is yes or no`);
+  return value === "yes";
+}
+
+/** Reads "pci:ADDRESS" or "pci:ADDRESS,key=value,...". @throws E_BAD_OPTION */
+export function parseCardSpec(spec: string): CardSpec {
+  const [address = "", ...pairs] = spec.slice("pci:".length).split(",");
+  if (!/^(?:[0-9a-f]{1,4}:)?[0-9a-f]{1,2}:[01]?[0-9a-f]\.[0-7]$/i.test(address)) {
+    throw bad(spec, `'${address}' is no address of a PCI card`);
+  }
+  const found = {
+    via: "vfio" as Mechanism,
+    queues: 1,
+    frames: 0,
+    frameSize: 2048 as 2048 | 4096,
+    ringSize: 512,
+    promiscuous: true,
+    interrupts: true,
+    mac: undefined as string | undefined,
+  };
+  for (const pair of pairs) {
+    const [key, value = ""] = pair.split("=", 2) as [string, string | undefined];
+    switch (key) {
+      case "via": {
+        const via = MECHANISMS.find((name) => name === value);
+        if (via === undefined) throw bad(spec, `via is one of ${MECHANISMS.join(", ")}`);
+        found.via = via;
+        break;
+      }
+      case "queues":
+        found.queues = number(spec, key, value, 1, 16);
+        break;
+      case "frames":
+        found.frames = number(spec, key, value, 256, 2 ** 19);
+        break;
+      case "frameSize":
+        if (value !== "2048" && value !== "4096") throw bad(spec, "frameSize is 2048 or 4096");
+        found.frameSize = Number(value) as 2048 | 4096;
+        break;
+      case "ringSize":
+        found.ringSize = number(spec, key, value, 64, 4096);
+        if ((found.ringSize & (found.ringSize - 1)) !== 0) throw bad(spec, "ringSize is a power of two");
+        break;
+      case "promiscuous":
+      case "interrupts":
+        found[key] = yesOrNo(spec, key, value);
+        break;
+      case "mac":
+        if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(value)) throw bad(spec, "mac is as 02:00:00:00:00:01");
+        found.mac = value;
+        break;
+      default:
+        throw bad(spec, `'${key}' is not a key`);
+    }
+  }
+  const { mac, frames, ...rest } = found;
+  // Rings are full of frames: as many again are on their way out, in handlers and in caches.
+  const enough = Math.max(2048, 4 * found.ringSize * found.queues);
+  return { address, ...rest, frames: frames || enough, ...(mac === undefined ? {} : { mac }) };
+}

@@ -1,0 +1,50 @@
+//! The driver on a model of its card.
+
+use super::registers::{RDT, RFCTL, RFCTL_EXSTEN};
+use super::start;
+use crate::device::pmd::Config;
+use crate::device::pmd::model::checks::{Rig, checks, rig, small};
+use crate::device::pmd::model::{Layout, Model};
+
+const LAYOUT: Layout = Layout {
+    stride: 0x100,
+    receive: 0x2800,
+    transmit: 0x3800,
+    control: (0, 1 << 26),
+    status: (8, 0x83),
+    drops: None,
+};
+
+fn with(config: &Config) -> Rig {
+    rig(
+        Model::new(LAYOUT, None),
+        |registers, pool, config| start("model", None, registers, pool, config, false, true),
+        config,
+    )
+}
+
+fn one() -> Rig {
+    with(&small(1))
+}
+
+checks!(one);
+
+#[test]
+fn both_queues_have_frames_and_extended_descriptors() {
+    let rig = with(&small(2));
+    assert_eq!(rig.model.register(RFCTL.offset) & RFCTL_EXSTEN, RFCTL_EXSTEN);
+    assert_eq!(
+        (
+            rig.model.register(RDT.at(0).offset),
+            rig.model.register(RDT.at(1).offset)
+        ),
+        (63, 63)
+    );
+    assert_eq!(rig.queues.len(), 2);
+}
+
+#[test]
+fn three_queues_are_more_than_the_card_has() {
+    let error = small(3).check("e1000e", super::QUEUES_MAX).unwrap_err();
+    assert!(error.to_string().contains("1 to 2"), "{error}");
+}

@@ -1,0 +1,197 @@
+//! The driver on a model of its card.
+
+use std::sync::Arc;
+
+use super::registers::{
+    EIMC, ETQF, FTQF, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RETA, RQDPC,
+    RXDCTL, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
+};
+use super::{Igb, start};
+use crate::device::pmd::model::checks::{Rig, checks, rig, small};
+use crate::device::pmd::model::{Layout, Model};
+use crate::device::pmd::{Config, Filter, Link, Presence};
+
+const LAYOUT: Layout = Layout {
+    stride: 0x40,
+    receive: 0xC000,
+    transmit: 0xE000,
+    control: (0, 1 << 26),
+    // Link up, full duplex, 1,000 Mb/s.
+    status: (8, 0x83),
+    drops: Some(0xC030),
+};
+
+fn with(config: &Config) -> Rig {
+    let model = Model::new(LAYOUT, Some(phy));
+    model.set_register(RAL.offset, 0x0012_3402);
+    model.set_register(RAH.offset, 0x8000_5678);
+    rig(
+        model,
+        |registers, pool, config| start("model", None, registers, pool, config, false, true),
+        config,
+    )
+}
+
+/// The PHY answers at once.
+fn phy(registers: &mut std::collections::BTreeMap<u32, u32>, offset: u32, value: u32) {
+    if offset == MDIC.offset {
+        registers.insert(offset, value | MDIC_READY);
+    }
+}
+
+fn one() -> Rig {
+    with(&small(1))
+}
+
+checks!(one);
+
+#[test]
+fn every_queue_is_on_and_drops_for_itself_alone() {
+    let rig = with(&small(4));
+    for n in 0..4 {
+        assert_eq!(
+            rig.model.register(SRRCTL.at(n).offset) & SRRCTL_DROP_EN,
+            SRRCTL_DROP_EN,
+            "queue {n}"
+        );
+        assert_eq!(
+            rig.model.register(RXDCTL.at(n).offset) & QUEUE_ENABLE,
+            QUEUE_ENABLE,
+            "queue {n}"
+        );
+        assert_eq!(
+            rig.model.register(RDT.at(n).offset),
+            63,
+            "queue {n} has its frames"
+        );
+    }
+    assert_eq!(rig.model.register(RXDCTL.at(4).offset), 0);
+    assert_eq!(rig.model.register(MRQC.offset), MRQC_RSS);
+    assert_eq!(rig.model.register(RETA.at(0).offset), 0x0302_0100);
+}
+
+#[test]
+fn a_queue_that_nobody_polls_costs_only_its_own_frames_and_they_are_counted() {
+    let mut rig = with(&small(2));
+    for _ in 0..100 {
+        rig.model.receive(1, &[1; 60]);
+        assert!(rig.model.receive(0, &[0; 60]));
+        assert_eq!(rig.queues[0].rx.poll(&mut rig.batch), 1);
+        rig.batch.clear();
+    }
+    let statistics = rig.shared.nic.statistics();
+    let drops: Vec<u64> = statistics
+        .iter()
+        .filter(|one| one.name == RQDPC.name)
+        .map(|one| one.value)
+        .collect();
+    assert_eq!(drops, [0, 100 - 63]);
+}
+
+#[test]
+fn its_address_link_and_presence_are_told() {
+    let rig = one();
+    assert_eq!(rig.shared.nic.mac(), [0x02, 0x34, 0x12, 0x00, 0x78, 0x56]);
+    assert_eq!(
+        rig.shared.nic.link(),
+        Link {
+            up: true,
+            speed: 1000,
+            full_duplex: true
+        }
+    );
+    assert_eq!(rig.shared.presence(), Presence::Here);
+    rig.model.set_register(STATUS.offset, 0x83 & !STATUS_LU);
+    assert_eq!(
+        (rig.shared.presence(), rig.shared.nic.link().up),
+        (Presence::Down, false)
+    );
+    rig.model.set_register(RXDCTL.at(0).offset, 0);
+    assert_eq!(rig.shared.presence(), Presence::Gone, "somebody reset it");
+    rig.model.set_register(RXDCTL.at(0).offset, u32::MAX);
+    assert_eq!(rig.shared.presence(), Presence::Gone, "unplugged");
+}
+
+#[test]
+fn filters_are_written_numbered_and_taken_back() {
+    let rig = with(&small(2));
+    let nic = &rig.shared.nic;
+    let arp = nic.add_filter(&Filter::EtherType(0x0806), 1).unwrap();
+    assert_eq!(
+        rig.model.register(ETQF.at(0).offset),
+        1 << 31 | 1 << 26 | 1 << 16 | 0x0806
+    );
+    let dns = Filter::FiveTuple {
+        protocol: 17,
+        source: None,
+        destination: None,
+        source_port: None,
+        destination_port: Some(53),
+    };
+    let five = nic.add_filter(&dns, 1).unwrap();
+    assert_eq!(
+        rig.model.register(FTQF.at(0).offset),
+        0xe000_0000 | 1 << 16 | 1 << 15 | 1 << 8 | 17
+    );
+    assert_eq!(nic.add_filter(&dns, 2).unwrap_err().code(), "EINVAL");
+    for _ in 0..7 {
+        nic.add_filter(&dns, 0).unwrap();
+    }
+    assert_eq!(nic.add_filter(&dns, 0).unwrap_err().code(), "ENOSPC");
+    nic.remove_filter(arp).unwrap();
+    nic.remove_filter(five).unwrap();
+    assert_eq!(
+        (
+            rig.model.register(ETQF.at(0).offset),
+            rig.model.register(FTQF.at(0).offset)
+        ),
+        (0, 0)
+    );
+    assert_eq!(nic.remove_filter(five).unwrap_err().code(), "ENOENT");
+}
+
+#[test]
+fn a_stop_masks_interrupts_and_receives_no_more() {
+    let rig = one();
+    let model = Arc::clone(&rig.model);
+    drop(rig);
+    assert_eq!(
+        (model.register(RCTL.offset), model.register(EIMC.offset)),
+        (0, u32::MAX)
+    );
+}
+
+#[test]
+fn a_card_that_does_not_switch_a_queue_on_names_the_step() {
+    let refuses: crate::device::pmd::model::Hook = |registers, offset, value| {
+        phy(registers, offset, value);
+        if offset == RXDCTL.at(0).offset {
+            registers.insert(offset, 0);
+        }
+    };
+    let umem = crate::frame::Umem::map(&crate::frame::UmemConfig::default()).unwrap();
+    let config = small(1);
+    let pool = crate::device::pmd::Pool::anonymous(&umem, 2, 64, 1 << 32, 2 << 32).unwrap();
+    let error = start(
+        "model",
+        None,
+        Model::new(LAYOUT, Some(refuses)),
+        pool,
+        &config,
+        false,
+        false,
+    )
+    .err()
+    .unwrap();
+    assert_eq!(error.code(), "ETIMEDOUT");
+    assert!(
+        error.to_string().contains("receive rings") && error.to_string().contains("RXDCTL"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_driver_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Igb>();
+}

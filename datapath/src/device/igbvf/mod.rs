@@ -1,0 +1,161 @@
+//! An Intel 82576 virtual function: one queue of a card whose physical function the kernel drives.
+
+mod mailbox;
+mod registers;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bifurcate_linux::Result;
+use bifurcate_linux::card::Card;
+
+use self::mailbox::Mailbox;
+pub use self::registers::TABLE;
+use self::registers::{
+    QUEUE_ENABLE, RDT, RXDCTL, STATUS_FD, STATUS_LU, TDT, TXDCTL, VFGPRC, VFGPTC, VTCTRL, VTCTRL_RST, VTEICR,
+    VTEICS, VTEIMC, VTEIMS, VTSTATUS,
+};
+use crate::device::Port;
+use crate::device::pmd::{
+    ADVANCED, Config, Link, Nic, Pool, Presence, Quiet, Registers, RingAddresses, Rings, Statistic, build,
+    walk,
+};
+use crate::frame::Umem;
+
+/// Vendor and device ids of the functions that this driver knows (82576EB datasheet, 9.4).
+pub const IDS: [(u16, u16); 1] = [(0x8086, 0x10ca)];
+
+/// Queues that are used: a virtual function has two, and the kernel's igb gives it one.
+pub const QUEUES_MAX: u32 = 1;
+
+/// A started virtual function.
+struct IgbVf {
+    registers: Arc<dyn Registers>,
+    config: Config,
+    ring: RingAddresses,
+    vectors: bool,
+    /// Its address, in the low 48 bits, first byte lowest.
+    mac: AtomicU64,
+    /// What the counters of good frames were at the start: they cannot be cleared.
+    begin: (u32, u32),
+}
+
+/// Starts the function and opens its queue over `umem`.
+///
+/// # Errors
+/// `EINVAL` for more than one queue; `ENOMEM`; `ETIMEDOUT` when the driver of the physical function does not answer;
+/// the step of the start that failed is named.
+pub fn open(mut card: Card, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
+    config.check("igbvf", QUEUES_MAX)?;
+    let registers: Arc<dyn Registers> = Arc::new(card.map_bar(0)?);
+    let interrupts = config.interrupts && card.enable_interrupts(1)? >= 1 && card.has_vectors();
+    let pool = Pool::map(&card, umem, 2, config.ring_size)?;
+    card.start_dma()?;
+    let name = card.function().address.to_string();
+    start(&name, Some(Arc::new(card)), registers, pool, config, interrupts)
+}
+
+/// Starts whatever has the registers of a virtual function.
+fn start(
+    name: &str,
+    card: Option<Arc<Card>>,
+    registers: Arc<dyn Registers>,
+    mut pool: Pool,
+    config: &Config,
+    interrupts: bool,
+) -> Result<(Port, Arc<Quiet>)> {
+    let rings = Rings::carve(&mut pool, config, RDT, TDT);
+    let vf = IgbVf {
+        registers: Arc::clone(&registers),
+        config: config.clone(),
+        ring: RingAddresses::of(&rings[0]),
+        vectors: interrupts,
+        mac: AtomicU64::new(0),
+        begin: (VFGPRC.read(&*registers), VFGPTC.read(&*registers)),
+    };
+    walk(&vf, start::STEPS)?;
+    let shared = Arc::new(Quiet::new(Box::new(vf), card, pool.clone()));
+    let port = build(name, rings, ADVANCED, &registers, &pool, &shared, interrupts)?;
+    Ok((port, shared))
+}
+
+impl IgbVf {
+    fn registers(&self) -> &dyn Registers {
+        &*self.registers
+    }
+}
+
+impl Nic for IgbVf {
+    fn driver(&self) -> &'static str {
+        "igbvf"
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = self.mac.load(Ordering::Relaxed).to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    fn stop(&self) {
+        let registers = self.registers();
+        VTEIMC.write(registers, u32::MAX);
+        RXDCTL.write(registers, 0);
+        TXDCTL.write(registers, 0);
+        VTCTRL.change(registers, VTCTRL_RST, 0);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+
+    fn presence(&self) -> Presence {
+        let rxdctl = RXDCTL.read(self.registers());
+        if rxdctl == u32::MAX || rxdctl & QUEUE_ENABLE == 0 {
+            Presence::Gone
+        } else if VTSTATUS.read(self.registers()) & STATUS_LU == 0
+            || Mailbox::new(self.registers()).was_reset()
+        {
+            Presence::Down
+        } else {
+            Presence::Here
+        }
+    }
+
+    fn link(&self) -> Link {
+        Link::of_status(VTSTATUS.read(self.registers()), STATUS_LU, STATUS_FD)
+    }
+
+    fn statistics(&self) -> Vec<Statistic> {
+        let since = |name, meaning, now: u32, begin: u32| Statistic {
+            name,
+            meaning,
+            value: now.wrapping_sub(begin).into(),
+        };
+        vec![
+            since(
+                "VFGPRC",
+                "good frames received",
+                VFGPRC.read(self.registers()),
+                self.begin.0,
+            ),
+            since(
+                "VFGPTC",
+                "good frames sent",
+                VFGPTC.read(self.registers()),
+                self.begin.1,
+            ),
+        ]
+    }
+
+    fn arm(&self, queue: u32) {
+        VTEICR.write(self.registers(), 1 << queue);
+        VTEIMS.write(self.registers(), 1 << queue);
+    }
+
+    fn disarm(&self, queue: u32) {
+        VTEIMC.write(self.registers(), 1 << queue);
+    }
+
+    fn trigger(&self, queue: u32) {
+        VTEICS.write(self.registers(), 1 << queue);
+    }
+}

@@ -1,0 +1,7 @@
+//! Memory as a device addresses it: I/O addresses behind an IOMMU, physical addresses of huge pages without one.
+
+mod guardian;
+mod table;
+
+pub use guardian::Guardian;
+pub use table::DmaTable;
