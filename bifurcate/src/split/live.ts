@@ -302,7 +302,7 @@ function pathOf({ begun, way }: Standing): PortPath {
     .map((rung) => `no ${rung.name}: ${rung.why}`);
   return {
     backend: path.backend,
-    queues: path.queues,
+    queues: way.queues,
     mode: obtained.zeroCopy ? "zero-copy" : "copy",
     xdp: path.mode,
     steering: path.steering,

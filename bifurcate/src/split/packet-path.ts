@@ -55,6 +55,10 @@ export class PacketPath implements SplitPath {
     this.attach();
   }
 
+  get queues(): readonly number[] {
+    return this.plan.path.queues;
+  }
+
   attach(): void {
     const { ifindex } = this.plan.device;
     const step = this.plan.steps.find(({ apply }) => apply.kind === "ingress-filter")?.apply;

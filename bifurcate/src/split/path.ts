@@ -36,8 +36,10 @@ export interface SplitPath {
   readonly metadata?: RxMetadata | undefined;
   /** What could not be had. */
   readonly notes: string[];
-  /** Opens it: when it returns, frames arrive. */
-  open(): void;
+  /** The card's queues that have a socket: the plan's, and those that came with the program. */
+  readonly queues: readonly number[];
+  /** Opens it: when it is done, frames arrive. */
+  open(): void | Promise<void>;
   /** Attaches the program; again, when it was lost. */
   attach(): void;
   /** Whether the kernel still has the program on the card. */

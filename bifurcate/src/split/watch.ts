@@ -64,7 +64,7 @@ export class SplitWatch {
   }
 
   private look(): Observation {
-    const { queues } = this.plan.path;
+    const { queues } = this.way;
     // Sockets die all at once, with the device; one of the same number may have come back since.
     const deadQueues = this.way.native?.state() === "gone" ? queues : [];
     return observe(this.prepared.netns, this.plan, { attached: this.way.attached, deadQueues });
@@ -81,7 +81,7 @@ export class SplitWatch {
   private act(): void {
     const now = this.look();
     if (now.link !== null) this.way.native?.followCard();
-    const memory = { queues: this.plan.path.queues, repaired: this.repaired };
+    const memory = { queues: this.way.queues, repaired: this.repaired };
     const decision = decide(this.plan, this.before!, now, memory);
     if (decision.do === "nothing") {
       this.said = "";

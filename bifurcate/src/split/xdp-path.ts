@@ -13,6 +13,8 @@ import {
   type Program,
   type RxMetadata,
 } from "@bifurcate/control";
+import { driverNotes } from "@bifurcate/control/steering/drivers";
+import { receiveQueues } from "@bifurcate/control/steering/make-plan";
 import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import {
@@ -23,6 +25,7 @@ import {
   type PathOptions,
   type SplitPath,
 } from "./path.js";
+import { linkIsBack } from "./link.js";
 import { asRefusal, Refused } from "./refused.js";
 
 /** Entries of each ring. */
@@ -39,6 +42,7 @@ export class XdpPath implements SplitPath {
   metadata: RxMetadata | undefined;
   /** What the program asks the driver of each frame. */
   private hints: readonly Hint[];
+  queues: readonly number[];
   private map: BpfMap | undefined;
   private program: Program | undefined;
   private attachment: Attachment | undefined;
@@ -50,13 +54,16 @@ export class XdpPath implements SplitPath {
     private readonly options: PathOptions,
   ) {
     this.hints = plan.path.hints;
+    this.queues = plan.path.queues;
   }
 
   /**
-   * Map, program, sockets, then the attachment: from that moment on frames arrive.
+   * Map, program, sockets, then the attachment: from that moment on frames arrive, or, where attaching takes the link
+   * down, when it is back. Where attaching brings queues along it comes first, for they want sockets too: the kernel
+   * has every frame until its queue's socket is in the map.
    * @throws Refused where another way may do; E_QUEUE_BUSY, E_NO_ZERO_COPY, E_NO_MEMORY, E_NOT_VERIFIED.
    */
-  open(): void {
+  async open(): Promise<void> {
     const { device, path } = this.plan;
     const mode = path.mode ?? "driver";
     const way = { backend: "af_xdp", mode } as const;
@@ -68,15 +75,23 @@ export class XdpPath implements SplitPath {
       maxEntries: MAP_ENTRIES,
     });
     this.program = asRefusal(way, () => this.load());
+    if (mode === "driver" && driverNotes(device.driver).changesQueues === true) {
+      const before = this.queueCount();
+      this.attachFirst();
+      // A list that leaves queues out is the user's, and stays.
+      if (path.queues.length === before) this.queues = Array.from({ length: this.queueCount() }, (_, i) => i);
+    }
     this.native = asRefusal(way, () => this.openSockets(mode));
     // Frames come on the card's queue; a socket on its lease says that queue's number there.
-    const { lease, queues } = path;
     for (const { queue, fd } of this.native.sockets()) {
-      this.map.update(word(lease === null ? queue : queues[queue - 1]!), word(fd));
+      this.map.update(word(path.lease === null ? queue : this.queues[queue - 1]!), word(fd));
     }
     openPass(this, this.plan, this.options, mode === "generic");
-    this.attachFirst();
+    if (this.attachment === undefined) this.attachFirst();
     this.verify(device.ifindex);
+    if (device.carrier && !(await linkIsBack(this.netns, device.ifindex))) {
+      this.notes.push(`${device.name} has no link since the program was attached`);
+    }
   }
 
   /** A driver may refuse a program that is bound to it, and take the same one unbound. */
@@ -97,7 +112,7 @@ export class XdpPath implements SplitPath {
     const { device, flows, path } = this.plan;
     const make = (): XdpSource => ({
       ...xdpProgram(compileAny(flows), { map: this.map!, hints: this.hints }),
-      fragments: path.multiBuffer,
+      fragments: path.fragments,
     });
     if (this.hints.length > 0) {
       const { calls, ...source } = make();
@@ -155,16 +170,24 @@ export class XdpPath implements SplitPath {
     this.map = undefined;
   }
 
+  /** Receive queues of the card now. */
+  private queueCount(): number {
+    const { name } = this.plan.device;
+    const channels = this.netns.channels(name)?.now;
+    return channels === undefined ? this.plan.path.queues.length : Math.max(1, receiveQueues(channels));
+  }
+
   private openSockets(mode: "driver" | "generic"): NativePort {
     const { device, path } = this.plan;
+    const { queues } = this;
     const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
     try {
       return openAfXdp(this.netns, {
         ifname: path.lease ?? device.name,
-        queues: path.lease === null ? [...path.queues] : path.queues.map((_, i) => i + 1),
-        frames: frames * path.queues.length,
+        queues: path.lease === null ? [...queues] : queues.map((_, i) => i + 1),
+        frames: frames * queues.length,
         frameSize: 2048,
-        jumboFrames: path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * path.queues.length : 0,
+        jumboFrames: path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * queues.length : 0,
         zeroCopy: path.zeroCopy,
         mode,
         busyPoll,

@@ -6,6 +6,8 @@ export interface DriverNotes {
   readonly maxMtu: number | null;
   /** Attaching or detaching a program takes the link down for a moment. */
   readonly bounces: boolean;
+  /** Attaching a program changes the number of receive queues: read it after, not before. */
+  readonly changesQueues?: true;
   /** Why bounces, or what else to expect; one sentence, or null. */
   readonly expect: string | null;
 }
@@ -22,11 +24,15 @@ const DRIVERS: Readonly<Record<string, DriverNotes>> = {
     bounces: false,
     expect: "the veth peer sends without TSO for as long as the split lives",
   },
-  // virtio_net.c virtnet_xdp_set(): PAGE_SIZE less room and ETH_HLEN.
+  // virtio_net.c virtnet_xdp_set(): PAGE_SIZE less room and ETH_HLEN. A queue a processor is added for XDP_TX where the
+  // device has so many, and the host sends to those too.
   virtio_net: {
     maxMtu: 3506,
     bounces: false,
-    expect: "receive checksum and GRO offloads of the host are off for as long as the split lives",
+    changesQueues: true,
+    expect:
+      "receive checksum and GRO offloads of the host are off for as long as the split lives, " +
+      "and a device with queues to spare uses one more for each processor",
   },
   // intel/igb/igb_main.c igb_xdp_setup(): the frame has to fit a receive buffer (3,072 bytes at most, less
   // Ethernet header, FCS and two VLAN tags); igb_close() and igb_open() around the change.

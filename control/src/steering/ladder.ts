@@ -126,6 +126,12 @@ export function leaseRefusal(facts: Facts): string | null {
   return null;
 }
 
+/**
+ * The largest MTU whose frames fit one frame of the pool, bytes: net/xdp/xsk_buff_pool.c xp_assign_dev() rounds 2,048
+ * less the headroom of 256 down to 128 bytes, and takes ETH_PAD_LEN off (Ethernet header, FCS, two VLAN tags).
+ */
+export const FRAME_MTU = 1_792 - 26;
+
 /** Why zero-copy cannot be had on a path of this kind, or null where it may be. */
 export function zeroCopyRefusal(
   facts: Facts,
@@ -141,8 +147,8 @@ export function zeroCopyRefusal(
   if (features === null) return null;
   if (!features.features.includes("xsk-zerocopy"))
     return `the driver ${facts.driver.driver} has no zero-copy`;
-  if (features.zeroCopyMaxSegments < 2 && facts.link.mtu > 3498) {
-    return `the MTU is ${facts.link.mtu}, and zero-copy of ${facts.driver.driver} takes one buffer a frame`;
+  if (features.zeroCopyMaxSegments < 2 && facts.link.mtu > FRAME_MTU) {
+    return `the MTU is ${facts.link.mtu}, and zero-copy of ${facts.driver.driver} takes one buffer a frame: up to ${FRAME_MTU}`;
   }
   return null;
 }

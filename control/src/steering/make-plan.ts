@@ -5,7 +5,15 @@ import type { Channels } from "../kernel.js";
 import { listenerWarnings, programConflict, sessionConflict, splitConflict } from "./conflicts.js";
 import { driverNotes } from "./drivers.js";
 import type { CompileFlow, Flow } from "./flow.js";
-import { chooseWay, leaseRefusal, mtuRefusal, ownQueueRefusal, zeroCopyRefusal, type Way } from "./ladder.js";
+import {
+  chooseWay,
+  FRAME_MTU,
+  leaseRefusal,
+  mtuRefusal,
+  ownQueueRefusal,
+  zeroCopyRefusal,
+  type Way,
+} from "./ladder.js";
 import { planMetadata } from "./metadata.js";
 import type { Outage, Path, Plan, Rung, SplitRequest, Step, ZeroCopy } from "./plan.js";
 import { carveOutSteps, featureSteps, ingressSteps, leaseStep, ownQueueChoice, ruleSteps } from "./steps.js";
@@ -90,6 +98,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
       driver: facts.driver.driver,
       bus: facts.driver.bus,
       mtu: facts.link.mtu,
+      carrier: facts.link.carrier,
       netnsInode: facts.netns.inode,
     },
     flows: request.flows,
@@ -103,6 +112,7 @@ export function makePlan(facts: Facts, request: SplitRequest, compile: CompileFl
       lease,
       rules,
       multiBuffer: way.backend === "af_xdp" && multiBuffer(facts, way),
+      fragments: way.backend === "af_xdp" && multiBuffer(facts, way) && takesFragments(facts, way),
       ...planMetadata(facts, way, request),
     },
     ladder: rungs,
@@ -239,15 +249,18 @@ function chooseZeroCopy(
   return "off";
 }
 
-/** Whether a packet may be longer than one frame of the pool. */
+/**
+ * Whether a packet may be longer than one frame of the pool. A copy is cut into frames by the kernel, whatever the
+ * driver received it into; without a copy the MTU has been looked at before.
+ */
 function multiBuffer(facts: Facts, way: Way): boolean {
   // Generic XDP sees what the kernel's receive offload joined, and what virtual senders left unsegmented.
-  if (way.mode === "generic") return true;
-  const limit = driverNotes(facts.driver.driver).maxMtu ?? 3498;
-  return (
-    facts.xdpFeatures?.features.includes("rx-sg") === true &&
-    facts.link.mtu > Math.min(limit, 2048 - 256 - 14)
-  );
+  return way.mode === "generic" || facts.link.mtu > FRAME_MTU;
+}
+
+/** Whether a frame may come to the program in several buffers. */
+function takesFragments(facts: Facts, way: Way): boolean {
+  return way.mode === "generic" || facts.xdpFeatures?.features.includes("rx-sg") === true;
 }
 
 function outagesOf(facts: Facts, way: Way, steps: readonly Step[]): Outage[] {

@@ -104,8 +104,10 @@ export interface Path {
   readonly lease: string | null;
   /** Locations of the ntuple rules. */
   readonly rules: readonly number[];
-  /** Load the XDP program with BPF_F_XDP_HAS_FRAGS and bind with XDP_USE_SG. */
+  /** A frame may be longer than one of the pool: bind with XDP_USE_SG. */
   readonly multiBuffer: boolean;
+  /** The driver may take several buffers a frame: load the XDP program with BPF_F_XDP_HAS_FRAGS. */
+  readonly fragments: boolean;
   /** What the driver, or for af_packet the kernel, is asked of each frame. */
   readonly hints: readonly Hint[];
   /** What a handler can learn of a frame beyond its bytes. */
@@ -136,6 +138,8 @@ export interface Plan {
     readonly driver: string;
     readonly bus: string;
     readonly mtu: number;
+    /** There was a link when the plan was made, so one is to be there when the split is live. */
+    readonly carrier: boolean;
     readonly netnsInode: number;
   };
   readonly flows: readonly string[];

@@ -89,12 +89,13 @@ export function decide(
 
 /** Up to which MTU the path, as it was opened, gets every frame whole. */
 function mtuLimit(plan: Plan): { mtu: number; whose: string } {
-  const { backend, mode, multiBuffer } = plan.path;
+  const { backend, mode, multiBuffer, fragments } = plan.path;
   const { driver, mtu } = plan.device;
   const driverMtu = (mode === "driver" ? driverNotes(driver).maxMtu : null) ?? Infinity;
   // A pool that was made with long frames takes them; one without takes what fits a frame.
   const long = backend === "af_packet" ? mtu > FRAME_MTU : multiBuffer;
-  if (long) return { mtu: Infinity, whose: "" };
+  if (long && (backend === "af_packet" || fragments)) return { mtu: Infinity, whose: "" };
+  if (long) return { mtu: driverMtu, whose: `${driver} takes XDP` };
   return driverMtu < FRAME_MTU
     ? { mtu: driverMtu, whose: `${driver} takes XDP` }
     : { mtu: FRAME_MTU, whose: "the split was opened for frames" };
