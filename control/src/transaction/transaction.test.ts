@@ -127,7 +127,7 @@ const requests: fc.Arbitrary<Partial<SplitRequest>> = fc.record(
     queues: fc.integer({ min: 1, max: 3 }),
     backend: fc.constantFrom("auto" as const, "af_xdp" as const, "af_packet" as const),
     mode: fc.constantFrom("auto" as const, "driver" as const, "generic" as const),
-    steering: fc.constantFrom("auto" as const, "lease" as const),
+    steering: fc.constantFrom("auto" as const, "auto" as const, "auto" as const, "lease" as const),
   },
   { requiredKeys: ["flows"] },
 );
