@@ -197,6 +197,47 @@ describe("VLAN tags", () => {
   });
 });
 
+describe("long frames", () => {
+  const noSegments = {
+    features: ["basic", "redirect", "ndo-xmit", "xsk-zerocopy"],
+    zeroCopyMaxSegments: 1,
+    rxMetadata: [],
+  };
+  const igb = (mtu: number): Facts =>
+    facts(
+      fakeCard({
+        link: fakeLink({ mtu }),
+        driver: { driver: "igb", version: "", firmware: "", bus: "0000:01:00.0" },
+        rules: null,
+        capacity: 0,
+        xdpFeatures: noSegments,
+      }),
+    );
+
+  it("fit one frame of the pool up to an MTU of 1,766, without a copy too", () => {
+    const { path } = plan(igb(1766), { flows: ["all"] });
+    expect(path).toMatchObject({ zeroCopy: "prefer", multiBuffer: false, fragments: false });
+  });
+
+  it("take several frames above it, with a copy, where the driver itself needs one buffer only", () => {
+    const made = plan(igb(3046), { flows: ["all"] });
+    expect(made.path).toMatchObject({ mode: "driver", zeroCopy: "off", multiBuffer: true, fragments: false });
+    expect(made.warnings.join()).toContain("takes one buffer a frame: up to 1766");
+  });
+
+  it("may come in several buffers where the driver says so", () => {
+    const about = facts(veth({ link: fakeLink({ kind: "veth", mtu: 9000 }) }));
+    expect(plan(about).path).toMatchObject({ multiBuffer: true, fragments: true });
+  });
+
+  it("that the driver's XDP cannot take are why there is no zero-copy, with the largest MTU that it can", () => {
+    const error = failure(() => plan(igb(9000), { flows: ["all"], zeroCopy: "require" }));
+    expect(error.code).toBe("E_NO_ZERO_COPY");
+    expect(error.why).toContain("igb takes XDP up to 3046");
+    expect(failure(() => plan(igb(9000), { mode: "driver" })).code).toBe("E_MTU");
+  });
+});
+
 describe("a queue lease", () => {
   const lease = { steering: "lease" } as const;
 

@@ -239,9 +239,11 @@ function chooseZeroCopy(
   const why = zeroCopyRefusal(facts, way, kind);
   if (why === null) return wanted;
   if (wanted === "require") {
+    // Where a better way was closed, that is the reason: a copy is only what came of it.
+    const closed = rungs.filter((rung, i) => !rung.taken && i < rungs.findIndex((each) => each.taken));
     throw new BifurcateError("E_NO_ZERO_COPY", {
       what: `split ${facts.link.name} without a copy`,
-      why,
+      why: [...closed.map((rung) => `no ${rung.name}: ${rung.why}`), why].join("; "),
       data: { ladder: rungs },
     });
   }
