@@ -13,15 +13,15 @@ describe("a card by a word", () => {
       frameSize: 2048,
       ringSize: 512,
       promiscuous: true,
-      interrupts: true,
+      interrupts: false,
     });
   });
 
   it("takes every key, and a pool that goes with the rings", () => {
     const spec = parseCardSpec(
-      "pci:01:00.0,via=igb_uio,queues=4,ringSize=1024,interrupts=no,mac=02:00:00:00:00:01",
+      "pci:01:00.0,via=igb_uio,queues=4,ringSize=1024,interrupts=yes,mac=02:00:00:00:00:01",
     );
-    expect(spec).toMatchObject({ via: "igb_uio", queues: 4, frames: 16_384, interrupts: false });
+    expect(spec).toMatchObject({ via: "igb_uio", queues: 4, frames: 16_384, interrupts: true });
     expect(spec.mac).toBe("02:00:00:00:00:01");
   });
 

@@ -59,7 +59,7 @@ export function parseCardSpec(spec: string): CardSpec {
     frameSize: 2048 as 2048 | 4096,
     ringSize: 512,
     promiscuous: true,
-    interrupts: true,
+    interrupts: false,
     mac: undefined as string | undefined,
   };
   for (const pair of pairs) {
