@@ -82,8 +82,11 @@ fn open(args: &Args, umem: &Arc<Umem>) -> Result<(Port, Arc<Inner>)> {
         .into();
     let server = args.flag("--server");
     let queues = args.number("--queues", 1)?;
+    let is_driver = args.0.first().is_some_and(|end| end == "driver");
     let mut without = match args.text("--layout") {
         Some("packed") => 0,
+        // The driver chooses; the device end offers both.
+        None if !is_driver => 0,
         None | Some("split") => feature::RING_PACKED,
         Some(other) => return Err(usage(&format!("--layout {other}"))),
     };
@@ -209,12 +212,15 @@ fn turn(
     handler: Box<dyn Handler>,
     status: &Inner,
 ) -> Result<()> {
-    let QueuePair { rx, mut tx, .. } = pair;
+    let QueuePair { mut rx, mut tx, .. } = pair;
     let first = args.number("--first", 0)?;
     let burst = args.number("--burst", 32)? as usize;
     let mut batch = Batch::new(umem, burst);
     let frame = frame(args.number("--length", 64)? as usize);
     let mut sent = 0;
+    // Buffers to receive into, before anything comes back.
+    rx.poll(&mut batch);
+    batch.clear();
     let deadline = Instant::now() + Duration::from_secs(10);
     while sent < first && Instant::now() < deadline {
         for _ in 0..(first - sent).min(32) {

@@ -309,7 +309,12 @@ impl Cache {
     /// Asks the CPU to fetch the frame's first bytes, for a handler that is about to look at them.
     #[inline]
     pub fn prefetch(&self, frame: &Frame) {
-        let at = self.umem.base().as_ptr().wrapping_add(frame.offset as usize);
+        self.prefetch_at(frame.offset);
+    }
+
+    #[inline]
+    pub(super) fn prefetch_at(&self, offset: u32) {
+        let at = self.umem.base().as_ptr().wrapping_add(offset as usize);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch is a hint: it faults on no address and changes no memory.
         unsafe {

@@ -76,14 +76,19 @@ impl Lent {
         })
     }
 
-    /// Lends free frames of the batch's cache under the ids that `next` gives, each with room for `len` bytes; calls
-    /// `added` with where each is. Gives how many; fewer than `count` when the pool has no more.
+    /// Lends free frames of the batch's cache under the ids that `added` gives, which is called with where each has room
+    /// for `len` bytes: `lead` bytes that the device writes first, and the frame after them. Gives how many; fewer than
+    /// `count` when the pool has no more.
+    ///
+    /// The lead begins on a line of the CPU's cache, so that a short frame shares its first line with it: what looks at
+    /// both fetches one line less.
     #[inline]
     pub fn lend_free(
         &mut self,
         batch: &mut Batch,
         count: usize,
         len: u32,
+        lead: u32,
         mut added: impl FnMut(u32) -> u16,
     ) -> usize {
         const BUNDLE: usize = 32;
@@ -96,7 +101,7 @@ impl Lent {
                 let id = added(offset);
                 match self.offsets.get_mut(usize::from(id)) {
                     Some(slot) if *slot == FREE => {
-                        *slot = offset;
+                        *slot = offset + lead.min(len);
                         self.count += 1;
                     }
                     // The ring named an id that the device holds: the frame is with the device all the same.
@@ -199,7 +204,10 @@ mod tests {
         let mut batch = Batch::new(&umem, 32);
         let mut lent = Lent::new(&umem, 8);
         let mut ids = 0..;
-        assert_eq!(lent.lend_free(&mut batch, 5, 1500, |_| ids.next().unwrap()), 5);
+        assert_eq!(
+            lent.lend_free(&mut batch, 5, 1500, 12, |_| ids.next().unwrap()),
+            5
+        );
         lent.lend(7, batch.cache_mut().take_jumbo().unwrap()).unwrap();
         drop(batch);
         assert_eq!(umem.in_depot(), (59, 0));

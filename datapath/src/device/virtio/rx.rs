@@ -56,7 +56,7 @@ impl Rx {
 
     /// Bytes of a packet that one buffer has room for.
     fn room(cache: &Cache) -> u32 {
-        (cache.umem().frame_size() - HEADROOM).min(PACKET.next_multiple_of(64))
+        (cache.umem().frame_size() - HEADROOM - NET_HEADER).min(PACKET.next_multiple_of(64))
     }
 
     fn poll_ring<R: DriverRing>(
@@ -109,10 +109,10 @@ impl Rx {
         batch: &mut Batch,
     ) -> bool {
         let missing = usize::from(ring.room());
-        let got = lent.lend_free(batch, missing, room, |offset| {
+        let bytes = room + NET_HEADER;
+        let got = lent.lend_free(batch, missing, bytes, NET_HEADER, |offset| {
             let id = ring.next_id();
-            // A frame has more headroom than the header has bytes.
-            ring.add(POOL_AT + u64::from(offset - NET_HEADER), room + NET_HEADER, WRITE);
+            ring.add(POOL_AT + u64::from(offset), bytes, WRITE);
             id
         });
         if got < missing {

@@ -92,6 +92,7 @@ impl RemoteQueue {
             self.exits.sieve(program, &mut self.batch);
         }
         let rows = self.batch.len();
+        self.batch.prefetch();
         self.block.write_rows(self.batch.places());
         self.write_metadata(rows);
         self.block.set_count(rows);
