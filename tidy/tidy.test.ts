@@ -54,7 +54,7 @@ describe("unsafe", () => {
     const elsewhere = rust.filter(
       (file) =>
         !home.test(file.path) &&
-        !/\/(tests|examples|benches)\//.test(file.path) &&
+        !/\/(tests|examples|benches|fuzz)\//.test(file.path) &&
         /\bunsafe\b/.test(code(file.text)),
     );
     expect(elsewhere.map((file) => file.path)).toEqual([]);
