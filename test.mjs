@@ -140,16 +140,29 @@ async function vitest(project) {
   count(project, passed, failed, skipped);
 }
 
-/** Kernels that the guest tests boot. */
-const suiteKernels = ["lab", "stock", "6.1"];
+/** Kernels that the guest tests name: the lab's when they name none. */
+function guestKernels() {
+  const kernels = new Set();
+  for (const place of ["control", "bifurcate", "lab"]) {
+    for (const name of fs.readdirSync(path.join(root, place, "src"), { recursive: true })) {
+      if (!name.endsWith(".guest.test.ts")) continue;
+      const text = fs.readFileSync(path.join(root, place, "src", name), "utf8");
+      const named = [...text.matchAll(/\bkernel: "([^"]+)"/g)].map((match) => match[1]);
+      for (const kernel of named.length > 0 ? named : ["lab"]) kernels.add(kernel);
+    }
+  }
+  return [...kernels];
+}
 
 /** Guests boot from the user's cache: what is missing there is fetched and built first, outside any test's limit. */
 async function guest() {
+  const kernels = guestKernels();
+  if (kernels.length === 0) return count("guest", 0, 0, 0);
   const { status, text } = await stream(process.execPath, [
     "bifurcate/bin/bifurcate.mjs",
     "lab",
     "fetch",
-    ...suiteKernels,
+    ...kernels,
   ]);
   if (status === 0) return vitest("guest");
   const cannot = status === 77;

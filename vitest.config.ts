@@ -54,7 +54,7 @@ export default defineConfig({
           pool: "forks",
           fileParallelism: false,
           isolate: false,
-          testTimeout: 120_000,
+          testTimeout: 300_000,
           hookTimeout: 300_000,
         },
       },

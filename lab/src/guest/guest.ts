@@ -31,6 +31,9 @@ export interface BootOptions {
 /** The environment of every command in the guest. */
 const ENVIRONMENT = { HOME: "/root", TERM: "linux", LC_ALL: "C.UTF-8" };
 
+/** Seconds that a command may take unless it is said: far more than any needs, even where emulation is starved. */
+const RUN_LIMIT = 180;
+
 /** Lines of the console that an error shows. */
 const CONSOLE_TAIL = 60;
 
@@ -241,11 +244,11 @@ export class Guest {
 
   /**
    * Runs a command to its end. A status other than 0 is no error here.
-   * @throws BifurcateError E_GUEST when the guest dies, or when the limit (60 s unless given) passes: the guest
+   * @throws BifurcateError E_GUEST when the guest dies, or when the limit (RUN_LIMIT unless given) passes: the guest
    *   is then ended, and the error shows its console.
    */
   async run(argv: readonly string[], options: RunOptions = {}): Promise<Ended> {
-    const run = this.start(argv, { limit: 60, ...options });
+    const run = this.start(argv, { limit: RUN_LIMIT, ...options });
     const said = { stdout: "", stderr: "" };
     run.stdout.setEncoding("utf8").on("data", (text: string) => (said.stdout += text));
     run.stderr.setEncoding("utf8").on("data", (text: string) => (said.stderr += text));

@@ -26,7 +26,7 @@ const TOOLCHAIN = [
     "tar",
     "xz-utils",
   ],
-  ...["bc", "bison", "flex", "gcc", "kmod", "libc6-dev", "make", "perl-base", "python3"],
+  ...["bc", "bison", "flex", "gcc", "kmod", "libc6-dev", "libssl-dev", "make", "perl-base", "python3"],
   ...["dwarves", "libelf-dev"], // BTF: pahole, and resolve_btfids
 ];
 

@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Guest } from "./guest.js";
-import { KERNELS, type KernelName } from "./machine.js";
+import type { KernelName } from "./machine.js";
 import { carrier, bringUp, takeDown } from "./wire.js";
 
 /** The machine that the table is about. */
@@ -85,8 +85,8 @@ function markdown(titles: readonly string[], rows: readonly (readonly string[])[
   return [line(titles), line(titles.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
-/** Cells of the rows that a page has for a kernel's version, e.g. "6.1" or "7.3 (lab)". */
-export function rowsOnPage(page: string, version: string): string[][] {
+/** Cells of the table's rows on a page: all, or those of a kernel's version, e.g. "6.1" or "7.3 (lab)". */
+export function rowsOnPage(page: string, version?: string): string[][] {
   const table = page.slice(page.indexOf(BEGIN), page.indexOf(END));
   const cells = table
     .split("\n")
@@ -97,28 +97,33 @@ export function rowsOnPage(page: string, version: string): string[][] {
         .slice(1, -1)
         .map((cell) => cell.trim()),
     );
-  return cells.filter(([first]) => first === version);
+  return cells.filter(([first]) => version === undefined || first === version);
 }
 
-/** Asks all kernels and writes the table into the page. */
-export async function writeTable(boot: (kernel: KernelName) => Promise<Guest>): Promise<void> {
-  const all: { titles: string[]; rows: string[][] }[] = [];
-  for (const kernel of [...KERNELS].reverse()) {
+/** Asks these kernels and writes their rows into the page, in place of those that it has for them. */
+export async function writeTable(
+  kernels: readonly KernelName[],
+  boot: (kernel: KernelName) => Promise<Guest>,
+): Promise<void> {
+  for (const kernel of kernels) {
     const guest = await boot(kernel);
     try {
-      all.push(await tableRows(guest));
+      const { titles, rows } = await tableRows(guest);
+      const page = await readFile(TABLE_PAGE, "utf8");
+      const kept = rowsOnPage(page).filter(([version]) => version !== rows[0]![0] && /^\d/.test(version!));
+      const all = [...kept, ...rows].sort(byVersion);
+      const fresh = `${BEGIN}\n\n${markdown(titles, all)}\n\n${END}`;
+      const after = page.slice(page.indexOf(END) + END.length);
+      await writeFile(TABLE_PAGE, page.slice(0, page.indexOf(BEGIN)) + fresh + after);
     } finally {
       await guest.close();
     }
   }
-  const page = await readFile(TABLE_PAGE, "utf8");
-  const table = markdown(
-    all.at(-1)!.titles,
-    all.flatMap(({ rows }) => rows),
-  );
-  const fresh = `${BEGIN}\n\n${table}\n\n${END}`;
-  await writeFile(
-    TABLE_PAGE,
-    page.slice(0, page.indexOf(BEGIN)) + fresh + page.slice(page.indexOf(END) + END.length),
-  );
+}
+
+/** Oldest kernel first; the lab's after Debian's of the same version. */
+function byVersion([a]: readonly string[], [b]: readonly string[]): number {
+  const parts = (text: string): number[] => text.match(/\d+/g)!.map(Number);
+  const [[majorA, minorA], [majorB, minorB]] = [parts(a!), parts(b!)];
+  return majorA! - majorB! || minorA! - minorB! || a!.length - b!.length;
 }
