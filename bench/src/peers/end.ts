@@ -62,7 +62,8 @@ export class End {
     const child = new Child(command!, rest);
     const end = new End(child, ["dpdk-testpmd", ...args].join(" "));
     try {
-      await child.saw(/testpmd> $/);
+      // Not the prompt: stderr goes on after it, or comes into the middle of it. What is typed waits to be read.
+      await child.saw(/\bDone\b/);
       child.type("set record-core-cycles on");
       return end;
     } catch (error) {
