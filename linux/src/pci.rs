@@ -6,6 +6,8 @@ mod bar;
 mod bind;
 mod config;
 mod facts;
+#[cfg(test)]
+mod tests;
 
 pub use address::Address;
 pub use bar::Bar;
