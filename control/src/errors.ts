@@ -554,7 +554,7 @@ export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "
   if (missing !== null) {
     return new BifurcateError("E_KERNEL_TOO_OLD", {
       what,
-      why: `the running kernel lacks ${missing.facility}`,
+      why: `the running kernel lacks ${missing.facility}, which Linux has since ${missing.since}`,
       next: `Use Linux ${missing.since} or newer, with that facility configured.`,
       cause: thrown,
       data: { ...missing },

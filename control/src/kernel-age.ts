@@ -24,6 +24,14 @@ const SIGNS: readonly Sign[] = [
     since: "4.18",
   },
   {
+    // kernel/bpf/syscall.c map_create(): a type that the kernel was built without is EINVAL, as any unknown one.
+    call: /^bpf\(BPF_MAP_CREATE\)$/,
+    code: /^EINVAL$/,
+    args: /^type=Xskmap /,
+    facility: "AF_XDP sockets (CONFIG_XDP_SOCKETS)",
+    since: "4.18",
+  },
+  {
     call: /BPF_PROG_LOAD/,
     code: /^EINVAL$/,
     // The verifier's words for a helper that it does not know.

@@ -256,6 +256,30 @@ describe("the process", () => {
     }
   });
 
+  it("killed with -9 at any moment of its end leaves nothing behind", async () => {
+    for (const wait of [0, 5, 20, 50, 100]) {
+      const split = new RunningSplit(onCard(...dns, "--confirm", "60s"));
+      await split.event("split");
+      process.kill(split.pid, "SIGINT");
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      await split.end("SIGKILL");
+      await vi.waitFor(() => expect(journals()).toEqual([]), 10_000);
+      await expectRestored();
+    }
+  });
+
+  it("killed together with its guardian leaves what release --stale puts back", async () => {
+    const split = new RunningSplit(onCard(...dns, "--confirm", "60s"));
+    await split.event("split");
+    process.kill(guardian()!, "SIGKILL");
+    await split.end("SIGKILL");
+    // The flow is with the kernel already; only the journal is left.
+    expect(await answered()).toBe(false);
+    const { status } = await cli("release", "--stale");
+    expect(status).toBe(0);
+    await expectRestored();
+  });
+
   it("has a new guardian when its guardian is killed, and no guardian after its end", async () => {
     const split = new RunningSplit(onCard(...dns, "--confirm", "60s"));
     await split.event("split");

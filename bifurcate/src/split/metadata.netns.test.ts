@@ -158,20 +158,23 @@ describe.skipIf(reason !== null)(
       expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: undefined }]);
     });
 
-    it("no metadata where the kernel refuses the program that asks: a step down, said, and the flow goes on", async () => {
-      const load = vi.spyOn(Netns.prototype, "loadBoundProgram").mockImplementation(() => {
-        throw Object.assign(new Error("bpf(BPF_PROG_LOAD): EOPNOTSUPP"), { code: "EOPNOTSUPP" });
+    it.each([
+      ["the kernel refuses the program that asks", "loadBoundProgram", "bpf(BPF_PROG_LOAD)"],
+      ["the driver refuses to have it attached", "attachXdp", "bpf(BPF_LINK_CREATE)"],
+    ] as const)("no metadata where %s: a step down, said, and the flow goes on", async (_, method, call) => {
+      const refuse = vi.spyOn(Netns.prototype, method as "attachXdp").mockImplementationOnce(() => {
+        throw Object.assign(new Error(`${call}: EOPNOTSUPP`), { code: "EOPNOTSUPP" });
       });
       try {
         const port = await open({ metadata: true });
-        expect(load).toHaveBeenCalled();
+        expect(refuse).toHaveBeenCalled();
         expect(port.path).toMatchObject({ backend: "af_xdp", xdp: "driver" });
-        expect(port.path.notes).toContain("no hash, vlan from the driver: bpf(BPF_PROG_LOAD): EOPNOTSUPP");
+        expect(port.path.notes).toContain(`no hash, vlan from the driver: ${call}: EOPNOTSUPP`);
         expect(named(port)).toEqual([]);
         const seen = await metadataOf(port, () => veth.ask(7777, 1));
         expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: undefined }]);
       } finally {
-        load.mockRestore();
+        refuse.mockRestore();
       }
     });
 

@@ -1,35 +1,17 @@
 // The AF_PACKET path of a split: a tap on the card, and the kernel's own copy of the flow dropped at tc ingress.
 
 import { openAfPacket } from "@bifurcate/addon";
-import type { Attachment, Kernel, Plan, Program } from "@bifurcate/control";
+import type { Program } from "@bifurcate/control";
 import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
-import type { NativePort } from "../native.js";
-import {
-  JUMBO_FRAMES_A_QUEUE,
-  openPass,
-  tapOf,
-  type AddonNetns,
-  type PathOptions,
-  type SplitPath,
-} from "./path.js";
+import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf } from "./path.js";
 import { asRefusal } from "./refused.js";
 
 const FRAMES_A_QUEUE = 4096;
 
 /** Opens and closes the AF_PACKET path. */
-export class PacketPath implements SplitPath {
-  native: NativePort | undefined;
-  readonly notes: string[] = [];
+export class PacketPath extends AttachedPath {
   private filter: Program | undefined;
   private drop: Program | undefined;
-  private attachment: Attachment | undefined;
-
-  constructor(
-    private readonly kernel: Kernel,
-    private readonly netns: AddonNetns,
-    private readonly plan: Plan,
-    private readonly options: PathOptions,
-  ) {}
 
   /** Sockets first, so that no frame falls between the tap and the drop. @throws Refused, E_NO_PASS. */
   open(): void {
@@ -69,18 +51,8 @@ export class PacketPath implements SplitPath {
     );
   }
 
-  get attached(): boolean {
-    return this.attachment?.attached() ?? false;
-  }
-
-  detach(): void {
-    this.attachment?.close();
-    this.attachment = undefined;
-  }
-
-  async close(): Promise<void> {
-    this.detach();
-    await this.native?.close(0);
+  override async close(): Promise<void> {
+    await super.close();
     this.filter?.close();
     this.drop?.close();
     this.filter = undefined;

@@ -1,7 +1,14 @@
 // What the AF_XDP and the AF_PACKET path of a split have in common.
 
 import type { Netns as AddonNetns } from "@bifurcate/addon";
-import { messageOf, wrapError, type Plan, type RxMetadata } from "@bifurcate/control";
+import {
+  messageOf,
+  wrapError,
+  type Attachment,
+  type Kernel,
+  type Plan,
+  type RxMetadata,
+} from "@bifurcate/control";
 import type { NativePort } from "../native.js";
 import type { SplitOptions } from "./options.js";
 
@@ -48,6 +55,42 @@ export interface SplitPath {
   detach(): void;
   /** Closes what open() made, as far as it got. */
   close(): Promise<void>;
+}
+
+/** What both paths do alike: a program's attachment brings the flow here, and its end gives the flow back. */
+export abstract class AttachedPath implements SplitPath {
+  native: NativePort | undefined;
+  readonly notes: string[] = [];
+  metadata: RxMetadata | undefined;
+  protected attachment: Attachment | undefined;
+
+  constructor(
+    protected readonly kernel: Kernel,
+    protected readonly netns: AddonNetns,
+    protected readonly plan: Plan,
+    protected readonly options: PathOptions,
+  ) {}
+
+  abstract readonly queues: readonly number[];
+
+  abstract open(): void | Promise<void>;
+
+  abstract attach(): void;
+
+  get attached(): boolean {
+    return this.attachment?.attached() ?? false;
+  }
+
+  detach(): void {
+    this.attachment?.close();
+    this.attachment = undefined;
+  }
+
+  /** The port itself has been closed before, or is closed here; a path closes its programs after that. */
+  async close(): Promise<void> {
+    this.detach();
+    await this.native?.close(0);
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 // A way that the kernel refused at run time: the plan steps down from it and says why.
 
-import { errnoOf, messageOf, wrapError, type Refusal } from "@bifurcate/control";
+import { errnoOf, wrapError, type Refusal } from "@bifurcate/control";
 
 /** Thrown by an opening hook when another way may do. */
 export class Refused extends Error {
@@ -33,7 +33,7 @@ export function asRefusal<T>(way: Pick<Refusal, "backend" | "mode">, call: () =>
   } catch (thrown) {
     const errno = errnoOf(thrown);
     if (errno === null || !REFUSALS.has(errno)) throw thrown;
-    const { code } = wrapError(thrown, "open the sockets");
-    throw new Refused({ ...way, why: messageOf(thrown), code }, thrown);
+    const { code, why } = wrapError(thrown, "open the sockets");
+    throw new Refused({ ...way, why, code }, thrown);
   }
 }

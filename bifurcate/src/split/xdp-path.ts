@@ -8,24 +8,14 @@ import {
   type Attachment,
   type BpfMap,
   type Hint,
-  type Kernel,
-  type Plan,
   type Program,
-  type RxMetadata,
 } from "@bifurcate/control";
 import { driverNotes } from "@bifurcate/control/steering/drivers";
 import { receiveQueues } from "@bifurcate/control/steering/make-plan";
 import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
-import {
-  JUMBO_FRAMES_A_QUEUE,
-  openPass,
-  tapOf,
-  type AddonNetns,
-  type PathOptions,
-  type SplitPath,
-} from "./path.js";
 import { linkIsBack } from "./link.js";
+import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf } from "./path.js";
 import { asRefusal, Refused } from "./refused.js";
 
 /** Entries of each ring. */
@@ -35,27 +25,12 @@ const FRAMES_A_QUEUE = 4096;
 const MAP_ENTRIES = 256;
 
 /** Opens and closes the AF_XDP path; the plan says how. */
-export class XdpPath implements SplitPath {
-  /** The port, once open. */
-  native: NativePort | undefined;
-  readonly notes: string[] = [];
-  metadata: RxMetadata | undefined;
+export class XdpPath extends AttachedPath {
   /** What the program asks the driver of each frame. */
-  private hints: readonly Hint[];
-  queues: readonly number[];
+  private hints: readonly Hint[] = this.plan.path.hints;
+  queues: readonly number[] = this.plan.path.queues;
   private map: BpfMap | undefined;
   private program: Program | undefined;
-  private attachment: Attachment | undefined;
-
-  constructor(
-    private readonly kernel: Kernel,
-    private readonly netns: AddonNetns,
-    private readonly plan: Plan,
-    private readonly options: PathOptions,
-  ) {
-    this.hints = plan.path.hints;
-    this.queues = plan.path.queues;
-  }
 
   /**
    * Map, program, sockets, then the attachment: from that moment on frames arrive, or, where attaching takes the link
@@ -67,13 +42,15 @@ export class XdpPath implements SplitPath {
     const { device, path } = this.plan;
     const mode = path.mode ?? "driver";
     const way = { backend: "af_xdp", mode } as const;
-    this.map = this.kernel.createMap({
-      type: "xskmap",
-      name: "bifurcate",
-      keySize: 4,
-      valueSize: 4,
-      maxEntries: MAP_ENTRIES,
-    });
+    this.map = asRefusal(way, () =>
+      this.kernel.createMap({
+        type: "xskmap",
+        name: "bifurcate",
+        keySize: 4,
+        valueSize: 4,
+        maxEntries: MAP_ENTRIES,
+      }),
+    );
     this.program = asRefusal(way, () => this.load());
     if (mode === "driver" && driverNotes(device.driver).changesQueues === true) {
       const before = this.queueCount();
@@ -138,8 +115,7 @@ export class XdpPath implements SplitPath {
   attach(): void {
     const { device, path } = this.plan;
     const mode = path.mode ?? "driver";
-    this.attachment?.close();
-    this.attachment = undefined;
+    this.detach();
     const attach = (): Attachment => this.netns.attachXdp(this.program as never, device.ifindex, mode);
     const way = { backend: "af_xdp", mode } as const;
     try {
@@ -149,21 +125,8 @@ export class XdpPath implements SplitPath {
     }
   }
 
-  /** Whether the kernel still has the program on the card. */
-  get attached(): boolean {
-    return this.attachment?.attached() ?? false;
-  }
-
-  /** The flow goes back to the kernel at once. */
-  detach(): void {
-    this.attachment?.close();
-    this.attachment = undefined;
-  }
-
-  /** Closes what open() made, as far as it got; the port itself has been closed before, or is closed here. */
-  async close(): Promise<void> {
-    this.detach();
-    await this.native?.close(0);
+  override async close(): Promise<void> {
+    await super.close();
     this.program?.close();
     this.map?.close();
     this.program = undefined;

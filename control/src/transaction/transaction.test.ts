@@ -1,4 +1,5 @@
 // A split undone: after a crash at any step, of anyone, the settings equal those before.
+import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -293,6 +294,32 @@ describe("undo", () => {
   });
 });
 
+describe("a card that does not do as it is told", () => {
+  it("has no room for the rule: E_RULES_FULL, and the rest is undone", async () => {
+    const kernel = new FakeKernel([fakeCard()]);
+    const at = directory();
+    kernel.onChange = (when, call) => {
+      if (when === "before" && call === "insertRule") throw new FakeRefusal(call, "ENOSPC");
+    };
+    const transaction = new SplitTransaction(kernel, prepare(kernel, {}, at), { launch });
+    await expect(transaction.apply()).rejects.toMatchObject({ code: "E_RULES_FULL" });
+    expect(settings(kernel.card("eth0"))).toEqual(settings(fakeCard()));
+    expect(readdirSync(at)).toEqual([]);
+  });
+
+  it("takes the rule and has another: E_NOT_VERIFIED, and the rest is undone", async () => {
+    const kernel = new FakeKernel([fakeCard()]);
+    const at = directory();
+    kernel.onChange = (when, call) => {
+      if (when === "after" && call === "insertRule") kernel.card("eth0").rules!.clear();
+    };
+    const transaction = new SplitTransaction(kernel, prepare(kernel, {}, at), { launch });
+    await expect(transaction.apply()).rejects.toMatchObject({ code: "E_NOT_VERIFIED" });
+    expect(settings(kernel.card("eth0"))).toEqual(settings(fakeCard()));
+    expect(readdirSync(at)).toEqual([]);
+  });
+});
+
 describe("the order", () => {
   it("steers to the queue only once it has its socket, and away before the socket goes", async () => {
     const kernel = new FakeKernel([fakeCard()]);
@@ -414,6 +441,26 @@ describe("who is in charge", () => {
     await expect(release(kernel, "eth0-x", { directory: at })).rejects.toMatchObject({
       code: "E_NO_SUCH_SPLIT",
     });
+  });
+
+  it("an owner that goes on after SIGTERM is named, with what ends it", async () => {
+    const kernel = new FakeKernel([fakeCard()]);
+    const at = directory();
+    const transaction = new SplitTransaction(kernel, prepare(kernel, {}, at), { launch });
+    await transaction.apply();
+    const script = "process.on('SIGTERM', () => {}); setInterval(() => {}, 1000); console.log('up')";
+    const owner = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      await new Promise((resolve) => owner.stdout.once("data", resolve));
+      writeJournal(at, { ...readJournals(at).journals[0]!, owner: identify(owner.pid!)! });
+      await expect(release(kernel, transaction.id, { directory: at, timeout: 100 })).rejects.toMatchObject({
+        code: "E_RELEASE_REFUSED",
+        why: expect.stringContaining(`(pid ${owner.pid})`),
+        next: expect.stringContaining(`kill -9 ${owner.pid}`),
+      });
+    } finally {
+      owner.kill("SIGKILL");
+    }
   });
 
   it("a missing capability is named before anything is done", async () => {
