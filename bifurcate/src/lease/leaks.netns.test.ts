@@ -98,7 +98,7 @@ describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${re
     expect(inKernel()).toEqual(kernel);
     // A pool of 512 KiB and a port that stayed, a thousand times over, would be more than half a gigabyte.
     expect(resident(place.pid) - memory).toBeLessThan(128);
-  }, 600_000);
+  }, 900_000);
 
   it(`${CLIENTS} clients killed at any moment leave nothing either`, async () => {
     const [before, kernel] = [whatIsLeft(place), inKernel()];
@@ -129,5 +129,5 @@ describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${re
     await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= before.descriptors));
     expect(whatIsLeft(place)).toEqual(before);
     expect(inKernel()).toEqual(kernel);
-  }, 600_000);
+  }, 900_000);
 });

@@ -44,10 +44,16 @@ class Session {
     private readonly process: ProcessHandle | null,
     private readonly server: Server,
   ) {
-    this.timer = setTimeout(() => this.close("it never said hello"), HELLO_MS);
+    this.timer = setTimeout(() => this.late(), HELLO_MS);
     // A child that was forked may hold the connection open: it is the process that counts.
     process?.onEnd(() => this.close(null));
     this.listen();
+  }
+
+  /** The time for hello is over; a broker that was busy may not have read it yet. */
+  private late(): void {
+    this.readable();
+    if (this.open && this.version === null) this.refuse("it did not say hello in time");
   }
 
   private listen(): void {
