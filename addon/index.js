@@ -32,6 +32,7 @@ export const {
   PASS_MARK,
   ProcessHandle,
   Program,
+  RunCounting,
   connectLocal,
   listenLocal,
   openAfPacket,

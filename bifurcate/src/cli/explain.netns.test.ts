@@ -182,7 +182,8 @@ describe("real packets, counted", () => {
       verdict = await live();
     }
     expect(verdict.vanish).toMatchObject({ stage: "socket", complaint: { name: "fill-ring-empty" } });
-    expect(verdict.vanish!.complaint.says).toMatch(/its owner read 0 meanwhile, and 2048 wait unread/);
+    // A ring of 2,048: all of them, or all but the one that the handler is stuck with when nothing was refilled since.
+    expect(verdict.vanish!.complaint.says).toMatch(/its owner read 0 meanwhile, and 204[78] wait unread/);
     expect(names(await explain())).toContain("fill-ring-empty");
   });
 

@@ -114,7 +114,7 @@ describe("a queue lease on netdevsim", () => {
       await makeSim();
       const seen = await kernel<Record<string, Refused | null>>(`
         const { openAfXdp } = await import("@bifurcate/addon");
-        const open = (ifname, queue) => openAfXdp(netns, { ifname, queues: [queue], frames: 256, frameSize: 2048, jumboFrames: 0, zeroCopy: "off", mode: "driver", busyPoll: false, pages: "auto", ringSize: 64 });
+        const open = (ifname, queue) => openAfXdp(netns, { ifname, queues: [queue], frames: 256, frameSize: 2048, jumboFrames: 0, zeroCopy: "off", mode: "driver", busyPoll: false, metadata: false, pages: "auto", ringSize: 64 });
         netns.leaseQueues(sim.index, [3], "lease0");
         const direct = tried(() => open("${SIM}", 3));
         const leased = open("lease0", 1);

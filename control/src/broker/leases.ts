@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { BifurcateError, messageOf, wrapError } from "../errors.js";
 import { findLink, readFacts, type Facts } from "../facts/facts.js";
 import { bootId, identify, isAlive, type ProcessIdentity } from "../facts/processes.js";
-import { readRecords, removeRecord, writeRecord, type LeaseRecord } from "../lease/record.js";
+import { readRecords, removeRecord, removeUnfinished, writeRecord, type LeaseRecord } from "../lease/record.js";
 import { next, type LeaseEvent } from "../lease/state.js";
 import type { GrantedLease, LeaseRequest, ListedLease } from "../protocol/messages.js";
 import { compileFlow } from "../steering/compile-flow.js";
@@ -452,6 +452,7 @@ export class Leases {
    * Never throws for one lease: all are tried.
    */
   adopt(): { readonly adopted: number; readonly ended: number } {
+    removeUnfinished(this.places.state);
     const { records, errors } = readRecords(this.places.state);
     for (const error of errors) {
       this.audit.write({ event: "adopt", outcome: error.code, why: error.message });

@@ -8,7 +8,7 @@ import { accounts, type Accounts } from "./accounts.js";
 import { LineError, readLines, type Section, type Setting } from "./policy-lines.js";
 
 /** What to do with the port of a client that died while another process still holds its socket. */
-export type Draining = "delete-port" | "wait" | "kill";
+export type Draining = "delete-port" | "wait";
 
 /** One rule of the policy. */
 export interface Rule {
@@ -142,7 +142,7 @@ function ruleOf(section: Section, names: Accounts): Rule {
     memory: bytesOf(once.get("memory"), DEFAULTS.memory),
     leases: numberOf(once.get("leases"), DEFAULTS.leases, 4096),
     rate: once.has("rate") ? numberOf(once.get("rate"), 1, RATE_MOST) : null,
-    draining: wordOf(once.get("draining"), ["delete-port", "wait", "kill"], "delete-port"),
+    draining: wordOf(once.get("draining"), ["delete-port", "wait"], "delete-port"),
   };
   const missing = (what: string): LineError =>
     new LineError(section.line, `[${section.name}] names no ${what}`);

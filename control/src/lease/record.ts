@@ -1,5 +1,5 @@
 // What is written down of a lease, so that the next broker can adopt it or take it away.
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, messageOf } from "../errors.js";
 import type { ProcessIdentity } from "../facts/processes.js";
@@ -25,7 +25,7 @@ export interface LeaseRecord {
   readonly client: ProcessIdentity & { readonly uid: number };
   /** The policy's rule that gave it. */
   readonly rule: string;
-  readonly draining: "delete-port" | "wait" | "kill";
+  readonly draining: "delete-port" | "wait";
   readonly request: LeaseRequest;
   /** What the client was told; null until it was. */
   readonly granted: GrantedLease | null;
@@ -47,6 +47,15 @@ export function writeRecord(directory: string, record: LeaseRecord): void {
 /** Removes a record: of the lease nothing is left. */
 export function removeRecord(directory: string, id: string): void {
   removeFile(directory, recordPath(directory, id));
+}
+
+/** Removes records that were being written when their broker was killed: they never counted. */
+export function removeUnfinished(directory: string): void {
+  if (!existsSync(directory)) return;
+  const unfinished = /^lease-[0-9a-f]{8}\.json\.\d+\.new$/;
+  for (const name of readdirSync(directory).filter((each) => unfinished.test(each))) {
+    removeFile(directory, join(directory, name));
+  }
 }
 
 /** All records of a folder; those that cannot be understood, as errors. */

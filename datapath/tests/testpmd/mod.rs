@@ -47,13 +47,27 @@ impl Testpmd {
     /// Starts one with a virtual device and `queues` queues, and lets it swap MACs. Without huge pages: its memory is
     /// a memfd then, which is as good to share.
     pub fn start(device: &str, queues: u32) -> Testpmd {
+        let mut this = Testpmd::at_its_prompt(device, queues);
+        this.type_line("start");
+        this
+    }
+
+    /// As `start`, but it forwards nothing until it is told to `start`: what reaches it waits in the ring.
+    pub fn at_its_prompt(device: &str, queues: u32) -> Testpmd {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut child = Command::new("stdbuf")
             .args(["-oL", "dpdk-testpmd", "--no-huge", "-m", "128", "--no-pci"])
             .arg(format!("--file-prefix=bft{}x{number}", std::process::id()))
             .args(["--lcores", "0@0,1@1", "--vdev", device])
-            .args(["--", "-i", "--forward-mode=macswap", "--total-num-mbufs=2048"])
+            // Without the last, `start` throws away what waits in the rings.
+            .args([
+                "--",
+                "-i",
+                "--forward-mode=macswap",
+                "--total-num-mbufs=2048",
+                "--no-flush-rx",
+            ])
             .args([format!("--rxq={queues}"), format!("--txq={queues}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -79,7 +93,6 @@ impl Testpmd {
         }
         let mut this = Testpmd { child, output };
         this.saw("testpmd> ");
-        this.type_line("start");
         this
     }
 

@@ -121,10 +121,12 @@ fn converse(mut link: Link, mut session: Session, inner: &Inner, trouble: &Event
     trouble.lower();
     loop {
         while let Some(message) = link.receive()? {
-            if let Some(reply) = session.handle(message)? {
+            let reply = session.handle(message)?;
+            // Before the reply: who has it may ask for the status at once.
+            inner.set_features(session.features());
+            if let Some(reply) = reply {
                 link.send(&reply, &[])?;
             }
-            inner.set_features(session.features());
         }
         let fds = [(link.as_fd(), Interest::Read), (trouble.as_fd(), Interest::Read)];
         let [_, troubled, _] = inner.wait(&fds, None)?;
