@@ -32,7 +32,7 @@ export interface SocketSpec {
   readonly jumboFrames: number;
   /** Slots of each ring; the device's end takes what its driver has. */
   readonly ringSize: number;
-  /** The one layout of rings to use or to offer; null: what the other end can. */
+  /** The layout of rings: what the driver insists on (split when null); at the device end `split` offers no packed ones. */
   readonly layout: "packed" | "split" | null;
 }
 

@@ -182,8 +182,10 @@ describe("real packets, counted", () => {
       verdict = await live();
     }
     expect(verdict.vanish).toMatchObject({ stage: "socket", complaint: { name: "fill-ring-empty" } });
-    // A ring of 2,048: all of them, or all but the one that the handler is stuck with when nothing was refilled since.
-    expect(verdict.vanish!.complaint.says).toMatch(/its owner read 0 meanwhile, and 204[78] wait unread/);
+    // A ring of 2,048, less what is in the batch that the handler is stuck in when nothing was refilled since.
+    const says = /its owner read 0 meanwhile, and (\d+) wait unread/.exec(verdict.vanish!.complaint.says);
+    expect(Number(says?.[1])).toBeGreaterThanOrEqual(2048 - 64);
+    expect(Number(says?.[1])).toBeLessThanOrEqual(2048);
     expect(names(await explain())).toContain("fill-ring-empty");
   });
 

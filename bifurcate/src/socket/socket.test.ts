@@ -104,7 +104,7 @@ describe("two processes", () => {
       const file = path.join(folder, "swap.ts");
       writeFileSync(file, SWAP);
       const running = device.run({ file });
-      const driver = new Peer(`virtio-user:${socket}`);
+      const driver = new Peer(`virtio-user:${socket},layout=${layout}`);
       expect(await driver.answer()).toBe("open");
       expect(device.connection).toMatchObject({ connected: true, connections: 1, error: null, over: false });
       expect(device.connection!.features.includes("VIRTIO_F_RING_PACKED")).toBe(layout === "packed");

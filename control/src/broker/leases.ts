@@ -3,7 +3,13 @@ import { randomBytes } from "node:crypto";
 import { BifurcateError, messageOf, wrapError } from "../errors.js";
 import { findLink, readFacts, type Facts } from "../facts/facts.js";
 import { bootId, identify, isAlive, type ProcessIdentity } from "../facts/processes.js";
-import { readRecords, removeRecord, removeUnfinished, writeRecord, type LeaseRecord } from "../lease/record.js";
+import {
+  readRecords,
+  removeRecord,
+  removeUnfinished,
+  writeRecord,
+  type LeaseRecord,
+} from "../lease/record.js";
 import { next, type LeaseEvent } from "../lease/state.js";
 import type { GrantedLease, LeaseRequest, ListedLease } from "../protocol/messages.js";
 import { compileFlow } from "../steering/compile-flow.js";
