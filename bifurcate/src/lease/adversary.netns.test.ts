@@ -8,25 +8,11 @@ import {
   type BrokerMessage,
   type ClientMessage,
 } from "@bifurcate/control/protocol/messages";
-import { BrokerPlace, NOBODY, whatIsLeft } from "../testing/broker.js";
+import { BrokerPlace, NOBODY, REQUEST, whatIsLeft } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
 const HELLO: ClientMessage = { type: "hello", versions: [1], name: "test" };
-const REQUEST = {
-  device: "card0",
-  flows: ["udp dst port 7777"],
-  mechanism: "auto",
-  transmit: "own",
-  pass: true,
-  queues: 1,
-  frames: 256,
-  frameSize: 2048,
-  ringSize: 64,
-  zeroCopy: "prefer",
-  busyPoll: false,
-  pages: "ordinary",
-} as const;
 
 /** A client that sends what the test says, byte for byte. */
 class Raw {

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
-import { BrokerPlace, NOBODY, powerless, whatIsLeft } from "../testing/broker.js";
+import { BrokerPlace, NOBODY, REQUEST, powerless, whatIsLeft } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -13,20 +13,6 @@ const LEASES = 1000;
 const CLIENTS = 200;
 const AT_ONCE = 8;
 const CLIENT = fileURLToPath(new URL("../../../control/dist/protocol/client.js", import.meta.url));
-const REQUEST = {
-  device: "card0",
-  flows: ["udp dst port 7777"],
-  mechanism: "auto",
-  transmit: "own",
-  pass: true,
-  queues: 1,
-  frames: 256,
-  frameSize: 2048,
-  ringSize: 64,
-  zeroCopy: "prefer",
-  busyPoll: false,
-  pages: "ordinary",
-} as const;
 
 /** Leases one flow after another, and keeps none. */
 const TAKING = `

@@ -17,6 +17,22 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const bin = (name: string): string => fileURLToPath(new URL(`../../bin/${name}`, import.meta.url));
+/** The smallest lease with every right, of the card that a BrokerPlace has. */
+export const REQUEST = {
+  device: "card0",
+  flows: ["udp dst port 7777"],
+  mechanism: "auto",
+  transmit: "own",
+  pass: true,
+  queues: 1,
+  frames: 256,
+  frameSize: 2048,
+  ringSize: 64,
+  zeroCopy: "prefer",
+  busyPoll: false,
+  pages: "ordinary",
+} as const;
+
 /** The user of the clients: nobody. */
 export const NOBODY = 65_534;
 
