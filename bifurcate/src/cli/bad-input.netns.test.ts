@@ -1,9 +1,18 @@
 // What goes wrong on a real machine: each with its code, a message that says what to do, and the card as it was.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { ip, labDown, labList, labUp, run, type LabCard } from "@bifurcate/lab";
 import { checkout, cli, cliPath, endAll, errorOf, RunningSplit } from "@bifurcate/lab/harness";
 import { differences, snapshot, type Snapshot } from "@bifurcate/lab/snapshot";
@@ -150,6 +159,17 @@ describe("without rights", () => {
     expect([status, error.code]).toEqual([1, "E_NOT_PRIVILEGED"]);
     expect(error.why).toContain("CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF");
     expect(error.next).toContain("root");
+  });
+
+  it("a pool larger than the process may lock says so, and what mends it", async () => {
+    const inside = ["netns", "exec", card.netns, "prlimit", "--memlock=65536", "setpriv"];
+    const without = ["--inh-caps=-ipc_lock", "--bounding-set=-ipc_lock", process.execPath, cliPath];
+    const command = ["split", card.ifname, ...flow, "--seconds", "5", "--json"];
+    const ended = spawnSync("ip", [...inside, ...without, ...command], { encoding: "utf8" });
+    const { error } = JSON.parse(ended.stderr) as { error: { code: string; next: string } };
+    expect([ended.status, error.code]).toEqual([1, "E_NO_MEMORY"]);
+    expect(error.next).toContain("CAP_IPC_LOCK");
+    await expectRestored();
   });
 
   it("devices and --dry-run work all the same", () => {
@@ -300,17 +320,45 @@ describe("while it runs", () => {
   });
 });
 
-it("a full disk under the journal: nothing is changed", async () => {
-  const small = path.join(folder, "small");
-  mkdirSync(small);
-  expect((await run("mount", ["-t", "tmpfs", "-o", "size=4k", "tmpfs", small])).status).toBe(0);
-  try {
-    writeFileSync(path.join(small, "full"), Buffer.alloc(4096));
-    const split = new RunningSplit(onCard(...flow, "--confirm", "30s"), { BIFURCATE_STATE_DIR: small });
-    const ended = await split.ended;
-    expect([ended.status, errorOf(ended).code]).toEqual([1, "E_JOURNAL"]);
-    await expectRestored();
-  } finally {
-    await run("umount", [small]);
+describe("a full disk under the journal", () => {
+  /** Runs `during` with a state folder on a disk of its own, of so many KiB. */
+  async function onDisk(kib: number, during: (state: string) => Promise<void>): Promise<void> {
+    const small = mkdtempSync(path.join(folder, "small-"));
+    expect((await run("mount", ["-t", "tmpfs", "-o", `size=${kib}k`, "tmpfs", small])).status).toBe(0);
+    try {
+      await during(small);
+    } finally {
+      await endAll();
+      await run("umount", [small]);
+    }
   }
+
+  it("at the start: nothing is changed", () =>
+    onDisk(4, async (small) => {
+      writeFileSync(path.join(small, "full"), Buffer.alloc(4096));
+      const split = new RunningSplit(onCard(...flow, "--confirm", "30s"), { BIFURCATE_STATE_DIR: small });
+      const ended = await split.ended;
+      expect([ended.status, errorOf(ended).code]).toEqual([1, "E_JOURNAL"]);
+      await expectRestored();
+    }));
+
+  it("when the card has to be split anew, with nothing new to put back: it goes on", () =>
+    onDisk(256, async (small) => {
+      const split = new RunningSplit(onCard(...flow), { BIFURCATE_STATE_DIR: small });
+      await split.event("split");
+      const filler = openSync(path.join(small, "full"), "w");
+      expect(() => {
+        for (;;) writeSync(filler, Buffer.alloc(4096));
+      }).toThrow(/ENOSPC/);
+      closeSync(filler);
+      await ip([`link set dev ${card.ifname} mtu 9000`], card.netns);
+      const anew = expect.objectContaining({
+        text: expect.stringContaining("split anew") as string,
+      }) as unknown;
+      await vi.waitFor(() => expect(split.events).toContainEqual(anew), 10_000);
+      const ended = await split.end();
+      expect([ended.status, ended.stderr]).toEqual([0, ""]);
+      await ip([`link set dev ${card.ifname} mtu 1500`], card.netns);
+      await expectRestored();
+    }));
 });

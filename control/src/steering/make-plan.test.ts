@@ -126,6 +126,9 @@ describe("the path", () => {
     } as const;
     expect(plan(facts(), { avoid: [old] }).path.backend).toBe("af_packet");
     expect(failure(() => plan(facts(), { avoid: [old], backend: "af_xdp" })).code).toBe("E_KERNEL_TOO_OLD");
+    const none = { backend: "af_packet", mode: null, why: "ENODEV" } as const;
+    const gone = failure(() => plan(facts(), { avoid: [none], backend: "af_packet" }));
+    expect([gone.code, gone.why]).toEqual(["E_DEVICE_FAILED", expect.stringContaining("ENODEV")]);
   });
 
   it("leaves driver mode where the MTU is too large for it, and stays where frames may have several buffers", () => {
