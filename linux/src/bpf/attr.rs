@@ -100,6 +100,8 @@ pub(super) struct GetInfo {
     pub info: u64,
 }
 
+/// Whole, to its last field: the kernel writes `revision` for tcx whatever the size that it was given (bpf_mprog_query()
+/// in kernel/bpf/mprog.c), so a shorter block has what stands behind it on the stack overwritten.
 #[repr(C)]
 #[derive(Default)]
 pub(super) struct ProgQuery {
@@ -110,7 +112,14 @@ pub(super) struct ProgQuery {
     pub prog_ids: u64,
     pub prog_cnt: u32,
     pub pad: u32,
+    pub prog_attach_flags: u64,
+    pub link_ids: u64,
+    pub link_attach_flags: u64,
+    pub revision: u64,
 }
+
+/// `query` of `union bpf_attr` in include/uapi/linux/bpf.h.
+const _: () = assert!(size_of::<ProgQuery>() == 64 && std::mem::offset_of!(ProgQuery, revision) == 56);
 
 #[repr(C)]
 #[derive(Default)]
