@@ -58,7 +58,8 @@ export class GuestProcess {
   /** @internal */
   finish(status: number): void {
     this.closeStreams();
-    this.resolve(status);
+    // Whoever reads the streams has all of them before the status.
+    setImmediate(() => this.resolve(status));
   }
 
   /** @internal */
