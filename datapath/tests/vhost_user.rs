@@ -215,6 +215,36 @@ fn queues_are_apart() {
 }
 
 #[test]
+fn a_burst_as_large_as_the_ring_leaves_it_full_of_buffers_while_it_is_handled() {
+    for packed in [0, feature::RING_PACKED] {
+        let config = virtio::Config {
+            without: feature::RING_PACKED & !packed,
+            ..virtio::Config::new("pair")
+        };
+        let mut ends = connect(&config, 0);
+        let (driver, device) = (&mut ends.driver.port, &mut ends.device.port);
+        let mut near = Batch::new(&driver.umem, 256);
+        let mut far = Batch::new(&device.umem, 256);
+        driver.queues[0].rx.poll(&mut near);
+        let mut burst = |far: &mut Batch| {
+            for at in 0..256 {
+                let frame = far.cache_mut().copy_in(&payload(64, at)).unwrap();
+                far.push_send(frame, 0).unwrap();
+            }
+            let sent = device.queues[0].tx.send(far);
+            far.clear();
+            sent
+        };
+        assert_eq!(burst(&mut far), 256);
+        assert_eq!(driver.queues[0].rx.poll(&mut near), 256);
+        // The driver has all of them in its hands, and more may come.
+        assert_eq!(burst(&mut far), 256);
+        near.clear();
+        assert_eq!(driver.queues[0].rx.poll(&mut near), 256);
+    }
+}
+
+#[test]
 fn a_frame_that_begins_where_its_chunk_does_is_sent_by_an_indirect_table_or_a_copy() {
     for without in [0, feature::RING_PACKED, feature::INDIRECT_DESC] {
         let config = virtio::Config {

@@ -94,6 +94,12 @@ impl Rx {
                 batch.cache_mut().give(frame);
             }
         }
+        // The handler's time is the device's too: what it takes for it must not find the ring without buffers, or a
+        // burst as large as the ring would be lost as soon as it comes back. A smaller hole is filled at the next
+        // poll, with the very frames that the handler drops: the descriptors are then the same as a lap before.
+        if up && ring.room() > ring.size() / 4 {
+            polled.kick |= self.refill(ring, lent, room, batch);
+        }
         let hostile = ring.hostile();
         polled.invalid += hostile - self.hostile.min(hostile);
         self.hostile = hostile;
