@@ -14,6 +14,8 @@ const root = path.dirname(fileURLToPath(import.meta.url));
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "bifurcate-test-"));
 const total = { passed: 0, failed: 0, skipped: 0 };
 const reasons = [];
+/** Lines `INTEROP | ours | theirs | ...` that tests print: what has met what, in this run. */
+const met = [];
 
 const wanted = process.argv.flatMap((word, at, all) => (word === "--tier" ? [all[at + 1]] : []));
 const filters = process.argv
@@ -39,7 +41,10 @@ function stream(command, args, env = {}) {
       });
     }
     child.on("error", (error) => resolve({ status: 127, text: error.message }));
-    child.on("close", (status) => resolve({ status: status ?? 1, text }));
+    child.on("close", (status) => {
+      met.push(...[...text.matchAll(/^INTEROP (\|.*\|)$/gm)].map((match) => match[1]));
+      resolve({ status: status ?? 1, text });
+    });
   });
 }
 
@@ -182,6 +187,7 @@ try {
   for (const [name, tier] of Object.entries(tiers)) {
     if (wanted.length === 0 || wanted.includes(name)) await tier();
   }
+  if (met.length > 0) console.log(`interoperation over vhost-user:\n  ${met.join("\n  ")}`);
   if (reasons.length > 0) console.log(`skipped:\n  ${reasons.join("\n  ")}`);
   const strict = process.env.CI === "true" && total.skipped > 0;
   if (strict) console.log("CI=true: a skip is a failure");

@@ -252,6 +252,79 @@ fn an_end_that_stops_polling_costs_its_own_frames_alone() {
     });
 }
 
+#[test]
+fn frames_that_wait_for_the_next_device_follow_those_that_the_last_one_left() {
+    let place = Place::new("order");
+    let mut first = device(&place);
+    let mut driver = virtio::open(&virtio::Config::new(&place.0), &pool()).unwrap();
+    let mut near = Batch::new(&driver.port.umem, 32);
+    let mut far = Batch::new(&first.port.umem, 32);
+    let mut numbered = |driver: &mut virtio::Opened, numbers: std::ops::Range<u8>| {
+        for number in numbers.clone() {
+            let frame = near.cache_mut().copy_in(&[number; 60]).unwrap();
+            near.push_send(frame, 0).unwrap();
+        }
+        assert_eq!(driver.port.queues[0].tx.send(&mut near), numbers.len());
+        near.clear();
+    };
+    driver.port.queues[0]
+        .rx
+        .poll(&mut Batch::new(&driver.port.umem, 1));
+    numbered(&mut driver, 0..2);
+    let mut taken = 0;
+    until("two frames", || {
+        taken += receive(&mut first.port, &mut far);
+        taken == 2
+    });
+    numbered(&mut driver, 2..6);
+    // Nor is what the first one had sent lost, which the driver has not looked at yet.
+    until("buffers", || send(&mut first.port, &mut far, 1) == 1);
+    drop((far, first));
+    until("the end", || !driver.status.status().connected);
+    numbered(&mut driver, 6..10);
+    let mut second = device(&place);
+    let mut far = Batch::new(&second.port.umem, 32);
+    let mut got = Vec::new();
+    until("all of them", || {
+        numbered(&mut driver, 0..0);
+        second.port.queues[0].rx.poll(&mut far);
+        got.extend((0..far.len()).map(|at| far.bytes(at)[0]));
+        far.clear();
+        got.len() >= 8
+    });
+    assert_eq!(got, [2, 3, 4, 5, 6, 7, 8, 9]);
+    let mut arrived = Batch::new(&driver.port.umem, 32);
+    assert_eq!(receive(&mut driver.port, &mut arrived), 1);
+}
+
+#[test]
+fn frames_for_a_pair_that_the_driver_has_not_enabled_go_by_one_that_it_has() {
+    let place = Place::new("pairs");
+    let config = vhost::Config {
+        queues: 3,
+        ..vhost::Config::new(&place.0)
+    };
+    let mut device = vhost::open(&config, &pool()).unwrap();
+    let mut batch = Batch::new(&device.port.umem, 32);
+    let mut by = |index: usize| {
+        let frame = batch.cache_mut().copy_in(&[7; 60]).unwrap();
+        batch.push_send(frame, 0).unwrap();
+        let sent = device.port.queues[index].tx.send(&mut batch);
+        batch.clear();
+        (sent, device.port.queues[index].tx.counters().totals().ring_full)
+    };
+    assert_eq!(by(2), (0, 1), "nobody is there");
+    // A front end with one pair.
+    let front = FrontEnd::connect(&place.0);
+    until("the pair", || by(0).0 == 1);
+    let full = by(2).1;
+    for index in [0, 1, 2] {
+        assert_eq!(by(index).0, 1, "pair {index}");
+    }
+    assert_eq!(by(2).1, full);
+    drop(front);
+}
+
 /// A pair of ports that has nothing to do with the trouble.
 struct Other {
     device: vhost::Opened,

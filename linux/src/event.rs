@@ -8,8 +8,14 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 use crate::{Error, Result};
 
 /// A counter in the kernel (eventfd) that one thread raises and another sleeps on.
+///
+/// No call here blocks, whatever another process does that has the descriptor too.
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub struct EventFd {
+    fd: OwnedFd,
+    /// Another process has it, or may have: O_NONBLOCK, a flag of the open file, is then not to be relied on.
+    shared: bool,
+}
 
 impl EventFd {
     /// Makes one: non-blocking, close-on-exec, at zero.
@@ -18,19 +24,51 @@ impl EventFd {
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> Result<EventFd> {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(EventFd)
+            .map(|fd| EventFd { fd, shared: false })
             .map_err(|e| Error::rustix("eventfd2", "0 cloexec nonblock", e))
+    }
+
+    /// As [`EventFd::new`], for one whose descriptor another process is to be sent.
+    ///
+    /// # Errors
+    /// As [`EventFd::new`].
+    pub fn to_share() -> Result<EventFd> {
+        let event = EventFd::new()?;
+        Ok(EventFd {
+            shared: true,
+            ..event
+        })
     }
 
     /// Raises the counter: whoever polls the descriptor wakes. A full counter is as good as a raised one.
     pub fn raise(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        if self.shared && crate::aio::raise(self.fd.as_fd()) {
+            return;
+        }
+        // Where there is no aio(7): whoever takes the flag back and fills the counter in one instant makes this wait.
+        if self.shared && !self.is_writable() {
+            return;
+        }
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    fn is_writable(&self) -> bool {
+        let _ = self.set_nonblocking();
+        wait_one(self.fd.as_fd(), Interest::Write, Some(Duration::ZERO)).is_ok_and(|ready| ready.write)
+    }
+
+    fn set_nonblocking(&self) -> rustix::io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.fd)?;
+        rustix::fs::fcntl_setfl(&self.fd, flags | rustix::fs::OFlags::NONBLOCK)
     }
 
     /// Takes the counter back to zero; true when it had been raised.
     pub fn lower(&self) -> bool {
         let mut count = [0u8; 8];
-        matches!(rustix::io::read(&self.0, &mut count), Ok(8))
+        // Offset -1: read as read(2) does. RWF_NOWAIT holds for this call, whatever flags the file has.
+        let mut into = [rustix::io::IoSliceMut::new(&mut count)];
+        let read = rustix::io::preadv2(&self.fd, &mut into, u64::MAX, rustix::io::ReadWriteFlags::NOWAIT);
+        matches!(read, Ok(8))
     }
 
     /// A second descriptor of the same counter.
@@ -38,8 +76,11 @@ impl EventFd {
     /// # Errors
     /// `EMFILE`.
     pub fn duplicate(&self) -> Result<EventFd> {
-        rustix::io::fcntl_dupfd_cloexec(&self.0, 0)
-            .map(EventFd)
+        rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map(|fd| EventFd {
+                fd,
+                shared: self.shared,
+            })
             .map_err(|e| Error::rustix("fcntl", "F_DUPFD_CLOEXEC eventfd", e))
     }
 }
@@ -54,16 +95,15 @@ impl EventFd {
         if target.as_bytes() != b"anon_inode:[eventfd]" {
             return None;
         }
-        // Of the open file, so for the sender too: one that takes it back harms the thread that waits for it alone.
-        let flags = rustix::fs::fcntl_getfl(&fd).ok()?;
-        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK).ok()?;
-        Some(EventFd(fd))
+        let event = EventFd { fd, shared: true };
+        event.set_nonblocking().ok()?;
+        Some(event)
     }
 }
 
 impl From<EventFd> for OwnedFd {
     fn from(event: EventFd) -> OwnedFd {
-        event.0
+        event.fd
     }
 }
 
@@ -118,7 +158,7 @@ impl AsFd for EventSet {
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -271,6 +311,28 @@ mod tests {
         let other = EventFd::received(event.duplicate().unwrap().into()).unwrap();
         other.raise();
         assert!(event.lower());
+    }
+
+    #[test]
+    fn an_event_that_another_process_made_blocking_and_full_blocks_nobody() {
+        for event in [
+            EventFd::to_share().unwrap(),
+            EventFd::received(EventFd::new().unwrap().into()).unwrap(),
+        ] {
+            let theirs = event.as_fd().try_clone_to_owned().unwrap();
+            let flags = rustix::fs::fcntl_getfl(&theirs).unwrap();
+            rustix::fs::fcntl_setfl(&theirs, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
+            assert!(!event.lower(), "nothing is there");
+            // As full as a write makes it (eventfd(2)): one more would wait.
+            assert_eq!(rustix::io::write(&theirs, &(u64::MAX - 1).to_ne_bytes()), Ok(8));
+            event.raise();
+            rustix::fs::fcntl_setfl(&theirs, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
+            assert!(event.lower() && !event.lower());
+            for _ in 0..3 {
+                event.raise();
+            }
+            assert!(event.lower() && !event.lower());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Every call that has no safe wrapper in `rustix` goes through [`call`], where a test can put a
 //! [`fake`] in the kernel's place.
 
+mod aio;
 pub mod bpf;
 pub mod call;
 pub mod card;

@@ -92,6 +92,15 @@ describe("QEMU's arguments", () => {
     expect(text).toContain("memory-backend-memfd,id=memory,size=2048M,share=on");
     expect(text).toContain("socket,id=nic0-socket,path=sock");
   });
+
+  it("give a vhost-user NIC its queues and its layout of rings, and no tap", () => {
+    const nics = [{ model: "virtio" as const, vhostUser: "sock", queues: 2, packed: true }];
+    const text = told({ nics });
+    expect(text).toContain("vhost-user,id=nic0,chardev=nic0-socket,queues=2");
+    expect(text).toContain("mq=on,vectors=6,packed=on");
+    expect(text).not.toContain("tap,");
+    expect(bridgedWires({ ...DEFAULT_MACHINE, nics })).toEqual([]);
+  });
 });
 
 describe("the key under which guests are shared", () => {
@@ -101,6 +110,7 @@ describe("the key under which guests are shared", () => {
       { nics: parseNics("igb") },
       { nics: parseNics("virtio") },
       { nics: parseNics("virtio:2") },
+      { nics: [{ model: "virtio", packed: true }] },
       { iommu: "none" },
       { kernel: "stock" },
       { memory: 4096 },

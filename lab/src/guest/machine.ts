@@ -24,6 +24,8 @@ export interface Nic {
   readonly queues?: number;
   /** A vhost-user socket of the host, virtio only: the NIC's rings are served by the program listening there. */
   readonly vhostUser?: string;
+  /** Offers the guest packed rings, virtio only; it has split ones otherwise. */
+  readonly packed?: boolean;
 }
 
 /** What to boot. */
@@ -113,6 +115,8 @@ export function layOut(nics: readonly Nic[]): GuestPort[] {
 
 /** One text for equal machines: guests are shared under it. */
 export function machineKey(machine: Machine): string {
-  const nics = machine.nics.map((nic) => [nic.model, nic.queues ?? 1, nic.vhostUser ?? ""].join(":"));
+  const nics = machine.nics.map((nic) =>
+    [nic.model, nic.queues ?? 1, nic.vhostUser ?? "", ...(nic.packed ? ["packed"] : [])].join(":"),
+  );
   return [nics.join(","), machine.iommu, machine.kernel, machine.memory, machine.cpus].join(" ");
 }

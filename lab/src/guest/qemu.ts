@@ -31,7 +31,8 @@ function nicArguments(port: GuestPort, slot: number, tapped: boolean): string[] 
   const queues = nic.queues ?? 1;
   // Vectors: one for each direction of each queue pair, one for the control queue, one for changes.
   const several = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : "";
-  let device = `${DEVICES[nic.model]},netdev=${name},mac=${port.mac}${several}`;
+  const packed = nic.packed ? ",packed=on" : "";
+  let device = `${DEVICES[nic.model]},netdev=${name},mac=${port.mac}${several}${packed}`;
   if (nic.vhostUser !== undefined) {
     return [
       ...["-chardev", `socket,id=${name}-socket,path=${nic.vhostUser}`],
@@ -60,7 +61,7 @@ function iommuArguments(machine: Machine): string[] {
 
 /** The wires with more than one queue at an end: they have taps at both ends, and a bridge between them. */
 export function bridgedWires(machine: Machine): GuestPort[][] {
-  const ports = layOut(machine.nics);
+  const ports = layOut(machine.nics).filter((port) => port.wire !== null);
   const wires = new Set(ports.filter((port) => (port.nic.queues ?? 1) > 1).map((port) => port.wire));
   return [...wires].map((wire) => ports.filter((port) => port.wire === wire));
 }

@@ -96,6 +96,7 @@ fn serve(name: &str, source: Source, queues: u32, offered: u64, umem: &Arc<Umem>
     })?;
     let service = Arc::new(service);
     let status = Arc::clone(service.inner());
+    let receiving: Arc<[_]> = rings.iter().step_by(2).cloned().collect();
     let queues = rings
         .chunks(2)
         .zip(0..)
@@ -103,7 +104,7 @@ fn serve(name: &str, source: Source, queues: u32, offered: u64, umem: &Arc<Umem>
             index,
             // Ring 0 of a pair is what the driver receives by, ring 1 what it sends by (VIRTIO 1.2, section 5.1.2).
             rx: Box::new(Rx::new(&pair[1], &service)),
-            tx: Box::new(Tx::new(&pair[0], &service)),
+            tx: Box::new(Tx::new(index as usize, &receiving, &service)),
         })
         .collect();
     Ok(Opened {

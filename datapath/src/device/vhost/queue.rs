@@ -1,5 +1,6 @@
 //! A ring as the thread that polls it and the thread that serves the socket share it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bifurcate_linux::Result;
@@ -44,6 +45,8 @@ impl AnyRing {
 /// starts or stops it.
 pub(super) struct Queue {
     live: Mutex<Option<Live>>,
+    /// Whether there is one, for whoever asks without the lock.
+    runs: AtomicBool,
     /// Readable when the driver may have made something available.
     pub(super) kicks: EventSet,
     /// Raised when the ring comes or goes, so that a sleeper looks.
@@ -56,6 +59,7 @@ impl Queue {
     pub(super) fn new(trouble: &EventFd) -> Result<Arc<Queue>> {
         let queue = Queue {
             live: Mutex::new(None),
+            runs: AtomicBool::new(false),
             kicks: EventSet::new()?,
             changed: EventFd::new()?,
             trouble: trouble.duplicate()?,
@@ -69,6 +73,11 @@ impl Queue {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the driver has started the ring; by the time that it is locked it may have stopped it.
+    pub(super) fn runs(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
     /// Lets a ring run.
     pub(super) fn start(&self, live: Live) {
         if let Some(kick) = &live.kick {
@@ -76,11 +85,13 @@ impl Queue {
             let _ = self.kicks.add(kick);
         }
         *self.lock() = Some(live);
+        self.runs.store(true, Ordering::Relaxed);
         self.changed.raise();
     }
 
     /// Stops the ring: once this returns no thread touches it or its memory. Gives where it stood.
     pub(super) fn stop(&self) -> Option<u32> {
+        self.runs.store(false, Ordering::Relaxed);
         let live = self.lock().take()?;
         if let Some(kick) = &live.kick {
             self.kicks.remove(kick);

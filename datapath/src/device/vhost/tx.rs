@@ -24,19 +24,37 @@ const HEADER: [u8; NET_HEADER as usize] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// The sending half of a queue: the driver's receive ring.
 pub(super) struct Tx {
-    queue: Arc<Queue>,
+    index: usize,
+    /// The driver's receive rings, of all pairs.
+    queues: Arc<[Arc<Queue>]>,
     /// The connection lasts as long as a half of a queue does.
     _service: Arc<Service>,
     counters: Arc<Counters>,
 }
 
 impl Tx {
-    pub(super) fn new(queue: &Arc<Queue>, service: &Arc<Service>) -> Tx {
+    pub(super) fn new(index: usize, queues: &Arc<[Arc<Queue>]>, service: &Arc<Service>) -> Tx {
         Tx {
-            queue: Arc::clone(queue),
+            index,
+            queues: Arc::clone(queues),
             _service: Arc::clone(service),
             counters: Arc::default(),
         }
+    }
+
+    /// The ring to send by: this pair's own; where the driver has not enabled that (a guest uses as
+    /// many pairs as it has processors), one of the pairs that it has, the same one each time.
+    #[inline]
+    fn queue(&self) -> &Arc<Queue> {
+        let own = &self.queues[self.index];
+        if own.runs() { own } else { self.instead() }
+    }
+
+    #[cold]
+    fn instead(&self) -> &Arc<Queue> {
+        // A driver enables pairs from the first on.
+        let running = self.queues.iter().take_while(|queue| queue.runs()).count();
+        &self.queues[self.index.checked_rem(running).unwrap_or(self.index)]
     }
 }
 
@@ -45,7 +63,8 @@ impl TxQueue for Tx {
         if !batch.has_sends() {
             return 0;
         }
-        let mut live = self.queue.lock();
+        let queue = Arc::clone(self.queue());
+        let mut live = queue.lock();
         let Some(live) = live.as_mut().filter(|live| !live.broken) else {
             let (frames, _) = batch.discard_sends();
             self.counters.ring_full.add(frames as u64);
@@ -72,7 +91,7 @@ impl TxQueue for Tx {
         }
         if counts.broken || live.memory.is_lost() {
             live.broken = true;
-            self.queue.trouble.raise();
+            queue.trouble.raise();
         }
         counts.frames as usize
     }

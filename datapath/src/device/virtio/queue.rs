@@ -82,8 +82,8 @@ impl Queue {
                 arrived: VecDeque::new(),
                 armed: false,
             }),
-            call: EventFd::new()?,
-            kick: EventFd::new()?,
+            call: EventFd::to_share()?,
+            kick: EventFd::to_share()?,
             size,
         }))
     }
@@ -100,15 +100,22 @@ impl Queue {
     }
 
     /// Puts a new ring in the place of the one there was. Received frames that nobody has taken yet are kept, and so
-    /// are frames to be sent that the device had not used: they go into the new ring when it is sent by.
-    pub(super) fn renew(&self, ring: AnyRing, features: u64, umem: &Arc<Umem>, receives: bool) {
+    /// are frames to be sent that the device had not used: they go into the new ring when it is sent by. `ring` makes the
+    /// new one, in the same memory: not before the old one was looked through.
+    pub(super) fn renew(
+        &self,
+        ring: impl FnOnce() -> AnyRing,
+        features: u64,
+        umem: &Arc<Umem>,
+        receives: bool,
+    ) {
         let mut half = self.lock();
         let half = &mut *half;
         if let Some(mut live) = half.live.take() {
             half.take_out(&mut live, receives);
         }
         half.live = Some(Live {
-            ring,
+            ring: ring(),
             lent: Lent::new(umem, self.size),
             features,
         });
@@ -142,11 +149,12 @@ impl Half {
         let (first, size) = (ring.next_id(), ring.size());
         let mut left: Vec<_> = live.lent.drain().collect();
         left.sort_by_key(|(id, _)| (u32::from(*id) + u32::from(size) - u32::from(first)) % u32::from(size));
-        for (_, frame) in left {
+        // From the newest on, each before the one that follows it: all of them were sent before those that wait already.
+        for (_, frame) in left.into_iter().rev() {
             if receives {
                 cache.give(frame);
             } else {
-                self.waiting.push_back(frame);
+                self.waiting.push_front(frame);
             }
         }
     }

@@ -119,7 +119,7 @@ fn hand_over_ring(link: &Link, shared: &Shared, index: usize, features: u64) -> 
     let queue = &shared.queues[index];
     let (places, at) = shared.places(index, packed);
     queue.renew(
-        AnyRing::new(places, features),
+        || AnyRing::new(places, features),
         features,
         shared.umem(),
         index.is_multiple_of(2),
