@@ -16,6 +16,8 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 const reasons = [];
 /** Lines `INTEROP | ours | theirs | ...` that tests print: what has met what, in this run. */
 const met = [];
+/** Such a line; a test runner may put a colour before it. */
+const MET = /INTEROP (\|.*\|)$/gm;
 
 const wanted = process.argv.flatMap((word, at, all) => (word === "--tier" ? [all[at + 1]] : []));
 const filters = process.argv
@@ -42,7 +44,7 @@ function stream(command, args, env = {}) {
     }
     child.on("error", (error) => resolve({ status: 127, text: error.message }));
     child.on("close", (status) => {
-      met.push(...[...text.matchAll(/^INTEROP (\|.*\|)$/gm)].map((match) => match[1]));
+      met.push(...[...text.matchAll(MET)].map((match) => match[1]));
       resolve({ status: status ?? 1, text });
     });
   });

@@ -1,6 +1,7 @@
 //! What a broken or malicious other end can do to a vhost-user port: stop it, and nothing else.
 
 mod front_end;
+mod huge_pages;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
 use bifurcate_datapath::vhost_user::{Inner, Message, request};
 use bifurcate_linux::event::EventFd;
+use bifurcate_linux::memory::{MemoryFile, PageKind};
 use bifurcate_linux::stream::{Listener, Stream};
 use front_end::FrontEnd;
+use huge_pages::HugePages;
 use std::os::fd::AsFd;
 
 fn pool() -> Arc<Umem> {
@@ -183,6 +186,44 @@ fn memory_that_is_cut_off_ends_the_connection_and_the_port_takes_the_next() {
         assert!(error.contains("vanished"), "{error}");
         assert_eq!(receive(&mut troubled.port, &mut batch), 0);
         assert_eq!(troubled.port.queues[0].rx.state(), State::Down);
+        drop(front);
+        still_works(&place, &mut troubled);
+        bystander.moves();
+    }
+}
+
+#[test]
+fn a_hole_in_huge_pages_ends_the_connection_and_the_port_takes_the_next() {
+    let name = "a_hole_in_huge_pages_ends_the_connection_and_the_port_takes_the_next";
+    for sends in [false, true] {
+        let Some(mut pages) = HugePages::reserve(name, 2) else {
+            return;
+        };
+        let place = Place::new("hole");
+        let (mut troubled, mut bystander) = (device(&place), other());
+        let mut batch = Batch::new(&troubled.port.umem, 32);
+        // Sealed against a change of size: a hole is what is left.
+        let file = MemoryFile::create("bf-front-end", huge_pages::PAGE, PageKind::Huge).unwrap();
+        let file = file.as_fd().try_clone_to_owned().unwrap();
+        let mut front = FrontEnd::with(&place.0, file, huge_pages::PAGE);
+        front.offer(8, 60);
+        until("the first packets", || {
+            receive(&mut troubled.port, &mut batch) > 0
+        });
+        until("buffers", || send(&mut troubled.port, &mut batch, 1) == 1);
+        front.offer(8, 60);
+        pages.punch(front.file(), huge_pages::PAGE);
+        for _ in 0..10 {
+            if sends {
+                send(&mut troubled.port, &mut batch, 1);
+            } else {
+                receive(&mut troubled.port, &mut batch);
+            }
+        }
+        front.abandon();
+        let error = error_of(&troubled.status);
+        assert!(error.contains("vanished"), "{error}");
+        assert_eq!(receive(&mut troubled.port, &mut batch), 0);
         drop(front);
         still_works(&place, &mut troubled);
         bystander.moves();

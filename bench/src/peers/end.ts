@@ -82,8 +82,11 @@ export class End {
     await this.ask("show port stats 0", /Tx-pps:\s+\d+/);
     await sleep(seconds * 1000);
     const rates = await this.ask("show port stats 0", /Rx-pps:\s+(\d+)[^#]*Tx-pps:\s+(\d+)/);
-    const total = await this.ask("show fwd stats all", /Accumulated forward[^]*\+{40}/);
-    const cycles = /CPU cycles\/packet=([\d.]+)/.exec(total[0]);
+    // The cycles stand after the block of sums, once a packet was forwarded, as one was wherever a rate is compared.
+    const cycles =
+      Number(rates[1]) + Number(rates[2]) > 0
+        ? await this.ask("show fwd stats all", /Accumulated forward[^]*CPU cycles\/packet=([\d.]+)/)
+        : null;
     return {
       rx: Number(rates[1]),
       tx: Number(rates[2]),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{Frame, HEADROOM, Umem};
+use crate::ring::virtio::prefetch_write;
 
 /// Most free frames a cache holds before it gives a bundle to the depot.
 const CACHE_MAX: usize = 512;
@@ -322,6 +323,12 @@ impl Cache {
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
+    }
+
+    /// As [`Cache::prefetch`], for bytes that are about to be changed.
+    #[inline]
+    pub(super) fn prefetch_write_at(&self, offset: u32) {
+        prefetch_write(self.umem.base().as_ptr().wrapping_add(offset as usize));
     }
 
     /// Free frames in this cache.

@@ -33,8 +33,13 @@ pub struct FrontEnd {
 impl FrontEnd {
     /// Attaches to the device that listens at `path`, and gives it 32 buffers to write.
     pub fn connect(path: &Path) -> FrontEnd {
-        let file = unsealed(LEN);
-        let memory = Arc::new(Mapping::lazy(file.as_fd(), 0, LEN, "front end").unwrap());
+        FrontEnd::with(path, unsealed(LEN), LEN)
+    }
+
+    /// As [`FrontEnd::connect`], with `len` bytes of memory in `file`.
+    pub fn with(path: &Path, file: OwnedFd, len: usize) -> FrontEnd {
+        assert!(len >= LEN);
+        let memory = Arc::new(Mapping::lazy(file.as_fd(), 0, len, "front end").unwrap());
         let ring = |index: usize| {
             let layout = Places::layout(SIZE, false);
             // SAFETY: both rings and their lengths are within LEN, and the clone keeps the mapping.
@@ -131,7 +136,16 @@ impl FrontEnd {
     pub fn cut(&mut self) {
         let file: std::fs::File = self.file.try_clone().unwrap().into();
         file.set_len(0).unwrap();
-        // The driver's own halves are not to be used from here on.
+        self.abandon();
+    }
+
+    /// The memory's file.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// Puts zeros in the place of its own view of the memory: the driver's halves are not to be used from here on.
+    pub fn abandon(&mut self) {
         self.memory.zero_in_place().unwrap();
     }
 

@@ -73,7 +73,9 @@ impl Rx {
         if up && ring.room() >= REFILL.min(ring.size()) {
             polled.kick = self.refill(ring, lent, room, batch);
         }
-        let most = batch.room();
+        // What is in the handler's hands the device does not have, so no poll takes more than a quarter of the ring.
+        let quarter = (ring.size() / 4).max(1);
+        let most = batch.room().min(usize::from(quarter));
         while polled.frames < most {
             let Some(used) = ring.pop_used() else { break };
             polled.used += 1;
@@ -94,10 +96,10 @@ impl Rx {
                 batch.cache_mut().give(frame);
             }
         }
-        // The handler's time is the device's too: what it takes for it must not find the ring without buffers, or a
-        // burst as large as the ring would be lost as soon as it comes back. A smaller hole is filled at the next
-        // poll, with the very frames that the handler drops: the descriptors are then the same as a lap before.
-        if up && ring.room() > ring.size() / 4 {
+        // A hole of that size is filled before the handler's turn: packets that it sends on at once may come back
+        // before the next poll. A smaller one is filled at the next poll, with the very frames that the handler drops:
+        // the descriptors are then the same as a lap before.
+        if up && ring.room() >= quarter {
             polled.kick |= self.refill(ring, lent, room, batch);
         }
         let hostile = ring.hostile();

@@ -369,7 +369,9 @@ impl Batch {
         let (offsets, lens) = (&self.offsets[..count], &self.lens[..count]);
         for (at, ((m, &offset), &len)) in self.marks[..count].iter_mut().zip(offsets).zip(lens).enumerate() {
             if let Some(&ahead) = offsets.get(at + AHEAD) {
-                self.cache.prefetch_at(ahead);
+                // To be changed, as most visitors do: a line of another core's cache then comes in one step, and not
+                // once to be read and once more to be written.
+                self.cache.prefetch_write_at(ahead);
             }
             if *m != TAKEN {
                 // SAFETY: as in `bytes_mut`: not TAKEN and below `count`, so the range lies in a chunk of the

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::copy::prefetch_write;
 use super::place::{full_fence, read_pair, word};
 use super::{
     Broken, DESCRIPTOR, DeviceRing, Head, INDIRECT, NEXT, NO_NOTIFY, Options, PIECES_MAX, Piece, Places,
@@ -21,6 +22,18 @@ pub struct SplitDevice {
     used: u16,
     published: u16,
     notified: u16,
+    /// In order: the last of the buffers used without a length since `published`, which one entry will stand for
+    /// (section 2.7.9).
+    batch: Option<Batched>,
+}
+
+/// Buffers that one used entry stands for.
+#[derive(Clone, Copy, Debug)]
+struct Batched {
+    /// Where the entry goes: the slot of the first of them.
+    slot: u16,
+    /// The last of them.
+    id: u16,
 }
 
 impl SplitDevice {
@@ -40,6 +53,7 @@ impl SplitDevice {
             used,
             published: used,
             notified: used,
+            batch: None,
         };
         this.disable_kicks();
         this
@@ -64,6 +78,46 @@ impl SplitDevice {
         let (addr, rest) =
             unsafe { read_pair(self.places.desc.add(usize::from(at & self.mask) * DESCRIPTOR)) };
         split(addr, rest)
+    }
+
+    /// Writes the entry `slot` of the used ring.
+    #[inline]
+    fn write_used(&self, slot: u16, id: u16, len: u32) {
+        // SAFETY: masked; the slots of the used ring begin at byte 4 and have 8 bytes. The place is aligned to 4, so the
+        // two halves are written apart.
+        unsafe {
+            let at = self.used_slot(slot).cast::<u32>();
+            at.write_volatile(u32::from(id));
+            at.add(1).write_volatile(len);
+        }
+    }
+
+    #[inline]
+    fn used_slot(&self, slot: u16) -> *mut u8 {
+        self.places
+            .device
+            .wrapping_add(4 + 8 * usize::from(slot & self.mask))
+    }
+
+    /// Asks for the lines of the used ring that `count` buffers like `head` will be told by: the driver has them, having
+    /// read what stood there a lap before.
+    #[inline]
+    fn prefetch_used(&self, head: &Head, count: usize) {
+        let entries = if self.options.in_order && head.flags & WRITE == 0 {
+            1
+        } else {
+            count
+        };
+        for ahead in (0..entries).step_by(64 / 8) {
+            prefetch_write(self.used_slot(self.used.wrapping_add(ahead as u16)));
+        }
+    }
+
+    #[inline]
+    fn tell_batch(&mut self) {
+        if let Some(Batched { slot, id }) = self.batch.take() {
+            self.write_used(slot, id, 0);
+        }
     }
 
     fn avail_event(&self) -> &std::sync::atomic::AtomicU16 {
@@ -158,6 +212,9 @@ impl DeviceRing for SplitDevice {
                 slots: 1,
             };
         }
+        if let Some(first) = out[..count].first() {
+            self.prefetch_used(first, count);
+        }
         Ok(count)
     }
 
@@ -192,22 +249,19 @@ impl DeviceRing for SplitDevice {
     #[inline]
     fn complete(&mut self, head: &Head, len: u32) {
         self.next = self.next.wrapping_add(1);
-        // SAFETY: masked; the slots of the used ring begin at byte 4 and have 8 bytes. The place is aligned to 4, so the
-        // two halves are written apart.
-        unsafe {
-            let at = self
-                .places
-                .device
-                .add(4 + 8 * usize::from(self.used & self.mask))
-                .cast::<u32>();
-            at.write_volatile(u32::from(head.id));
-            at.add(1).write_volatile(len);
+        if self.options.in_order && len == 0 {
+            let slot = self.batch.map_or(self.used, |batch| batch.slot);
+            self.batch = Some(Batched { slot, id: head.id });
+        } else {
+            self.tell_batch();
+            self.write_used(self.used, head.id, len);
         }
         self.used = self.used.wrapping_add(1);
     }
 
     #[inline]
     fn publish(&mut self) {
+        self.tell_batch();
         if self.used != self.published {
             // SAFETY: the second word of the used ring.
             unsafe { word(self.places.device.add(2)) }.store(self.used, Ordering::Release);
