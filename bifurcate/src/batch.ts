@@ -87,8 +87,9 @@ export class Batch implements Iterable<Frame> {
     const words = this.words;
     const row = this.row;
     words[row + ROW_VERDICT] = VERDICT_SEND;
-    if (length !== undefined) words[row + ROW_LENGTH] = length;
-    if (port !== undefined) words[row + ROW_PORT] = port;
+    // Another number than the one stored would else be sent as what its low 32 bits say; -1 is never right.
+    if (length !== undefined) words[row + ROW_LENGTH] = length === (length | 0) ? length : -1;
+    if (port !== undefined) words[row + ROW_PORT] = port === (port | 0) ? port : -1;
   }
 
   /** Gives the current frame to the kernel, where it appears as if it had just arrived on the interface. */

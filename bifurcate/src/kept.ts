@@ -49,10 +49,15 @@ export class KeptFrames {
     const words = this.words;
     const used = words[HEADER_RELEASES]!;
     const row = RELEASE_WORD + used * ROW_WORDS;
-    words[row + ROW_OFFSET] = key;
-    words[row + ROW_LENGTH] = length;
+    words[row + ROW_OFFSET] = whole(key);
+    words[row + ROW_LENGTH] = whole(length);
     words[row + ROW_VERDICT] = verdict;
-    words[row + ROW_PORT] = port;
+    words[row + ROW_PORT] = whole(port);
     words[HEADER_RELEASES] = used + 1;
   }
+}
+
+/** What does not fit a word would be stored as its low 32 bits, which may be right for another frame; -1 never is. */
+function whole(number: number): number {
+  return number === (number | 0) ? number : -1;
 }

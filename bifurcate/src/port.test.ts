@@ -174,6 +174,19 @@ describe("a function on the calling thread", () => {
     expect(port.stats.handlerInvalid).toBe(0);
   });
 
+  it.each([[2 ** 32 + 60], [60, 2 ** 32], [60.5], [NaN]])(
+    "has a frame dropped and counted that it sends as %d, %d: never cut down to a number that fits",
+    async (length, output?: number) => {
+      const port = await loopback();
+      await port.run((batch) => {
+        while (batch.next()) batch.send(length, output);
+        void port.stop();
+      });
+      const { received, sent, handlerInvalid } = port.stats;
+      expect([sent, handlerInvalid]).toEqual([0, received]);
+    },
+  );
+
   it("cannot run twice at once, nor on a closed port", async () => {
     const port = await loopback();
     const first = port.run(swapMacs);
@@ -197,6 +210,72 @@ describe("for await", () => {
     expect(port.stats.sent).toBe(port.stats.received);
     expect(port.stats.received).toBe(320);
     await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+
+  it("ends when its own body stops the port, which stays open", async () => {
+    const port = await loopback("loopback:queues=2");
+    let batches = 0;
+    for await (const batch of port) {
+      while (batch.next()) batch.send();
+      batches++;
+      await port.stop();
+    }
+    expect(batches).toBe(1);
+    expect(port.stats.sent).toBe(port.stats.received);
+    await port.run((batch) => void (batch.next(), void port.stop()));
+  });
+
+  it("ends when its own body closes the port, with the verdicts so far", async () => {
+    const port = await loopback("loopback:queues=2");
+    let batches = 0;
+    for await (const batch of port) {
+      batch.next();
+      batch.send();
+      batches++;
+      await port.close();
+    }
+    expect(batches).toBe(1);
+    expect(port.stats).toMatchObject({ received: 32, sent: 1, dropped: 31 });
+  });
+
+  it("that keeps every frame fails, since it has no way to give one back", async () => {
+    const port = await loopback("loopback:frames=64");
+    const loop = async (): Promise<void> => {
+      for await (const batch of port) while (batch.next()) batch.keep();
+    };
+    expect(await errorOf(loop())).toMatchObject({ code: "E_HANDLER_LEAK", data: { kept: 64 } });
+    expect(port.stats.kept).toBe(0);
+  });
+
+  it("is refused while another loop runs, which that does not disturb", async () => {
+    const port = await loopback();
+    const [first, second] = [port[Symbol.asyncIterator](), port[Symbol.asyncIterator]()];
+    await first.next();
+    expect(await errorOf(second.next())).toMatchObject({ code: "E_ALREADY_RUNNING" });
+    await port.stop();
+    expect(await first.next()).toEqual({ done: true, value: undefined });
+  });
+});
+
+describe("close", () => {
+  it("tries again after it failed", async () => {
+    const port = await loopback();
+    const { backing } = port as unknown as {
+      backing: { close: (shut: () => Promise<void>) => Promise<void> };
+    };
+    const real = backing.close;
+    backing.close = () => Promise.reject(new Error("not now"));
+    expect((await errorOf(port.close())).message).toBe("not now");
+    backing.close = real;
+    await port.close();
+    expect(await errorOf(port.run(() => undefined))).toMatchObject({ code: "E_CLOSED" });
+  });
+
+  it("ends a run whose handler file is still being made ready", async () => {
+    const port = await loopback();
+    const run = port.run(handlerFile("late.ts", "export function handle(): void {}"));
+    await port.close();
+    await run;
   });
 });
 

@@ -91,7 +91,9 @@ export class Port {
   private running: Running | undefined;
   /** Resolves when what runs has begun, or has failed to. */
   private starting: Promise<unknown> | undefined;
+  /** close() was called; what became of it. */
   private closing: Promise<void> | undefined;
+  private closeFailed = false;
   private last: PortStats | undefined;
   private failure: ((error: Error) => void) | undefined;
   private failed: Error | undefined;
@@ -204,11 +206,16 @@ export class Port {
     return this.allBatches();
   }
 
-  /** Ends what runs on the port; the port stays open. Resolves when every handler has come back. */
+  /**
+   * Ends what runs on the port; the port stays open. Resolves when every handler has come back; a `for await` loop
+   * whose body has a batch is not waited for: it ends when it asks for the next one.
+   */
   async stop(options: CloseOptions = {}): Promise<void> {
     const { running } = this;
     if (running === undefined) return;
     this.stopping = true;
+    // The loop ends when it asks for its next batch; the caller may be its body.
+    if (running.isHeld?.() === true) return void (await this.inner.native.stop(0));
     const { graceMs = GRACE_MS } = options;
     const left = await this.inner.native.stop(graceMs);
     // By now it may be another one: the threads of a handler file that was being bundled.
@@ -219,10 +226,15 @@ export class Port {
 
   /**
    * Ends what runs, gives the flow back to the kernel, closes the device, takes the pool's memory away (a view of
-   * it that somebody kept reads zeros) and restores the card's settings. A second call waits for the first.
+   * it that somebody kept reads zeros) and restores the card's settings. A batch that the body of a `for await` loop
+   * has is ended with the verdicts that it has so far. A second call waits for the first, or tries again what failed.
    */
   close(options: CloseOptions = {}): Promise<void> {
-    this.closing ??= this.shut(options.graceMs ?? GRACE_MS);
+    if (this.closing === undefined || this.closeFailed) {
+      this.closeFailed = false;
+      this.closing = this.shut(options.graceMs ?? GRACE_MS);
+      this.closing.catch(() => (this.closeFailed = true));
+    }
     return this.closing;
   }
 
@@ -263,7 +275,10 @@ export class Port {
 
   private async shut(graceMs: number): Promise<void> {
     try {
-      await this.backing.close(() => this.shutDevice(graceMs));
+      await this.backing.close(() => {
+        if (this.running?.isHeld?.() === true) this.running.giveBack?.();
+        return this.shutDevice(graceMs);
+      });
     } finally {
       openPorts.delete(this);
     }
@@ -331,7 +346,10 @@ export class Port {
       } while (changing() !== undefined);
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.
-      throw this.failed ?? thrown;
+      if (this.failed !== undefined) throw this.failed;
+      // So does a port that is closed while a handler file is made ready: that is the end which was asked for.
+      const closed = thrown instanceof BifurcateError && thrown.code === "E_CLOSED";
+      if (!closed || this.closing === undefined) throw thrown;
     } finally {
       signal?.removeEventListener("abort", abort);
       this.idle();
@@ -341,6 +359,11 @@ export class Port {
   }
 
   private async *allBatches(): AsyncGenerator<Batch, void, undefined> {
+    // Again, as this runs only when the first batch is asked for.
+    this.checkIdle();
+    let ended!: () => void;
+    const done = new Promise<void>((resolve) => (ended = resolve));
+    this.running = { done, terminate: () => Promise.resolve() };
     let failed: Error | undefined;
     const noted = (running: Running | undefined): void => {
       if (running !== undefined) this.running = running;
@@ -357,6 +380,7 @@ export class Port {
       } while (this.change !== undefined);
     } finally {
       this.idle();
+      ended();
     }
     if (failed !== undefined) throw failed;
   }

@@ -53,7 +53,14 @@ export interface Running {
    * other that is still there: a handler may also hang while it is loaded, or in its start() or stop().
    */
   terminate(places: readonly number[], graceMs: number): Promise<void>;
+  /** Whether the body of a `for await` loop has a batch now: it may be the very caller, so nobody waits for it. */
+  isHeld?(): boolean;
+  /** Carries out the verdicts of a batch that is held, as far as they stand, and gives all queues back. */
+  giveBack?(): void;
 }
+
+/** How long a thread of ours may take to get as far as the handler's file, in milliseconds. */
+const START_MS = 30_000;
 
 /** Runs a function on the calling thread, all queues in turns. */
 export function runHere(port: RunPort, handler: Handler, options: RunOptions): Running {
@@ -121,6 +128,8 @@ export async function runFile(
   done.catch(() => undefined);
   const terminate = async (places: readonly number[], graceMs: number): Promise<void> => {
     await Promise.all(places.map((place) => threads[place]?.terminate()));
+    // A thread that is only just starting is given its time: what it waits for is a busy machine, not the handler.
+    await within(START_MS, Promise.allSettled(threads.map((thread) => thread.loading)));
     await within(graceMs, done);
     await Promise.all(threads.map((thread) => thread.terminate()));
   };
@@ -139,7 +148,7 @@ export async function runFile(
 }
 
 /** Waits for the end, `graceMs` at most, however it ends. */
-async function within(graceMs: number, done: Promise<void>): Promise<void> {
+async function within(graceMs: number, done: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, graceMs)));
   await Promise.race([done.catch(() => undefined), late]);
@@ -165,12 +174,14 @@ async function settle(ends: readonly Promise<void>[], stop: () => void): Promise
 
 /** One worker and what became of it. */
 class HandlerThread {
+  /** Resolves when it begins to load the handler, or has ended. */
+  readonly loading: Promise<void>;
   /** Resolves when the handler is loaded and its queue taken. */
   readonly running: Promise<void>;
   /** Resolves when the worker has ended in good order. */
   readonly ended: Promise<void>;
   private readonly worker: Worker;
-  private state: "loading" | "running" | "ended" = "loading";
+  private state: "starting" | "loading" | "running" | "ended" = "starting";
   private terminated = false;
 
   constructor(
@@ -184,12 +195,17 @@ class HandlerThread {
       stdout: stdout !== undefined,
     });
     if (stdout !== undefined) this.worker.stdout.pipe(stdout, { end: false });
+    let isLoading!: () => void;
+    const loads = new Promise<void>((resolve) => (isLoading = resolve));
     let hasStarted!: () => void;
     let failure: unknown;
     const started = new Promise<void>((resolve) => (hasStarted = resolve));
     this.ended = new Promise((resolve, reject) => {
       this.worker.on("message", (message: FromWorker) => {
-        if (message.kind === "running") {
+        if (message.kind === "loading") {
+          this.state = "loading";
+          isLoading();
+        } else if (message.kind === "running") {
           this.state = "running";
           hasStarted();
         } else if (message.kind === "error") onError?.(revive(message.error));
@@ -200,12 +216,14 @@ class HandlerThread {
         failure = new BifurcateError("E_HANDLER_THREW", { what: `run the handler ${data.file}`, why, cause });
       });
       this.worker.on("exit", () => {
-        if (this.terminated) failure = hangs(data, this.state === "loading");
+        if (this.terminated) failure = hangs(data, this.state !== "running");
         this.state = "ended";
         if (failure === undefined) resolve();
         else reject(failure as Error);
       });
     });
+    this.loading = Promise.race([loads, this.ended]);
+    this.loading.catch(() => undefined);
     this.running = Promise.race([started, this.ended]);
     this.running.catch(() => undefined);
   }

@@ -33,6 +33,7 @@ export interface ErrorMessage {
 
 /** What a worker says. */
 export type FromWorker =
+  | { readonly kind: "loading" }
   | { readonly kind: "running" }
   | { readonly kind: "error"; readonly error: ErrorMessage }
   | { readonly kind: "failed"; readonly error: ErrorMessage }

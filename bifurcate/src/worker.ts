@@ -33,6 +33,8 @@ async function load(data: WorkerData): Promise<Partial<HandlerModule>> {
 }
 
 async function main(data: WorkerData): Promise<void> {
+  // Up to here it was our own code that took its time; from here on it is the handler's.
+  tell({ kind: "loading" });
   const module = await load(data);
   const { handle } = module;
   checkHandler(handle);

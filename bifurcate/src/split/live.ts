@@ -5,6 +5,7 @@ import {
   beginSplit,
   BifurcateError,
   findLink,
+  messageOf,
   openNetns,
   wrapError,
   type BegunSplit,
@@ -69,8 +70,19 @@ export class LiveSplit {
     const { confirmSeconds = null } = this.options;
     const standing = await this.stepDown({ ifname, confirmSeconds });
     this.standing = standing;
+    try {
+      this.port = this.portOver(standing);
+      standing.watch.start();
+    } catch (thrown) {
+      await this.end(standing);
+      throw wrapError(thrown, `split ${ifname}`);
+    }
+    return this.port;
+  }
+
+  private portOver(standing: Standing): Port {
     const { transaction } = standing.begun;
-    this.port = new Port(
+    return new Port(
       { native: standing.way.native!, name: transaction.plan.device.name, takeQueue },
       {
         path: pathOf(standing),
@@ -83,12 +95,22 @@ export class LiveSplit {
         close: (shut) => this.close(shut),
       },
     );
-    standing.watch.start();
-    return this.port;
   }
 
+  /** Tells the caller. A callback that throws ends the split as a handler that throws does; it never breaks it. */
   private warn(text: string): void {
-    this.options.onWarning?.(text);
+    try {
+      this.options.onWarning?.(text);
+    } catch (cause) {
+      const what = `tell onWarning of the split of ${this.ifname}`;
+      const error = new BifurcateError("E_HANDLER_THREW", {
+        what,
+        why: `it threw: ${messageOf(cause)}`,
+        cause,
+      });
+      if (this.port === undefined) throw error;
+      this.port.fail(error);
+    }
   }
 
   /** What is true of the card, told once. */
@@ -108,15 +130,13 @@ export class LiveSplit {
     await this.end(standing);
   }
 
-  /** Undoes what stands. */
-  private async end({ begun, watch }: Standing): Promise<void> {
-    this.standing = undefined;
+  /** Undoes what stands. Where that fails it still stands, and may be ended again. */
+  private async end(standing: Standing): Promise<void> {
+    const { begun, watch } = standing;
     watch.stop();
-    try {
-      await begun.transaction.undo();
-    } finally {
-      begun.prepared.netns.close();
-    }
+    await begun.transaction.undo();
+    this.standing = undefined;
+    begun.prepared.netns.close();
   }
 
   /** Opens the best way that the kernel does not refuse. */
@@ -197,13 +217,18 @@ export class LiveSplit {
       },
       guardianLost: (error) => this.warn(`${error.message}; if this process dies now, settings stay behind`),
     });
-    this.warnOnce(plan.warnings);
-    const watch = new SplitWatch(transaction, prepared, way, own, {
-      warn: (text) => this.warn(text),
-      fail: (error) => this.port?.fail(error),
-      changed: (why) => this.change(why),
-    });
-    return { begun, way, watch };
+    try {
+      this.warnOnce(plan.warnings);
+      const watch = new SplitWatch(transaction, prepared, way, own, {
+        warn: (text) => this.warn(text),
+        fail: (error) => this.port?.fail(error),
+        changed: (why) => this.change(why),
+      });
+      return { begun, way, watch };
+    } catch (thrown) {
+      await transaction.undo();
+      throw thrown;
+    }
   }
 
   /** The card is another one now: the split is ended, and opened anew on what the card has become. */

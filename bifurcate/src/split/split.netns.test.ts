@@ -245,6 +245,17 @@ describe.skipIf(reason !== null)(
       expect(veth.settings()).toBe(before);
     });
 
+    it("is not opened at all when it cannot tell its warnings", async () => {
+      const before = veth.settings();
+      const onWarning = (): void => {
+        throw new Error("mine");
+      };
+      const error = await errorOf(open({ onWarning }));
+      expect([error.code, error.why]).toEqual(["E_HANDLER_THREW", "it threw: mine"]);
+      expect(veth.settings()).toBe(before);
+      await open();
+    });
+
     it("names a second split on the same card", async () => {
       await open();
       const second = split(veth.card, {

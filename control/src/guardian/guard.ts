@@ -55,16 +55,20 @@ async function ownerEnds(world: Surroundings, journal: Journal): Promise<void> {
   const { owner, confirmBy } = journal;
   let closed = false;
   void world.pipeClosed.then(() => (closed = true));
-  let said = false;
+  // When it was said; the wall clock may be set while the owner is given time to end by itself.
+  let said: number | null = null;
   while (isAlive(owner)) {
     // After the pipe has closed, either the owner dies any moment or it has undone the split and lives on.
     if (closed && readJournal(world.directory, world.id) === null) return;
     const overdue = confirmBy === null || isConfirmed(world) ? -1 : Date.now() - confirmBy;
     if (overdue >= 0) {
       if (readJournal(world.directory, world.id) === null) return;
-      if (!said) world.say("expired");
-      said = true;
-      if (overdue > GRACE_MS) end(owner.pid, overdue > GRACE_MS + TERM_MS ? "SIGKILL" : "SIGTERM");
+      if (said === null) {
+        world.say("expired");
+        said = performance.now();
+      }
+      const waited = performance.now() - said;
+      if (waited > GRACE_MS) end(owner.pid, waited > GRACE_MS + TERM_MS ? "SIGKILL" : "SIGTERM");
     }
     const wait =
       overdue < 0 && confirmBy !== null ? Math.min(WATCH_MS, Math.max(1, confirmBy - Date.now())) : WATCH_MS;
