@@ -190,6 +190,19 @@ describe("VLAN tags", () => {
     expect(plan(facts()).steps.some((step) => step.apply.kind === "feature")).toBe(false);
   });
 
+  it("that the card's own filter drops are told", () => {
+    const on = { active: true, requested: true, available: true, fixed: true };
+    const card = fakeCard({ features: { "rx-vlan-filter": on } });
+    const vlan = fakeLink({ index: 9, name: "eth0.7", kind: "vlan", link: 2, vlanId: 7 });
+    const warnings = (...[flows, vlans]: [string, (typeof vlan)[]]): string =>
+      plan(facts(card, { vlans }), { flows: [flows] }).warnings.join();
+    expect(warnings("vlan port 53", [])).toContain(
+      "VLAN devices on it (there are none): rx-vlan-filter is on",
+    );
+    expect(warnings("vlan port 53", [vlan])).toContain("VLAN devices on it (7): rx-vlan-filter is on");
+    expect(warnings("port 53", [vlan])).not.toContain("rx-vlan-filter");
+  });
+
   it("are a reason to refuse where stripping is fixed", () => {
     const fixed = { active: true, requested: true, available: true, fixed: true };
     const card = fakeCard({ features: { "rx-vlan-hw-parse": fixed } });

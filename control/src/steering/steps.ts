@@ -9,8 +9,9 @@ import type { SplitRequest, Step } from "./plan.js";
 
 type Device = Step["device"];
 
-/** VLAN stripping, large receive offload and hardware GRO, by their `ethtool -k` names. */
+/** VLAN stripping, the card's own filter of VLANs, large receive offload and hardware GRO, by their `ethtool -k` names. */
 const VLAN_STRIPPING = "rx-vlan-hw-parse";
+const VLAN_FILTER = "rx-vlan-filter";
 const LRO = "rx-lro";
 const GRO_HW = "rx-gro-hw";
 const NTUPLE = "rx-ntuple-filter";
@@ -51,6 +52,14 @@ export function featureSteps(
     warnings.push(
       `VLAN tags that the peer of ${device.name} leaves to offload are invisible to XDP: ` +
         "on the peer, `ethtool -K PEER tx-vlan-hw-insert off`",
+    );
+  }
+  // The kernel tells the card the VLANs of the VLAN devices on it; others never reach XDP.
+  if (looks !== undefined && !virtual && isOn(facts.features, VLAN_FILTER)) {
+    const ids = facts.vlans.map((vlan) => String(vlan.vlanId));
+    warnings.push(
+      `the card drops tagged frames of all VLANs but those of VLAN devices on it (${ids.length > 0 ? ids.join(", ") : "there are none"}): ` +
+        `${VLAN_FILTER} is on. \`ip link add link ${device.name} name ${device.name}.5 type vlan id 5\` lets VLAN 5 in`,
     );
   }
   const stripping = facts.features[VLAN_STRIPPING];
