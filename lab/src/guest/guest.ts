@@ -2,9 +2,8 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { EventEmitter } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { BifurcateError } from "@bifurcate/control/errors";
@@ -13,6 +12,7 @@ import { Lines, type FoundPort, type ToGuest, type ToHost } from "./channel.js";
 import { GuestProcess, type RunOptions } from "./guest-process.js";
 import { layOut, type GuestPort, type Machine } from "./machine.js";
 import { bridgedWires, qemuArguments, type BootFiles } from "./qemu.js";
+import { makeRunFolder } from "./run-folder.js";
 
 /** An interface of a guest that is up. */
 export type UpPort = GuestPort & FoundPort;
@@ -29,7 +29,7 @@ export interface BootOptions {
 }
 
 /** The environment of every command in the guest. */
-const ENVIRONMENT = { HOME: "/root", TERM: "linux", LC_ALL: "C.UTF-8" };
+const ENVIRONMENT = { HOME: "/root", TERM: "linux", LC_ALL: "C" };
 
 /** Seconds that a command may take unless it is said: far more than any needs, even where emulation is starved. */
 const RUN_LIMIT = 180;
@@ -99,7 +99,7 @@ export class Guest {
    * @throws BifurcateError E_GUEST when it does not come up; the error shows the console.
    */
   static async boot(machine: Machine, options: BootOptions): Promise<Guest> {
-    const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-guest-"));
+    const folder = makeRunFolder();
     const files: BootFiles = {
       ...options.files,
       console: path.join(folder, "console"),

@@ -3,9 +3,10 @@
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Guest } from "./guest.js";
+import { BifurcateError } from "@bifurcate/control/errors";
+import type { Guest, UpPort } from "./guest.js";
 import type { KernelName } from "./machine.js";
-import { carrier, bringUp, takeDown } from "./wire.js";
+import { bringUp, takeDown, type Wire } from "./wire.js";
 
 /** The machine that the table is about. */
 export const TABLE_NICS = "igb,e1000e,virtio,vmxnet3";
@@ -23,11 +24,11 @@ interface Device {
   readonly mechanisms: readonly { readonly name: string; readonly can: boolean }[];
 }
 
-/** Binds a NIC to a driver for user space, looks for what that driver gives, and binds it back. */
-function bindScript(pci: string, driver: string, module: string, gives: string): string {
+/** Binds a NIC to a driver for user space, looks for what that driver gives, and binds it back, under its old name. */
+function bindScript(name: string, pci: string, driver: string, gives: string): string {
   const device = `/sys/bus/pci/devices/${pci}`;
   return `
-modprobe -q ${module}
+modprobe -q ${driver}
 before=$(basename "$(readlink ${device}/driver)")
 echo ${driver} > ${device}/driver_override
 echo ${pci} > ${device}/driver/unbind
@@ -35,42 +36,47 @@ echo ${pci} > /sys/bus/pci/drivers_probe 2>/dev/null
 test "$(basename "$(readlink ${device}/driver)")" = ${driver} && ${gives} && echo yes || echo no
 echo > ${device}/driver_override
 echo ${pci} > ${device}/driver/unbind 2>/dev/null
-echo ${pci} > /sys/bus/pci/drivers/$before/bind`;
+echo ${pci} > /sys/bus/pci/drivers/$before/bind
+made=$(ls -d ${device}/net/* ${device}/virtio*/net/* 2>/dev/null | head -n 1)
+ip link set dev "$(basename "$made")" name ${name}`;
 }
 
 /** Whether a program of the guest could drive the NIC through vfio-pci, with the IOMMU, or uio_pci_generic. */
-async function userSpaceDrivers(guest: Guest, pci: string): Promise<[string, boolean][]> {
+async function userSpaceDrivers(guest: Guest, { name, pci }: UpPort): Promise<[string, boolean][]> {
   const device = `/sys/bus/pci/devices/${pci}`;
   const group = `test -c "/dev/vfio/$(basename "$(readlink ${device}/iommu_group)")"`;
   const answers: [string, boolean][] = [];
-  for (const [name, driver, module, gives] of [
-    ["vfio-pci", "vfio-pci", "vfio-pci", group],
-    ["uio_pci_generic", "uio_pci_generic", "uio_pci_generic", `ls ${device}/uio/uio* > /dev/null 2>&1`],
+  for (const [driver, gives] of [
+    ["vfio-pci", group],
+    ["uio_pci_generic", `ls ${device}/uio/uio* > /dev/null 2>&1`],
   ] as const) {
-    const { stdout } = await guest.run(["sh", "-c", bindScript(pci, driver, module, gives)]);
-    answers.push([name, stdout.trim() === "yes"]);
+    const { status, stdout, stderr } = await guest.run(["sh", "-c", bindScript(name, pci, driver, gives)]);
+    if (status !== 0) {
+      throw new BifurcateError("E_GUEST", {
+        what: `bind ${name} to ${driver} and back`,
+        why: `status ${status}: ${stderr.trim()}`,
+      });
+    }
+    answers.push([driver, stdout.trim() === "yes"]);
   }
   return answers;
 }
 
-/**
- * The rows of one kernel, as Markdown. NICs are bound to other drivers on the way: their interfaces have other names
- * afterwards, so the guest is of no more use to others.
- */
+/** The rows of one kernel, as Markdown. NICs are bound to other drivers on the way, and back. */
 export async function tableRows(guest: Guest): Promise<{ titles: string[]; rows: string[][] }> {
   const release = (await guest.run(["uname", "-r"])).stdout;
   const version = /^\d+\.\d+/.exec(release)![0] + (guest.machine.kernel === "lab" ? " (lab)" : "");
   const nics = guest.ports.filter((port) => port.name.startsWith("nic"));
+  const wires: Wire[] = [];
+  for (const nic of nics) wires.push(await bringUp(guest, nic.name));
+  const { stdout } = await guest.run(["bifurcate", "devices", "--json"]);
+  for (const wire of wires) await takeDown(guest, wire);
+  const { devices } = JSON.parse(stdout) as { devices: Device[] };
   const rows: string[][] = [];
   let titles: string[] = [];
   for (const nic of nics) {
-    const wire = await bringUp(guest, nic.name);
-    await carrier(guest, nic.name);
-    const { stdout } = await guest.run(["bifurcate", "devices", "--json"]);
-    await takeDown(guest, wire);
-    const { devices } = JSON.parse(stdout) as { devices: Device[] };
     const device = devices.find((each) => each.name === nic.name)!;
-    const user = await userSpaceDrivers(guest, nic.pci);
+    const user = await userSpaceDrivers(guest, nic);
     const columns = [...device.mechanisms.map(({ name, can }) => [name, can] as const), ...user];
     titles = ["kernel", "driver", "queues", ...columns.map(([name]) => name)];
     const queues = String(device.queues.max ?? device.queues.now);

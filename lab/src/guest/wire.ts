@@ -3,6 +3,9 @@
 import { BifurcateError } from "@bifurcate/control/errors";
 import type { Guest, UpPort } from "./guest.js";
 
+/** The largest receive buffer that a socket of the guest may ask for, in bytes. */
+const RECEIVE_BUFFER = 8 << 20;
+
 /** One end of a wire that is up. */
 export interface WireEnd {
   readonly name: string;
@@ -53,6 +56,8 @@ export async function bringUp(guest: Guest, name: string, mtu = 1500): Promise<W
     `neigh replace ${theirs.v4} lladdr ${theirs.mac} dev ${mine.name} nud permanent`,
     `neigh replace ${theirs.v6} lladdr ${theirs.mac} dev ${mine.name} nud permanent`,
   ];
+  // Room for what arrives while a process waits for its processor, which takes long in software emulation.
+  await guest.run(["sysctl", "-qw", `net.core.rmem_max=${RECEIVE_BUFFER}`]);
   await ip(guest, [`netns add ${far.netns}`, `link set dev ${far.name} netns ${far.netns}`]);
   await ip(guest, commands(nic, far));
   await ip(guest, commands(far, nic), far.netns);

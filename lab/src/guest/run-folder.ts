@@ -1,0 +1,30 @@
+// The folder of one boot under the system's temporary one: sockets, console, packed project; and what others left.
+
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import process from "node:process";
+
+/** What names of this process's namespace begin with: a process id says nothing in another one. */
+function prefix(): string {
+  const namespace = /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
+  return `bifurcate-guest-${namespace}-`;
+}
+
+/**
+ * A new folder, named after this process. Folders of processes that are gone are removed first: one that was killed
+ * could not do so itself. Where a process id has come round again, its folder stays until that process has ended too.
+ */
+export function makeRunFolder(): string {
+  const begin = prefix();
+  for (const name of readdirSync(tmpdir())) {
+    const pid = name.startsWith(begin) ? /^(\d+)-/.exec(name.slice(begin.length))?.[1] : undefined;
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    try {
+      rmSync(path.join(tmpdir(), name), { recursive: true, force: true });
+    } catch {
+      // Another user's: not ours to remove.
+    }
+  }
+  return mkdtempSync(path.join(tmpdir(), `${begin}${process.pid}-`));
+}
