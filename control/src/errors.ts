@@ -171,6 +171,11 @@ export const ERRORS = {
     next: "End that process; a card is one process's at a time.",
     status: 1,
   },
+  E_CARD_IN_USE: {
+    meaning: "The kernel uses the card for traffic of its own, which a measurement would disturb.",
+    next: "Measure in the lab (leave the card out) or on a spare card; --force measures on this one all the same.",
+    status: 1,
+  },
   E_CARD_GROUP: {
     meaning:
       "Another card of the same IOMMU group is with a kernel driver, so the group cannot be given away.",
@@ -328,6 +333,11 @@ export const ERRORS = {
   E_PACKETS_VANISH: {
     meaning: "Packets that arrive on the card do not reach the end of their way.",
     next: "The message names the first stage where they vanish, and what mends it.",
+    status: 1,
+  },
+  E_MEASUREMENT: {
+    meaning: "A measurement could not be made: a process of it failed, or it was interrupted.",
+    next: "The message has the reason; nothing of the measurement is left behind.",
     status: 1,
   },
   E_OUTPUT: {

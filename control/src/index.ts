@@ -2,6 +2,7 @@
 export * from "./errors.js";
 export type * from "./kernel.js";
 export { findLink, readFacts, type Facts, type Listener, type OtherSplit } from "./facts/facts.js";
+export { changesOf, settingsOf, type Settings } from "./facts/settings.js";
 export { isAlive, ownIdentity, type ProcessIdentity } from "./facts/processes.js";
 export type { Session } from "./facts/session.js";
 export {
@@ -36,8 +37,13 @@ export {
   type TransactionOptions,
 } from "./transaction/transaction.js";
 export type { UndoReport } from "./transaction/undo.js";
+export * from "./compare/index.js";
+export { readCard, type Card } from "./doctor/card.js";
 export { examine, type Examination, type ExaminedCard } from "./doctor/examine.js";
 export { machineFiles, type Files } from "./doctor/files.js";
+export { readMachine, type Machine } from "./doctor/machine.js";
+export { isLinkLocal, type Lack } from "./doctor/mechanisms/mechanism.js";
+export { MECHANISMS, probeMechanisms } from "./doctor/mechanisms/index.js";
 export type { Finding, FindingName } from "./doctor/finding.js";
 export type { Complaint, ComplaintName } from "./explain/complaint.js";
 export { explainPacket, type Explanation } from "./explain/explain.js";

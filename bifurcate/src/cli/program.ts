@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from "commander";
 import { BifurcateError, wrapError } from "@bifurcate/control";
+import { compareCommand } from "./commands/compare.js";
 import { confirmCommand } from "./commands/confirm.js";
 import { devicesCommand } from "./commands/devices.js";
 import { doctorCommand } from "./commands/doctor.js";
@@ -25,6 +26,7 @@ Examples:
   bifurcate doctor eth0                                      what is wrong here, and what mends it
   bifurcate explain 'udp dst port 53'                        how a flow is understood
   bifurcate explain eth0 'udp 192.0.2.1:9 > 192.0.2.2:53'    which stage decides what of a packet
+  bifurcate compare --run                                    every way to user space, measured side by side
   bifurcate lab up                                           a card to try it on, without hardware
   bifurcate lab guest --nics igb,igb                         real NIC drivers to try it on, without hardware
 
@@ -50,6 +52,7 @@ export function makeProgram(streams: Streams): Command {
     takeCommand,
     confirmCommand,
     explainCommand,
+    compareCommand,
     labCommand,
   ];
   for (const make of commands) program.addCommand(make(streams));
@@ -72,6 +75,7 @@ const COMMANDS: readonly string[] = [
   "take",
   "confirm",
   "explain",
+  "compare",
   "lab",
 ];
 

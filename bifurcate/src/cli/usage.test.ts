@@ -30,6 +30,7 @@ describe("help", () => {
       "devices",
       "doctor",
       "explain",
+      "compare",
       "confirm",
     ]) {
       expect((await type(command, "--help")).out).toContain("Examples:\n  bifurcate ");

@@ -55,7 +55,14 @@ export function lacksSpareFunction({ card }: Probed): Lack[] {
   );
 }
 
-function isLinkLocal({ family, address }: { readonly family: 4 | 6; readonly address: string }): boolean {
+/** An IPv6 address that only holds on its own wire (fe80::/10): every card that is up has one. */
+export function isLinkLocal({
+  family,
+  address,
+}: {
+  readonly family: 4 | 6;
+  readonly address: string;
+}): boolean {
   return family === 6 && /^fe[89ab]/i.test(address);
 }
 

@@ -2,9 +2,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Files } from "../../doctor/files.js";
 import { BifurcateError, errnoOf } from "../../errors.js";
+import { changesOf } from "../../facts/settings.js";
 import type { Kernel, Netns } from "../../kernel.js";
 import { readExplainFacts, type Asked } from "../facts.js";
-import { changesBetween, takeSample } from "./sample.js";
+import { takeSample } from "./sample.js";
 import { judge, type LiveVerdict } from "./verdict.js";
 
 /** What to watch. */
@@ -38,7 +39,7 @@ export async function watchPackets(
     options.started?.();
     await delay(seconds * 1000);
     const after = takeSample(kernel, netns, first);
-    const changes = changesBetween(before, after);
+    const changes = changesOf(before.settings, after.settings);
     if (changes.length > 0) {
       throw new BifurcateError("E_CHANGED_UNDERNEATH", {
         what: `count packets on ${ifname}`,

@@ -1,6 +1,7 @@
 // One look at all counters on a packet's way; two of them, a while apart, tell where packets vanish.
 import { errnoOf, BifurcateError, wrapError } from "../../errors.js";
 import { findLink } from "../../facts/facts.js";
+import { settingsOf, type Settings } from "../../facts/settings.js";
 import type { Kernel, Link, Netns } from "../../kernel.js";
 import type { LinkCounters, XskFacts } from "../../observe/kernel.js";
 import type { ExplainFacts } from "../facts.js";
@@ -17,7 +18,7 @@ export interface Sample {
   /** Counters of the kernel's stack by name. */
   readonly stack: Readonly<Record<string, number>>;
   /** What else must stay as it is for two samples to be compared. */
-  readonly settings: Readonly<Record<string, string>>;
+  readonly settings: Settings;
 }
 
 /**
@@ -52,7 +53,6 @@ export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): S
   try {
     const link = findLink(netns.links(), name);
     if (link.index !== index) throw gone(name, "another card has its name now");
-    const channels = netns.channels(name);
     return {
       link,
       counters: netns.linkCounters(index),
@@ -60,14 +60,7 @@ export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): S
       runs: link.xdp === null ? null : runsOf(kernel, link.xdp.programId),
       sockets: facts.card.sockets === null ? [] : netns.xskSockets(index, facts.card.queues),
       stack: netns.stackCounters(),
-      settings: {
-        "up and carrier": `${link.up} ${link.carrier}`,
-        MTU: `${link.mtu}`,
-        "XDP program": link.xdp === null ? "none" : `${link.xdp.programId} (${link.xdp.mode})`,
-        queues: channels === null ? `${link.rxQueues}` : `${channels.now.combined + channels.now.rx}`,
-        "RSS table": JSON.stringify(netns.rss(name)),
-        "ntuple rules": (netns.ntupleRules(name) ?? []).map((rule) => rule.location).join(" "),
-      },
+      settings: settingsOf(netns, link),
     };
   } catch (thrown) {
     const missing = thrown instanceof BifurcateError && thrown.code === "E_NO_SUCH_INTERFACE";
@@ -91,15 +84,4 @@ function runsOf(kernel: Kernel, programId: number): number | null {
   } catch {
     return null;
   }
-}
-
-/** What changed of the card between two samples: "MTU: 1500, now 9000". */
-export function changesBetween(before: Sample, after: Sample): string[] {
-  return Object.entries(before.settings)
-    .filter(([name, value]) => after.settings[name] !== value)
-    .map(([name, value]) =>
-      name === "RSS table"
-        ? "the RSS table"
-        : `${name}: ${value || "none"}, now ${after.settings[name] || "none"}`,
-    );
 }

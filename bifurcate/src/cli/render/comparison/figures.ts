@@ -1,0 +1,85 @@
+// What was measured, as rows of short figures: the same in text, Markdown and HTML.
+
+import {
+  micro,
+  percent,
+  rate,
+  type Comparison,
+  type KernelTraffic,
+  type Measurement,
+} from "@bifurcate/control";
+
+/** A mechanism that was measured. */
+export interface Measured {
+  readonly mechanism: string;
+  readonly measurement: Measurement;
+}
+
+/** Those that were. */
+export function measuredOnes({ mechanisms }: Comparison): Measured[] {
+  return mechanisms.flatMap(({ mechanism, measurement }) =>
+    measurement === null ? [] : [{ mechanism, measurement }],
+  );
+}
+
+/** Headings of the flow's figures. */
+export const FLOW_COLUMNS = [
+  "mechanism",
+  "packets/s",
+  "of offered",
+  "lost",
+  "CPU/packet",
+  "processor",
+  "p50",
+  "p99",
+  "lost at 10 k/s",
+] as const;
+
+/** The flow's figures. */
+export function flowRow({ mechanism, measurement }: Measured): string[] {
+  const { saturated, latency } = measurement;
+  return [
+    mechanism,
+    rate(saturated.received),
+    rate(saturated.offered),
+    percent(saturated.loss),
+    `${Math.round(saturated.cpuPerPacket)} ns`,
+    percent(saturated.cpu),
+    micro(latency.p50),
+    micro(latency.p99),
+    percent(latency.loss),
+  ];
+}
+
+/** Headings of the kernel's traffic. */
+export const KERNEL_COLUMNS = ["mechanism", "quiet", "flooded", "stopped"] as const;
+
+/** The kernel's own round trips: p50, p99 and what was lost, in each phase. */
+export function kernelRow({ mechanism, measurement }: Measured): string[] {
+  const { quiet, saturated, stopped } = measurement.kernel;
+  return [mechanism, ...[quiet, saturated, stopped].map(traffic)];
+}
+
+function traffic({ sent, answered, p50, p99 }: KernelTraffic): string {
+  return `${micro(p50)} / ${micro(p99)} / ${percent(sent === 0 ? 0 : 1 - answered / sent)}`;
+}
+
+/** Where and on what, in a sentence. */
+export function aboutMachine(comparison: Comparison): string {
+  const { kernel, virtual, card, measuredOn } = comparison;
+  const on = card === null ? "no card was looked at" : `card ${card.name} (${card.driver})`;
+  const measured = measuredOn === null ? "nothing was measured" : `measured on ${measuredOn}`;
+  return `Linux ${kernel}, ${virtual ? "a virtual machine" : "not a virtual machine"}; ${on}; ${measured}.`;
+}
+
+/** How the figures came, for those who want to judge them. */
+export const HOW = [
+  "A sender process makes 78-byte UDP packets as fast as it can (flooded), or 10,000 a second (for times), and sends them " +
+    "by a packet socket from the other end of the wire; to vhost-user by our virtio driver.",
+  "The program is one thread of TypeScript that looks at each packet. CPU is that of its whole process; what the kernel does " +
+    "in interrupts for it is not in it, and on a veth pair most of that falls to the sender.",
+  "Times are one way, from stamping a packet until the program looks at it, on one clock.",
+  "The kernel's own traffic is a UDP echo by ordinary sockets over the same card, about a thousand a second: p50 / p99 / lost, " +
+    "while the user's queue is quiet, flooded, and flooded with its program stopped (SIGSTOP).",
+  "On few processors all of this contends for them: compare rows with each other, not with other machines.",
+];

@@ -1,0 +1,105 @@
+// The comparison as one HTML file that needs nothing else: no script, no font, no picture from anywhere.
+
+import {
+  CLAIMS,
+  CLAIMS_FROM,
+  CRITERIA,
+  CRITERION_NAMES,
+  type ComparedMechanism,
+  type Comparison,
+  type Statement,
+} from "@bifurcate/control";
+import { escape } from "./escape.js";
+import {
+  aboutMachine,
+  FLOW_COLUMNS,
+  flowRow,
+  HOW,
+  KERNEL_COLUMNS,
+  kernelRow,
+  measuredOnes,
+} from "./figures.js";
+import { plots } from "./plots.js";
+import { STYLE } from "./style.js";
+
+/** The page. */
+export function renderHtml(comparison: Comparison): string {
+  const measured = measuredOnes(comparison);
+  const figures =
+    measured.length === 0
+      ? "<p>Nothing was measured: <code>bifurcate compare --run</code> does.</p>"
+      : [
+          `<div class="plots">${plots(measured)}</div>`,
+          table(FLOW_COLUMNS, measured.map(flowRow), "numbers"),
+          "<h3>The kernel’s own traffic meanwhile</h3><p>Round trips over the same card: p50 / p99 / lost.</p>",
+          table(KERNEL_COLUMNS, measured.map(kernelRow), "numbers"),
+          `<details open><summary>How this was measured</summary><ul>${HOW.map((each) => `<li>${escape(each)}</li>`).join("")}</ul></details>`,
+        ].join("\n");
+  const claims = CLAIMS.map(({ criterion, claim, verdict, today }) => [
+    CRITERIA[criterion],
+    claim,
+    verdict,
+    today,
+  ]);
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Every way to user space, compared</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<header>
+<h1>Every way to user space, compared</h1>
+<p>${escape(aboutMachine(comparison))} Made ${escape(comparison.made.slice(0, 16).replace("T", " "))} UTC by <code>bifurcate compare</code>.</p>
+<p>Each statement says how it came to be known: ${tag("known")} true everywhere, by its source; ${tag("probed")} what this machine and card said; ${tag("measured")} counted here.</p>
+</header>
+<main>
+<h2>Measured</h2>
+${figures}
+<h2>Mechanism by mechanism</h2>
+${matrix(comparison.mechanisms)}
+<h2>What was said of the bifurcated driver in 2014</h2>
+<p>${escape(CLAIMS_FROM)}</p>
+${table(["criterion", "claim", "today", "why"], claims, "claims")}
+</main>
+</body>
+</html>
+`;
+}
+
+/** The mechanisms in rows, the criteria in columns; on a narrow screen each row is a card of its own. */
+function matrix(mechanisms: readonly ComparedMechanism[]): string {
+  const head = ["mechanism", ...CRITERION_NAMES.map((criterion) => CRITERIA[criterion])]
+    .map((title) => `<th scope="col">${escape(title)}</th>`)
+    .join("");
+  const rows = mechanisms.map(({ mechanism, ready, cells }) => {
+    const state = ready === null ? "" : `<br><small>${ready ? "ready here" : "not ready here"}</small>`;
+    const own = CRITERION_NAMES.map(
+      (criterion) =>
+        `<td data-title="${escape(CRITERIA[criterion])}">${cells[criterion].map(statement).join("")}</td>`,
+    );
+    return `<tr><th scope="row">${escape(mechanism)}${state}</th>${own.join("")}</tr>`;
+  });
+  return `<table class="matrix"><thead><tr>${head}</tr></thead><tbody>${rows.join("\n")}</tbody></table>`;
+}
+
+function statement({ kind, says, source }: Statement): string {
+  return `<p>${tag(kind)} ${escape(says)} <small>${escape(source)}</small></p>`;
+}
+
+function tag(kind: Statement["kind"]): string {
+  return `<span class="tag ${kind}">${kind}</span>`;
+}
+
+function table(titles: readonly string[], rows: readonly (readonly string[])[], kind: string): string {
+  const head = titles.map((title) => `<th scope="col">${escape(title)}</th>`).join("");
+  const body = rows.map((cells) => {
+    const [first = "", ...rest] = cells;
+    const own = rest.map((text, n) => `<td data-title="${escape(titles[n + 1] ?? "")}">${escape(text)}</td>`);
+    return `<tr><th scope="row">${escape(first)}</th>${own.join("")}</tr>`;
+  });
+  return `<table class="${kind}"><thead><tr>${head}</tr></thead><tbody>${body.join("\n")}</tbody></table>`;
+}
