@@ -1,9 +1,111 @@
-// For tests of splits in the guest: shell commands there, and commands that are to fail.
+// For tests of splits on real drivers: a split in the guest, paced traffic at its far end, the card's settings.
 
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { transformSync } from "esbuild";
+import { ECHO } from "./echo.js";
+import { RunningSplit, type StreamEvent } from "@bifurcate/lab/harness";
 import type { Guest } from "@bifurcate/lab/guest/guest";
+import type { Wire } from "@bifurcate/lab/guest/wire";
+
+/** What a test reads of `split --json`'s first line. */
+export interface SplitPath {
+  readonly backend: string;
+  readonly queues: readonly number[];
+  readonly mode: string;
+  readonly xdp: string | null;
+  readonly obtained: { readonly zeroCopy: boolean; readonly refused: readonly string[] };
+  readonly notes: readonly string[];
+}
+
+/** Counters of a split's last line. */
+export interface Stats {
+  readonly received: number;
+  readonly sent: number;
+  readonly noFrames: number;
+  readonly tooLong: number;
+  readonly queues: readonly { readonly received: number }[];
+}
 
 /** Seconds that one command may take in a guest on a busy machine. */
 const LIMIT = 200;
+
+/** Writes the handler that echoes UDP into the guest; gives its path. */
+export async function echoHandler(guest: Guest): Promise<string> {
+  const file = "/tmp/echo.mjs";
+  await guest.run(["tee", file], { input: ECHO });
+  return file;
+}
+
+/** Starts a split in the guest; its first line says the path. */
+export async function startSplit(
+  guest: Guest,
+  words: readonly string[],
+): Promise<{ split: RunningSplit; path: SplitPath; process: ReturnType<Guest["start"]> }> {
+  const process = guest.start(["bifurcate", "split", ...words, "--json"]);
+  const split = new RunningSplit(process);
+  const { path } = (await split.event("split")) as StreamEvent & { path: SplitPath };
+  return { split, path, process };
+}
+
+/** Ends a split by SIGTERM; gives its last counters. */
+export async function endSplit(split: RunningSplit): Promise<Stats> {
+  const { status, stderr } = await split.end("SIGTERM");
+  if (status !== 0) throw new Error(`the split ended with ${status}: ${stderr}`);
+  return split.events.find((each) => each.event === "end")!["stats"] as Stats;
+}
+
+/** How a stream of datagrams goes. */
+export interface Stream {
+  readonly count: number;
+  /** Datagrams a second: slow enough for a card in software emulation on a busy machine. */
+  readonly rate?: number;
+  /** Bytes of payload. */
+  readonly size?: number;
+  readonly sources?: readonly string[];
+  readonly host?: string;
+  /**
+   * Seconds without an echo after which the rest counts as lost. A handler's worker comes up slowly in software
+   * emulation, and what waits in the rings until then is not lost.
+   */
+  readonly quiet?: number;
+}
+
+/** Sends datagrams from the far end and counts those that came back. */
+export async function datagrams(
+  guest: Guest,
+  wire: Wire,
+  port: number,
+  { count, rate = 400, size = 64, sources = [], host = wire.nic.v4, quiet = 60 }: Stream,
+): Promise<{ sent: number; echoed: number }> {
+  const words = ["lab/dist/traffic/datagrams.js", host, port, count, rate, size, quiet, ...sources].map(
+    String,
+  );
+  const ended = await guest.run(["ip", "netns", "exec", wire.far.netns, "node", ...words], { limit: LIMIT });
+  if (ended.status !== 0) throw new Error(`the sender ended with ${ended.status}: ${ended.stderr}`);
+  return JSON.parse(ended.stdout) as { sent: number; echoed: number };
+}
+
+const servers: ReturnType<Guest["start"]>[] = [];
+
+/** Starts the kernel's own echo service (port 7) in the guest, beside a split; endServers() ends it. */
+export async function kernelEcho(guest: Guest): Promise<void> {
+  const server = guest.start(["node", "lab/dist/traffic/kernel-server.js"]);
+  servers.push(server);
+  let said = "";
+  server.stderr.setEncoding("utf8").on("data", (text: string) => (said += text));
+  const up = new Promise<null>((resolve) => server.stdout.once("data", () => resolve(null)));
+  const status = await Promise.race([up, server.ended]);
+  if (status !== null) throw new Error(`the echo service ended with ${status}: ${said}`);
+}
+
+/** Ends what kernelEcho() started, also after a test that failed. */
+export async function endServers(): Promise<void> {
+  for (const server of servers.splice(0)) {
+    server.kill("SIGTERM");
+    await server.ended;
+  }
+}
 
 /** The error object of a command that is to fail. */
 export async function failure(
@@ -17,9 +119,62 @@ export async function failure(
   return { status, code: error.code, why: error.why };
 }
 
+/** What `ethtool -l -x -k -n -g` say of a card. */
+export async function settings(guest: Guest, name: string): Promise<string> {
+  const script = `for flag in -l -x -k -n -g; do echo "ethtool $flag"; ethtool $flag ${name} 2>&1; done`;
+  return (await guest.run(["sh", "-c", script])).stdout;
+}
+
 /** Runs a shell command that is to succeed; gives what it printed. */
 export async function shell(guest: Guest, script: string): Promise<string> {
   const { status, stdout, stderr } = await guest.run(["sh", "-c", script], { limit: LIMIT });
   if (status !== 0) throw new Error(`${script}: status ${status}: ${stdout}${stderr}`);
   return stdout;
+}
+
+/** A process in the guest that owns a split. */
+export interface Owner {
+  readonly process: ReturnType<Guest["start"]>;
+  /** What it has printed. */
+  said(): string;
+}
+
+/**
+ * Starts control/src/testing/owner.ts on a device of the guest's first namespace: it owns a split with `steps` besides
+ * those of its plan. Resolves when it says that it is live, or has ended.
+ */
+export async function own(guest: Guest, device: string, flow: string, steps: unknown): Promise<Owner> {
+  const file = fileURLToPath(new URL("../../../control/src/testing/owner.ts", import.meta.url));
+  const { code } = transformSync(readFileSync(file, "utf8"), {
+    loader: "ts",
+    format: "esm",
+    target: "node20",
+  });
+  const program = "control/dist/testing/owner.js";
+  await shell(guest, `mkdir -p ${program.slice(0, program.lastIndexOf("/"))}`);
+  await guest.run(["tee", program], { input: code });
+  const process = guest.start([
+    "node",
+    program,
+    "/proc/1/ns/net",
+    device,
+    JSON.stringify({ flows: [flow], steps }),
+  ]);
+  let text = "";
+  const live = new Promise<void>((resolve) => {
+    for (const stream of [process.stdout, process.stderr]) {
+      stream.setEncoding("utf8").on("data", (more: string) => {
+        text += more;
+        if (text.includes('"word":"live"')) resolve();
+      });
+    }
+  });
+  await Promise.race([live, process.ended]);
+  return { process, said: () => text };
+}
+
+/** Waits until no split is left to undo: a guardian works after its owner has ended. */
+export async function undone(guest: Guest): Promise<void> {
+  const gone = '[ -z "$(ls /run/bifurcate/*.json 2> /dev/null)" ] && exit 0';
+  await shell(guest, `for i in $(seq 900); do ${gone}; sleep 0.2; done; exit 1`);
 }
