@@ -91,12 +91,12 @@ class LeasedSplit {
     );
     const path: PortPath = {
       backend: "af_xdp",
-      queues: Array.from({ length: lease.queues }, (_, queue) => queue),
+      queues: lease.portQueues,
       mode: lease.zeroCopy ? "zero-copy" : "copy",
       xdp: lease.xdp,
       steering: "lease",
       obtained: native.obtained,
-      metadata: xdpMetadata([], () => "a lease port has no card's driver to ask"),
+      metadata: xdpMetadata([], () => "a lease's program asks no driver"),
       notes: [
         ...lease.notes,
         ...(lease.transmit === "none" ? ["the verdict send drops: the lease may not transmit"] : []),

@@ -1,4 +1,5 @@
-// A card with leases: one XDP program that knows all their flows, and the map of their ports. Both outlive the broker.
+// A card with leases: one XDP program that knows all their flows, and the maps of their ports and sockets. All of them
+// outlive the broker.
 import { existsSync, mkdirSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, errnoOf, wrapError } from "../errors.js";
@@ -8,14 +9,24 @@ import type { BrokerKernel, BrokerNetns, Link, PinnableMap } from "./machine.js"
 /** Leases that one card takes: each costs every frame of the card one more look. */
 export const LEASES_MOST = 256;
 
+/** Queues of a card that can be leased: drivers stop at a few hundred. */
+const QUEUES_MOST = 1024;
+
 /** A 32-bit number in the machine's order, as bpf(2) takes keys and values. */
 export function word(value: number): Uint8Array {
   return new Uint8Array(Uint32Array.of(value).buffer);
 }
 
 /** Names in the BPF file system. */
-function pins(folder: string): { readonly link: string; readonly ports: string } {
-  return { link: join(folder, "link"), ports: join(folder, "ports") };
+function pins(folder: string): { readonly link: string; readonly ports: string; readonly sockets: string } {
+  return { link: join(folder, "link"), ports: join(folder, "ports"), sockets: join(folder, "sockets") };
+}
+
+/** A socket that gets what its queue of the card brings. */
+export interface QueueSocket {
+  readonly queue: number;
+  /** The socket's descriptor. */
+  readonly number: number;
 }
 
 /** One card. Its program is attached while there is a lease. */
@@ -23,6 +34,7 @@ export class Card {
   private readonly entries = new Map<number, CardEntry>();
   private link: Link | null = null;
   private ports: PinnableMap | null = null;
+  private sockets: PinnableMap | null = null;
   private readonly folder: string;
 
   constructor(
@@ -36,21 +48,28 @@ export class Card {
     this.folder = join(bpffs, `card-${netns.inode}-${ifindex}`);
   }
 
-  /** Takes over the program and the map that another broker has left; false where there are none. */
+  /** Takes over the program and the maps that another broker has left; false where there are none. */
   adopt(): boolean {
-    const { link, ports } = pins(this.folder);
+    const { link, ports, sockets } = pins(this.folder);
     if (!existsSync(link) || !existsSync(ports)) {
       this.unpin();
       return false;
     }
     this.link = this.kernel.pinnedLink(link);
     this.ports = this.kernel.pinnedMap(ports);
+    // A broker of before there were own queues has left none; the next program gets one.
+    if (existsSync(sockets)) this.sockets = this.kernel.pinnedMap(sockets);
     return this.link.attached();
   }
 
   /** How many leases there are. */
   get size(): number {
     return this.entries.size;
+  }
+
+  /** Whether a lease has that slot. */
+  has(slot: number): boolean {
+    return this.entries.has(slot);
   }
 
   /** Whether the program is still attached. */
@@ -68,16 +87,32 @@ export class Card {
   }
 
   /** Notes a lease that the program of the broker before this one knows already. */
-  note(slot: number, flows: readonly string[]): void {
-    this.entries.set(slot, { filter: compileAny(flows), slot });
+  note(slot: number, flows: readonly string[], queues: readonly number[] | null): void {
+    this.entries.set(slot, { filter: compileAny(flows), slot, queues });
   }
 
   /** The lease's flow goes to its port from now on: the map first, then the program. */
   add(slot: number, flows: readonly string[], near: number): void {
-    this.note(slot, flows);
+    this.enter(slot, flows, null, ({ ports }) => ports.update(word(slot), word(near)));
+  }
+
+  /** The lease's flow goes to these sockets from now on, where it comes on their queues. */
+  addQueues(slot: number, flows: readonly string[], sockets: readonly QueueSocket[]): void {
+    const queues = sockets.map(({ queue }) => queue);
+    this.enter(slot, flows, queues, (maps) => {
+      for (const { queue, number } of sockets) maps.sockets.update(word(queue), word(number));
+    });
+  }
+
+  private enter(
+    slot: number,
+    flows: readonly string[],
+    queues: readonly number[] | null,
+    fill: (maps: { readonly ports: PinnableMap; readonly sockets: PinnableMap }) => void,
+  ): void {
+    this.note(slot, flows, queues);
     try {
-      this.open();
-      this.ports!.update(word(slot), word(near));
+      fill(this.open());
       this.install();
     } catch (thrown) {
       this.remove(slot);
@@ -87,38 +122,30 @@ export class Card {
 
   /** The lease's flow goes to the kernel from now on, at once; then the program forgets it. */
   remove(slot: number): void {
-    this.steer(slot);
-    if (!this.entries.delete(slot)) return;
+    const entry = this.entries.get(slot);
+    if (entry === undefined) return;
+    if (entry.queues === null) forget(this.ports, slot);
+    else for (const queue of entry.queues) forget(this.sockets, queue);
+    this.entries.delete(slot);
     if (this.entries.size === 0) this.close();
     else this.install();
   }
 
-  /** The kernel gets the flow at once: an empty slot passes. */
-  steer(slot: number): void {
-    try {
-      this.ports?.delete(word(slot));
-    } catch (thrown) {
-      // A port that was deleted has left the map by itself.
-      if (errnoOf(thrown) !== "ENOENT") throw thrown;
-    }
-  }
-
-  private open(): void {
-    if (this.ports !== null) return;
+  private open(): { readonly ports: PinnableMap; readonly sockets: PinnableMap } {
     mkdirSync(this.folder, { recursive: true, mode: 0o700 });
-    this.ports = this.kernel.createMap({
-      type: "devmap",
-      name: "bifurcated",
-      keySize: 4,
-      valueSize: 4,
-      maxEntries: LEASES_MOST,
-    });
-    this.ports.pin(pins(this.folder).ports);
+    const make = (type: "devmap" | "xskmap", maxEntries: number, path: string): PinnableMap => {
+      const map = this.kernel.createMap({ type, name: "bifurcated", keySize: 4, valueSize: 4, maxEntries });
+      map.pin(path);
+      return map;
+    };
+    this.ports ??= make("devmap", LEASES_MOST, pins(this.folder).ports);
+    this.sockets ??= make("xskmap", QUEUES_MOST, pins(this.folder).sockets);
+    return { ports: this.ports, sockets: this.sockets };
   }
 
   /** Puts a program that knows the leases of this moment in the place of the one before. */
   private install(): void {
-    const source = cardProgram([...this.entries.values()], this.ports!);
+    const source = cardProgram([...this.entries.values()], this.open());
     const program = this.kernel.loadProgram(source);
     try {
       if (this.link !== null) {
@@ -141,27 +168,35 @@ export class Card {
   /** No lease is left: the program goes, and the names. */
   private close(): void {
     this.unpin();
-    this.link?.close();
-    this.ports?.close();
-    this.link = null;
-    this.ports = null;
+    this.leave();
   }
 
-  /** Gives the descriptors back; program and map live on by their names. */
+  /** Gives the descriptors back; program and maps live on by their names. */
   leave(): void {
     this.link?.close();
     this.ports?.close();
+    this.sockets?.close();
     this.link = null;
     this.ports = null;
+    this.sockets = null;
   }
 
   private unpin(): void {
-    const { link, ports } = pins(this.folder);
-    for (const path of [link, ports]) rmSync(path, { force: true });
+    for (const path of Object.values(pins(this.folder))) rmSync(path, { force: true });
     try {
       rmdirSync(this.folder);
     } catch (thrown) {
       if (errnoOf(thrown) !== "ENOENT") throw thrown;
     }
+  }
+}
+
+/** An empty place passes. */
+function forget(map: PinnableMap | null, key: number): void {
+  try {
+    map?.delete(word(key));
+  } catch (thrown) {
+    // A port that was deleted, and a socket that was closed, have left their map by themselves.
+    if (errnoOf(thrown) !== "ENOENT") throw thrown;
   }
 }

@@ -1,7 +1,7 @@
 // The leases of one namespace: granted by policy, watched, ended, adopted. Knows no socket and no message.
 import { randomBytes } from "node:crypto";
 import { BifurcateError, messageOf, wrapError } from "../errors.js";
-import { findLink, readFacts, type Facts } from "../facts/facts.js";
+import { findLink, readFacts } from "../facts/facts.js";
 import { bootId, identify, isAlive, type ProcessIdentity } from "../facts/processes.js";
 import {
   readRecords,
@@ -9,27 +9,22 @@ import {
   removeUnfinished,
   writeRecord,
   type LeaseRecord,
+  type OwnQueues,
 } from "../lease/record.js";
-import { next, type LeaseEvent } from "../lease/state.js";
+import { next, steers, type LeaseEvent } from "../lease/state.js";
 import type { GrantedLease, LeaseRequest, ListedLease } from "../protocol/messages.js";
 import { compileFlow } from "../steering/compile-flow.js";
-import { makePlan } from "../steering/make-plan.js";
-import type { Plan } from "../steering/plan.js";
+import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
+import { chooseGround, type Asked } from "./ground.js";
 import type { BrokerKernel, BrokerNetns, Descriptor, Locals, ProcessHandle } from "./machine.js";
+import { checkPass, open, type Opening } from "./opening.js";
 import { decide, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
+import { pinFolder, portCounters, portNames, removePins, removePort, type PortCard } from "./port.js";
+import { inherit, undoSteps, undoTable, type CardPlace } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
-import {
-  makePort,
-  pinFolder,
-  portCounters,
-  portNames,
-  removePins,
-  removePort,
-  type PortCard,
-} from "./port.js";
 
 /** Who asks for a lease, as the kernel says it. */
 export interface Client extends Asker {
@@ -59,10 +54,15 @@ interface Live {
   record: LeaseRecord;
   process: ProcessHandle | null;
   timer: NodeJS.Timeout | null;
+  /** The card's program knows it. */
+  steered: boolean;
+  /** What was last said of settings that could not be undone. */
+  told?: string;
 }
 
-/** How long between two looks whether a drained port is free, ms. */
-const DRAIN_MS = 500;
+/** How long between two looks whether what is drained is free, ms: at first, and at most. */
+const DRAIN_LEAST_MS = 20;
+const DRAIN_MOST_MS = 500;
 
 /** All leases of a namespace. */
 export class Leases {
@@ -158,16 +158,6 @@ export class Leases {
 
   private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
     const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
-    if (request.mechanism === "queue") {
-      throw new BifurcateError("E_LEASE_UNSUPPORTED", {
-        what,
-        why: "this broker leases ports; own queues need a card with ntuple rules and have not run on hardware",
-        next: "Ask for the mechanism 'port' or 'auto'.",
-      });
-    }
-    if (request.zeroCopy === "require") {
-      throw new BifurcateError("E_NO_ZERO_COPY", { what, why: "a lease port is veth, which copies" });
-    }
     const identity = identify(client.pid);
     if (identity === null) {
       throw new BifurcateError("E_LEASE_DENIED", { what, why: "the process that asked has ended" });
@@ -175,25 +165,20 @@ export class Leases {
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
     this.checkTaken(what, link.index, request.flows);
-    const { plan, facts } = this.plan(request, card);
+    const asked = { request, rule, mode: card?.mode ?? null, ...this.facts(request, link.index, card) };
+    const { facts, carved } = asked;
+    const ground = chooseGround(asked);
     watch.lap("facts and plan");
-    if (request.pass && plan.path.mode === "generic") {
-      throw new BifurcateError("E_NO_PASS", {
-        what,
-        why: "the card's program runs in generic mode, and would see a passed frame again",
-        next: "Lease without pass, or on a card whose driver has XDP.",
-      });
-    }
+    checkPass(what, request, ground);
     const id = this.freshId();
-    const names = portNames(id, request.pass);
-    const portCard: PortCard = {
+    const about: PortCard = {
       ifindex: link.index,
       mtu: link.mtu,
       mac: link.mac,
-      mode: plan.path.mode ?? "driver",
+      mode: ground.plan.path.mode ?? "driver",
       addresses: facts.addresses.map(({ address }) => address.replace(/%.*$/, "")),
     };
-    const onCard = card ?? this.card(portCard, link.name);
+    const onCard = card ?? this.card(about, link.name);
     const record: LeaseRecord = {
       version: 1,
       id,
@@ -203,7 +188,8 @@ export class Leases {
       netnsInode: this.netns.inode,
       card: { ifindex: link.index, name: link.name },
       slot: onCard.freeSlot(),
-      names,
+      own: ground.own,
+      names: portNames(id, ground.own === null, request.pass),
       client: { ...identity, uid: client.uid },
       rule: rule.name,
       draining: rule.draining,
@@ -212,111 +198,77 @@ export class Leases {
     };
     writeRecord(this.places.state, record);
     watch.lap("record");
-    const live: Live = { record, process: null, timer: null };
+    const live: Live = { record, process: null, timer: null, steered: true };
     this.leases.set(id, live);
     try {
-      return this.open(live, portCard, onCard, { facts, plan, rate: rule.rate, watch });
+      return this.open(live, {
+        kernel: this.kernel,
+        netns: this.netns,
+        record,
+        card: onCard,
+        about,
+        facts,
+        ground,
+        rate: rule.rate,
+        folder: pinFolder(this.places.bpffs, id),
+        carved,
+        note: (own) => this.note(live, own),
+        watch,
+      });
     } catch (thrown) {
       this.advance(live, "fail");
-      this.clear(live);
+      this.takeAway(live, "fail");
       throw thrown;
     }
   }
 
-  /** Makes port and sockets, and turns the flow to them. */
-  private open(
-    live: Live,
-    portCard: PortCard,
-    card: Card,
-    {
-      facts,
-      plan,
-      rate,
-      watch,
-    }: {
-      readonly facts: Facts;
-      readonly plan: Plan;
-      readonly rate: number | null;
-      readonly watch: Stopwatch;
-    },
-  ): Granting {
-    const { record } = live;
-    const { request, names } = record;
-    const folder = pinFolder(this.places.bpffs, record.id);
-    const port = makePort(this.kernel, this.netns, portCard, names, request, rate, folder);
-    watch.lap("port and sockets");
-    const { sockets, ways } = port;
-    const descriptors = [sockets.memory, ...sockets.sockets, ...ways];
+  /** Makes everything, and watches the client from then on. */
+  private open(live: Live, opening: Opening): Granting {
+    const { lease, descriptors } = open(opening);
     try {
-      card.add(record.slot, request.flows, port.near);
-      watch.lap("program on the card");
       this.watch(live);
     } catch (thrown) {
       for (const each of descriptors) each.close();
       throw thrown;
     }
-    const { obtained, filled } = sockets;
-    const lease: GrantedLease = {
-      id: record.id,
-      device: record.card.name,
-      mechanism: "port",
-      port: names.far,
-      mtu: portCard.mtu,
-      mac: portCard.mac,
-      queues: request.queues,
-      transmit: request.transmit,
-      pass: request.pass,
-      frames: request.frames,
-      frameSize: request.frameSize,
-      jumboFrames: obtained.multiBuffer ? jumboFrames(request) : 0,
-      ringSize: request.ringSize,
-      filled,
-      zeroCopy: obtained.zeroCopy,
-      needWakeup: obtained.needWakeup,
-      multiBuffer: obtained.multiBuffer,
-      busyPoll: obtained.busyPoll,
-      leftToCard: this.kernel.isVirtualDriver(facts.driver.driver) || portCard.mode === "generic",
-      xdp: portCard.mode,
-      bypasses: plan.bypasses,
-      notes: obtained.refused.map((why) => `the kernel refused: ${why}`),
-    };
     this.advance(live, "grant", { granted: lease });
     return {
       lease,
       descriptors,
       sent: (ok) => {
         for (const each of descriptors) each.close();
-        if (!ok) this.end(record.id, "return", "the descriptors could not be passed");
+        if (!ok) this.end(lease.id, "return", "the descriptors could not be passed");
       },
     };
   }
 
-  /** Plans as a split would, so that the same things are refused, and tells the card's mode. */
-  private plan(request: LeaseRequest, card: Card | undefined): { plan: Plan; facts: Facts } {
-    const link = findLink(this.netns.links(), request.device);
-    const others = splitsOn(this.places.splits, this.netns.inode, link.index);
+  /** The facts of a card, and what of it leases have already. */
+  private facts(
+    request: LeaseRequest,
+    ifindex: number,
+    card: Card | undefined,
+  ): Pick<Asked, "facts" | "taken" | "carved" | "before"> {
+    const others = splitsOn(this.places.splits, this.netns.inode, ifindex);
     const read = readFacts(this.kernel, this.netns, request.device, others);
     // The program there is ours.
     const facts = card !== undefined && card.attached ? { ...read, xdp: null } : read;
-    const plan = makePlan(
-      facts,
-      {
-        ifname: request.device,
-        flows: request.flows,
-        backend: "af_xdp",
-        zeroCopy: "off",
-        steering: "shared",
-        mode: card?.mode ?? "auto",
-      },
-      compileFlow,
+    const own = this.owners(ifindex).map(({ record }) => record.own!);
+    const carved = own.filter((each) => each.before !== null);
+    const queues = (all: readonly OwnQueues[]): number[] => all.flatMap((each) => each.queues);
+    return { facts, taken: queues(own), carved: queues(carved), before: carved[0]?.before ?? null };
+  }
+
+  /** Leases that have queues of that card. */
+  private owners(ifindex: number): Live[] {
+    return [...this.leases.values()].filter(
+      ({ record: { card, own = null } }) => own !== null && card.ifindex === ifindex,
     );
-    const step = plan.steps[0];
-    if (step === undefined) return { plan, facts };
-    throw new BifurcateError("E_LEASE_UNSUPPORTED", {
-      what: `lease '${request.flows.join("', '")}' on ${request.device}`,
-      why: `a setting of the card has to be changed first, and a broker changes none: ${step.words}`,
-      next: "Have root make the change with ethtool before the broker is started.",
-    });
+  }
+
+  /** Writes down how far the settings for a lease's queues are. */
+  private note(live: Live, own: OwnQueues): void {
+    live.record = { ...live.record, own };
+    writeRecord(this.places.state, live.record);
   }
 
   private card(card: PortCard, name: string): Card {
@@ -329,7 +281,8 @@ export class Leases {
   private checkTaken(what: string, ifindex: number, flows: readonly string[]): void {
     const mine = flows.map(compileFlow);
     for (const { record } of this.leases.values()) {
-      if (record.card.ifindex !== ifindex) continue;
+      // One that has ended, and whose descriptors are still open somewhere, has no flow.
+      if (record.card.ifindex !== ifindex || !(record.state === "reserved" || steers(record.state))) continue;
       for (const text of record.request.flows) {
         const theirs = compileFlow(text);
         const taken = mine.find((each) => each.overlaps(theirs));
@@ -362,8 +315,9 @@ export class Leases {
 
   /** Whether that process holds the lease: who may return or resume it. */
   holds(id: string, client: ProcessIdentity): boolean {
-    const found = this.leases.get(id)?.record.client;
-    return found !== undefined && found.pid === client.pid && found.startTime === client.startTime;
+    const found = this.leases.get(id)?.record;
+    if (found === undefined || !steers(found.state)) return false;
+    return found.client.pid === client.pid && found.client.startTime === client.startTime;
   }
 
   /** A lease that this user may end, or E_NO_SUCH_LEASE: of others' he learns not even that they are. */
@@ -385,7 +339,6 @@ export class Leases {
     this.tally(event);
     let outcome = "done";
     try {
-      this.cards.get(record.card.ifindex)?.steer(record.slot);
       this.takeAway(live, event);
     } catch (thrown) {
       outcome = wrapError(thrown, `end ${id}`).code;
@@ -406,40 +359,104 @@ export class Leases {
     if (event !== "return") this.onRevoked(id, why);
   }
 
-  /** After the flow is with the kernel: takes the port away, or waits until nobody holds it. */
+  /** The kernel gets the flow; then everything is taken away, or what somebody still holds is waited for. */
   private takeAway(live: Live, event: LeaseEvent): void {
+    this.steerBack(live);
     const { record } = live;
-    const held = event === "death" && record.draining !== "delete-port" && this.isHeld(record);
-    if (!held) return this.clear(live);
+    // A port is deleted, which unbinds its sockets; a queue of the card is not free before the last copy is closed.
+    const own = (record.own ?? null) !== null && event !== "fail";
+    const waits = own || (event === "death" && record.draining !== "delete-port");
+    if (!(waits && this.isHeld(record)) && this.clear(live)) return;
     this.advance(live, "held");
-    const look = (): void => {
-      if (this.isHeld(record)) return;
-      this.clear(live);
-    };
-    live.timer = setInterval(look, DRAIN_MS);
+    this.drain(live, DRAIN_LEAST_MS);
+  }
+
+  /** The flow goes to the kernel: the program forgets the lease, and rules of the card do. */
+  private steerBack(live: Live): void {
+    const { record, steered } = live;
+    live.steered = false;
+    if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
+    this.undo(live, "after");
+  }
+
+  /** Looks until nobody holds a descriptor, ever less often. */
+  private drain(live: Live, after: number): void {
+    live.timer = setTimeout(() => {
+      if (this.isHeld(live.record) || !this.clear(live)) this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
+    }, after);
   }
 
   /** Whether a copy of one of its sockets is open somewhere. */
-  private isHeld(record: LeaseRecord): boolean {
-    try {
-      return this.netns.isQueueHeld(record.names.far, 0);
-    } catch {
-      return false;
-    }
+  private isHeld({ card, own = null, names }: LeaseRecord): boolean {
+    const held = (ifname: string, queue: number): boolean => {
+      try {
+        return this.netns.isQueueHeld(ifname, queue);
+      } catch {
+        return false;
+      }
+    };
+    if (own === null) return held(names.far, 0);
+    const name = this.place(card.ifindex)?.name;
+    return name !== undefined && own.queues.some((queue) => held(name, queue));
   }
 
-  /** Nothing is left of it afterwards: interfaces, names, record. */
-  private clear(live: Live): void {
+  /** A card by the name that it has now; null: it is gone. */
+  private place(ifindex: number): CardPlace | null {
+    const link = this.netns.links().find((each) => each.index === ifindex);
+    return link === undefined ? null : { netns: this.netns, name: link.name, ifindex };
+  }
+
+  /** Undoes settings of the card that were changed for the lease; false where some of it is to be tried again. */
+  private undo(live: Live, when: Step["when"]): boolean {
+    const { id, card, own = null } = live.record;
+    const place = this.place(card.ifindex);
+    if (own === null || place === null) return true;
+    const note = (now: OwnQueues): void => this.note(live, now);
+    const others = this.owners(card.ifindex).filter((each) => each !== live);
+    const [left, failed]: [string[], string[]] = [[], []];
+    if (when === "before") {
+      const heir = others.find(({ record }) => record.state === "granted");
+      if (heir !== undefined) {
+        const moved = inherit(live.record.own!, heir.record.own!);
+        // The heir's first: written down twice it is undone twice, which is once; never, it would stay.
+        this.note(heir, moved.to);
+        this.note(live, moved.from);
+      }
+      try {
+        const carved = others.map(({ record }) => record.own!).filter((each) => each.before !== null);
+        const queues = carved.flatMap((each) => each.queues);
+        const why = undoTable(place, live.record.own!, queues);
+        if (why !== null) left.push(why);
+      } catch (thrown) {
+        failed.push(messageOf(thrown));
+      }
+    }
+    const undone = undoSteps(place, live.record.own!, when, note);
+    left.push(...undone.left);
+    failed.push(...undone.failed);
+    const told = JSON.stringify([left, failed]);
+    if (left.length + failed.length > 0 && told !== live.told) {
+      const why = [...left, ...failed].join("; ");
+      const outcome = failed.length > 0 ? "E_UNDO_INCOMPLETE" : "left";
+      this.audit.write({ event: "undo", outcome, lease: id, device: card.name, why });
+    }
+    live.told = told;
+    return failed.length === 0;
+  }
+
+  /** Nothing is left of it afterwards: interfaces, names, settings, record. False: the card is not ready for that yet. */
+  private clear(live: Live): boolean {
     const { record } = live;
-    if (live.timer !== null) clearInterval(live.timer);
+    if (live.timer !== null) clearTimeout(live.timer);
     live.process?.close();
     live.process = null;
-    const card = this.cards.get(record.card.ifindex);
-    card?.remove(record.slot);
+    this.steerBack(live);
     removePort(this.netns, record.names, pinFolder(this.places.bpffs, record.id));
-    if (card?.size === 0) this.cards.delete(record.card.ifindex);
+    if (!this.undo(live, "before")) return false;
+    if (this.cards.get(record.card.ifindex)?.size === 0) this.cards.delete(record.card.ifindex);
     this.leases.delete(record.id);
     removeRecord(this.places.state, record.id);
+    return true;
   }
 
   private advance(live: Live, event: LeaseEvent, change: Partial<LeaseRecord> = {}): void {
@@ -465,6 +482,13 @@ export class Leases {
     }
     // All of them first: a program that is made anew must know every lease.
     const found = records.filter((record) => this.register(record));
+    for (const live of this.leases.values()) {
+      const { card, slot, request, own } = live.record;
+      if (live.steered || this.cards.get(card.ifindex)?.has(slot) !== false) continue;
+      // The program may know it still: it was ending when the broker was killed.
+      this.cards.get(card.ifindex)!.note(slot, request.flows, own?.queues ?? null);
+      live.steered = true;
+    }
     let [adopted, ended] = [0, records.length - found.length];
     for (const record of found) {
       const { id, client } = record;
@@ -492,7 +516,6 @@ export class Leases {
     }
     // Of another namespace: another broker's.
     if (record.netnsInode !== this.netns.inode) return false;
-    this.leases.set(record.id, { record, process: null, timer: null });
     const { ifindex, name } = record.card;
     let card = this.cards.get(ifindex);
     if (card === undefined) {
@@ -507,7 +530,10 @@ export class Leases {
       card.adopt();
       this.cards.set(ifindex, card);
     }
-    card.note(record.slot, record.request.flows);
+    // One that has ended may have left its slot to another.
+    const steered = record.state === "reserved" || steers(record.state);
+    if (steered) card.note(record.slot, record.request.flows, record.own?.queues ?? null);
+    this.leases.set(record.id, { record, process: null, timer: null, steered });
     return true;
   }
 
@@ -515,15 +541,24 @@ export class Leases {
   private adoptOne(record: LeaseRecord): string | null {
     const live = this.leases.get(record.id)!;
     const why = this.whyNot(record);
-    if (why === null) this.watch(live);
-    else this.clear(live);
+    if (why === null) {
+      this.watch(live);
+      return null;
+    }
+    // What is held still is waited for.
+    const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
+    if (next(record.state, event) !== null) this.advance(live, event);
+    if (record.state === "draining") {
+      this.steerBack(live);
+      this.drain(live, 0);
+    } else this.takeAway(live, event);
     return why;
   }
 
-  private whyNot({ card, state, names, client }: LeaseRecord): string | null {
+  private whyNot({ card, state, names, client, own = null }: LeaseRecord): string | null {
     if (this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
     if (state !== "granted") return `it was ${state}`;
-    if (!this.netns.links().some((each) => each.name === names.far)) return "its port is gone";
+    if (own === null && !this.netns.links().some((each) => each.name === names.far)) return "its port is gone";
     return isAlive(client) ? null : `process ${client.pid} has ended`;
   }
 
@@ -532,7 +567,7 @@ export class Leases {
     for (const { record } of [...this.leases.values()]) {
       const { card, names, id } = record;
       if (card.ifindex === ifindex) this.end(id, "loss", `the card ${card.name} is gone`);
-      else if (names.far === name || names.near === name) this.end(id, "loss", "its port was deleted");
+      else if (name !== "" && (names.far === name || names.near === name)) this.end(id, "loss", "its port was deleted");
     }
   }
 
@@ -540,7 +575,7 @@ export class Leases {
   leave(): void {
     for (const live of this.leases.values()) {
       live.process?.close();
-      if (live.timer !== null) clearInterval(live.timer);
+      if (live.timer !== null) clearTimeout(live.timer);
     }
     for (const card of this.cards.values()) card.leave();
     this.leases.clear();
@@ -548,17 +583,13 @@ export class Leases {
   }
 }
 
-function jumboFrames(request: LeaseRequest): number {
-  return 48 * request.queues;
-}
-
-function listed({ id, state, card, request, client, since }: LeaseRecord): ListedLease {
+function listed({ id, state, card, request, client, since, own = null }: LeaseRecord): ListedLease {
   return {
     id,
     state,
     device: card.name,
     flows: request.flows,
-    mechanism: "port",
+    mechanism: own === null ? "port" : "queue",
     transmit: request.transmit,
     pass: request.pass,
     uid: client.uid,

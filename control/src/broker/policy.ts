@@ -20,6 +20,8 @@ export interface Rule {
   readonly flows: readonly { readonly text: string; readonly tree: Expression }[];
   readonly mechanisms: readonly Mechanism[];
   readonly queues: number;
+  /** Queues of the card that root has set aside for leases of this rule; none: the broker carves them out by rules. */
+  readonly ownQueues: readonly number[];
   readonly transmit: Transmit;
   readonly pass: boolean;
   /** Bytes of all pools together that one user may have by this rule. */
@@ -137,6 +139,7 @@ function ruleOf(section: Section, names: Accounts): Rule {
   const values = {
     mechanisms: mechanismsOf(once.get("mechanism")),
     queues: numberOf(once.get("queues"), DEFAULTS.queues, 64),
+    ownQueues: queuesOf(once.get("own-queues")),
     transmit: wordOf(once.get("transmit"), TRANSMIT, "none"),
     pass: wordOf(once.get("pass"), ["yes", "no"], "no") === "yes",
     memory: bytesOf(once.get("memory"), DEFAULTS.memory),
@@ -158,6 +161,7 @@ const KEYS: readonly string[] = [
   "device",
   "mechanism",
   "queues",
+  "own-queues",
   "transmit",
   "pass",
   "memory",
@@ -191,6 +195,22 @@ function mechanismsOf(setting: Setting | undefined): Mechanism[] {
     if (word === "port" || word === "queue") return word;
     throw new LineError(setting.line, `'${word}' is no mechanism: port or queue`);
   });
+}
+
+/** Highest number of a queue that a policy names; the broker's maps have a place for each. */
+const QUEUE_HIGHEST = 1023;
+
+function queuesOf(setting: Setting | undefined): number[] {
+  if (setting === undefined) return [];
+  const queues = setting.value.split(",").map((each) => {
+    const word = each.trim();
+    const queue = /^\d{1,4}$/.test(word) ? Number(word) : NaN;
+    if (queue <= QUEUE_HIGHEST) return queue;
+    throw new LineError(setting.line, `'${word}' is no queue's number: 0 to ${QUEUE_HIGHEST}`);
+  });
+  const twice = queues.find((queue, at) => queues.indexOf(queue) !== at);
+  if (twice === undefined) return queues;
+  throw new LineError(setting.line, `own-queues names queue ${twice} twice`);
 }
 
 function wordOf<W extends string>(setting: Setting | undefined, words: readonly W[], left: W): W {

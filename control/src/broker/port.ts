@@ -54,10 +54,11 @@ const WAY_MTU = 65_521;
 const HEADROOM = 256;
 const ETHERNET = 14;
 
-/** Names that no other lease has: eight hex digits of the lease's own. */
-export function portNames(id: string, pass: boolean): PortNames {
+/** Names that no other lease has: eight hex digits of the lease's own. Without a port only the way back has one. */
+export function portNames(id: string, port: boolean, pass: boolean): PortNames {
   const hex = id.slice(-8);
-  return { near: `bfn${hex}`, far: `bff${hex}`, way: pass ? `bfw${hex}` : null };
+  const way = pass ? `bfw${hex}` : null;
+  return port ? { near: `bfn${hex}`, far: `bff${hex}`, way } : { near: "", far: "", way };
 }
 
 /** The folder of a lease's names in the BPF file system. */
@@ -97,7 +98,7 @@ export function makePort(
     const sockets = netns.createLeaseSockets(socketOptions(request, card, names.far), transmit !== "none");
     for (const [queue, { number }] of sockets.sockets.entries()) xsks.update(word(queue), word(number));
     try {
-      const ways = names.way === null ? [] : makeWay(kernel, netns, card, names.way, request, mac, folder);
+      const ways = makeWays(kernel, netns, card, names, request, mac, folder);
       return { near, far, sockets, ways };
     } catch (thrown) {
       for (const each of [sockets.memory, ...sockets.sockets]) each.close();
@@ -108,19 +109,25 @@ export function makePort(
   }
 }
 
-function socketOptions(
+/** Frames longer than one of the pool that a lease's pool has beside. */
+export function jumboFrames({ queues, frameSize }: LeaseRequest, card: Pick<PortCard, "mode" | "mtu">): number {
+  const long = card.mode === "generic" || card.mtu > frameSize - HEADROOM - ETHERNET;
+  return long ? JUMBO_FRAMES_A_QUEUE * queues : 0;
+}
+
+/** What to ask of the kernel for the sockets: on queue 0 and upwards, in copy mode, as a port has them. */
+export function socketOptions(
   request: LeaseRequest,
   card: PortCard,
   ifname: string,
 ): Parameters<BrokerNetns["createLeaseSockets"]>[0] {
   const { queues, frames, frameSize, ringSize, busyPoll, pages } = request;
-  const long = card.mode === "generic" || card.mtu > frameSize - HEADROOM - ETHERNET;
   return {
     ifname,
     queues: Array.from({ length: queues }, (_, queue) => queue),
     frames,
     frameSize,
-    jumboFrames: long ? JUMBO_FRAMES_A_QUEUE * queues : 0,
+    jumboFrames: jumboFrames(request, card),
     // A port is veth, which has none.
     zeroCopy: "off",
     mode: "driver",
@@ -210,16 +217,21 @@ function attachNear(
   }
 }
 
-/** The return port: what the client writes there, and belongs to its flow, arrives on the card. */
-function makeWay(
+/**
+ * The return port, where the lease has one: what the client writes there, and belongs to its flow, arrives on the card.
+ * Gives its queues.
+ */
+export function makeWays(
   kernel: BrokerKernel,
   netns: BrokerNetns,
-  card: PortCard,
-  name: string,
+  card: Pick<PortCard, "ifindex">,
+  { way: name }: PortNames,
   request: LeaseRequest,
   mac: number[],
   folder: string,
 ): readonly Descriptor[] {
+  if (name === null) return [];
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
   const program = kernel.loadProgram(returnProgram(compileAny(request.flows), card.ifindex));
   try {
     const tap = netns.createTap(name, request.queues);

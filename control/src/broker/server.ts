@@ -129,7 +129,7 @@ class Session {
         if (!leases.holds(record.id, known.identity)) {
           throw new BifurcateError("E_NO_SUCH_LEASE", {
             what: `${message.type} the lease ${record.id}`,
-            why: "it is another process's",
+            why: "it is another process's, or it was taken back",
             next: `Take it back with \`bifurcate release ${record.id}\`.`,
           });
         }

@@ -4,8 +4,29 @@ import { join } from "node:path";
 import { BifurcateError, messageOf } from "../errors.js";
 import type { ProcessIdentity } from "../facts/processes.js";
 import type { GrantedLease, LeaseRequest } from "../protocol/messages.js";
-import { removeFile, writeWhole } from "../transaction/journal.js";
+import type { Step } from "../steering/plan.js";
+import { removeFile, writeWhole, type StepState } from "../transaction/journal.js";
 import type { LeaseState } from "./state.js";
+
+/** The RSS table that a card had before any of its queues was leased, and how it is put back. */
+export interface TableBefore {
+  readonly table: readonly number[];
+  /** Receive queues that it was made for. */
+  readonly queues: number;
+  /** What restores it; null: the driver's default. */
+  readonly restore: readonly number[] | null;
+}
+
+/** Queues of the card that are a lease's own, and what was changed of the card for them. */
+export interface OwnQueues {
+  readonly queues: readonly number[];
+  /** Null where nothing was taken out of the table: the queues were set aside by root, or the card has none. */
+  readonly before: TableBefore | null;
+  /** Features and rules; the table is worked out from the queues of all leases. */
+  readonly steps: readonly Step[];
+  /** One for each step. */
+  readonly states: readonly StepState[];
+}
 
 /** One lease. Everything is JSON. A newer broker reads an older one's: fields are only ever added. */
 export interface LeaseRecord {
@@ -20,7 +41,12 @@ export interface LeaseRecord {
   readonly card: { readonly ifindex: number; readonly name: string };
   /** Its key in the card's DEVMAP. */
   readonly slot: number;
-  /** The port's two ends and the return port by name: written before they are made, so the numbers are not known. */
+  /** The queues that are its own; null, or missing in a record of an older broker: it has a port. */
+  readonly own?: OwnQueues | null;
+  /**
+   * The port's two ends and the return port by name: written before they are made, so the numbers are not known. The
+   * ends have empty names where the lease has queues of its own.
+   */
   readonly names: { readonly near: string; readonly far: string; readonly way: string | null };
   readonly client: ProcessIdentity & { readonly uid: number };
   /** The policy's rule that gave it. */
@@ -99,5 +125,9 @@ function checked(value: unknown, id: string): LeaseRecord {
   if (typeof client?.pid !== "number" || typeof client.startTime !== "string") return wrong("client");
   if (typeof slot !== "number" || typeof record.bootId !== "string") return wrong("slot");
   if (!Array.isArray(request?.flows)) return wrong("request");
+  const { own = null } = record;
+  if (own !== null && !(Array.isArray(own.queues) && own.steps.length === own.states.length)) {
+    return wrong("own queues");
+  }
   return record as LeaseRecord;
 }

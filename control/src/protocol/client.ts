@@ -5,8 +5,8 @@ import { brokerSocket } from "../broker/socket.js";
 import { BifurcateError, errnoOf, messageOf } from "../errors.js";
 import { BadMessage } from "./fields.js";
 import {
+  ANSWER_LONGEST,
   encode,
-  LONGEST,
   parseBrokerMessage,
   VERSIONS,
   type BrokerMessage,
@@ -18,8 +18,6 @@ import {
 
 /** How long a broker may take for an answer, ms: making a port takes some ten. */
 const ANSWER_MS = 30_000;
-/** Answers are longer than requests: a list of leases. */
-const ANSWER_LONGEST = 32 * LONGEST;
 
 /** A lease and what it consists of. */
 export interface ReceivedLease {

@@ -6,8 +6,10 @@ import { BadMessage, Fields } from "./fields.js";
 /** The versions that this end speaks, best first. */
 export const VERSIONS: readonly number[] = [1];
 
-/** Most bytes of a message. */
+/** Most bytes of a client's message. */
 export const LONGEST = 32_768;
+/** Most bytes of a broker's: a list of leases is longer than a request. */
+export const ANSWER_LONGEST = 32 * LONGEST;
 
 /** Most flows of a lease, and most characters of one. */
 export const FLOWS_MOST = 16;
@@ -49,6 +51,8 @@ export interface GrantedLease {
   readonly mechanism: Mechanism;
   /** The interface that the sockets are bound to. */
   readonly port: string;
+  /** Its queues that they are bound to, in the order of the sockets. */
+  readonly portQueues: readonly number[];
   /** The port's MTU, in bytes. */
   readonly mtu: number;
   readonly mac: string;
@@ -124,8 +128,8 @@ export function encode(message: ClientMessage | BrokerMessage): Uint8Array {
   return Buffer.from(JSON.stringify(message));
 }
 
-function fieldsOf(bytes: Uint8Array): Fields {
-  if (bytes.length > LONGEST) throw new BadMessage(`the message has more than ${LONGEST} bytes`);
+function fieldsOf(bytes: Uint8Array, longest: number): Fields {
+  if (bytes.length > longest) throw new BadMessage(`the message has more than ${longest} bytes`);
   let text: string;
   try {
     text = decoder.decode(bytes);
@@ -146,7 +150,7 @@ const BROKER_TYPES = ["welcome", "granted", "done", "leases", "revoked", "error"
 
 /** Reads what a client sent. @throws BadMessage */
 export function parseClientMessage(bytes: Uint8Array): ClientMessage {
-  const fields = fieldsOf(bytes);
+  const fields = fieldsOf(bytes, LONGEST);
   const type = fields.word("type", CLIENT_TYPES);
   if (type === "hello") {
     const versions = fields.list("versions", 16, (each, where) => {
@@ -204,7 +208,7 @@ function leaseRequest(fields: Fields): LeaseRequest {
 
 /** Reads what a broker sent. @throws BadMessage */
 export function parseBrokerMessage(bytes: Uint8Array): BrokerMessage {
-  const fields = fieldsOf(bytes);
+  const fields = fieldsOf(bytes, ANSWER_LONGEST);
   const type = fields.word("type", BROKER_TYPES);
   switch (type) {
     case "welcome":
@@ -241,14 +245,20 @@ function errorOf(fields: Fields): ErrorJson["error"] {
 }
 
 function grantedLease(fields: Fields): GrantedLease {
+  const queues = fields.number("queues", 1, 64);
+  // A broker of before there were own queues says nothing: a port's queues count from 0.
+  const portQueues = fields.has("portQueues")
+    ? fields.list("portQueues", 64, queueNumber)
+    : Array.from({ length: queues }, (_, queue) => queue);
   return {
     id: fields.text("id", NAME_LONGEST),
     device: fields.text("device", IFNAME_LONGEST),
     mechanism: fields.word("mechanism", ["port", "queue"]),
     port: fields.text("port", IFNAME_LONGEST),
+    portQueues,
     mtu: fields.number("mtu", 0, 1 << 20),
     mac: fields.text("mac", NAME_LONGEST),
-    queues: fields.number("queues", 1, 64),
+    queues,
     transmit: fields.word("transmit", TRANSMIT),
     pass: fields.flag("pass"),
     frames: fields.number("frames", 1, 1 << 20),
@@ -265,6 +275,11 @@ function grantedLease(fields: Fields): GrantedLease {
     bypasses: fields.list("bypasses", 64, (each) => String(each)),
     notes: fields.list("notes", 64, (each) => String(each)),
   };
+}
+
+function queueNumber(value: unknown, where: string): number {
+  if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 0xffff) return value;
+  throw new BadMessage(`${where} is no queue's number`);
 }
 
 function listedLease(value: unknown, where: string): ListedLease {

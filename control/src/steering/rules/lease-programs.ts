@@ -4,7 +4,7 @@ import type { Filter } from "./compile.js";
 import { Assembler, R } from "./ebpf.js";
 import { PASS_MARK, returns, SKB, SKB_ACCESS } from "./skb.js";
 import { A, CONTEXT, finish, SCRATCH, translateInto } from "./translate.js";
-import { ACCESS, count, XDP_PASS } from "./xdp.js";
+import { ACCESS, count, RX_QUEUE_INDEX, XDP_PASS } from "./xdp.js";
 
 /** Verdict of XDP (linux/bpf.h, enum xdp_action). */
 const XDP_DROP = 1;
@@ -31,30 +31,53 @@ export interface CardEntry {
   readonly filter: Filter;
   /** Its key in the DEVMAP. */
   readonly slot: number;
+  /** The card's queues that are the lease's own; null: it has a port. */
+  readonly queues: readonly number[] | null;
+}
+
+/** Where the frames of leases go. */
+export interface CardMaps {
+  /** DEVMAP: by a lease's slot, its port's near end. */
+  readonly ports: BpfMap;
+  /** XSKMAP: by the card's queue, the socket of the lease that has it. */
+  readonly sockets: BpfMap;
 }
 
 /**
- * The program on a card: a frame of a lease's flow goes to the lease's port, all others to the kernel. A slot without
- * a port, since the lease ended or the port was deleted, means the kernel too.
+ * The program on a card: a frame of a lease's flow goes to the lease's port, or to its socket where it came on a queue
+ * of its own; all others go to the kernel. A slot or a queue without an entry, since the lease ended or the port was
+ * deleted, means the kernel too.
  */
-export function cardProgram(entries: readonly CardEntry[], ports: BpfMap): ProgramSource {
+export function cardProgram(entries: readonly CardEntry[], { ports, sockets }: CardMaps): ProgramSource {
   const asm = new Assembler();
   asm.move(CONTEXT, R.r1);
   let open = true;
-  for (const { filter, slot } of entries) {
+  for (const { filter, slot, queues } of entries) {
     const match = (): void => {
-      asm.loadMap(R.r1, ports);
-      asm.constant(R.r2, slot);
+      asm.loadMap(R.r1, queues === null ? ports : sockets);
+      if (queues === null) asm.constant(R.r2, slot);
+      else asm.load(R.r2, CONTEXT, RX_QUEUE_INDEX, 4);
       asm.constant(R.r3, XDP_PASS);
       asm.call("redirect_map");
       asm.exit();
     };
-    if (filter.tree.kind === "all") {
+    const all = filter.tree.kind === "all";
+    if (all && queues === null) {
       match();
       open = false;
       break;
     }
-    translateInto(asm, filter, { access: ACCESS, match, pass: () => undefined });
+    // Another lease's queue has a socket in the map too, and this flow is not for it.
+    const [own, other] = [asm.label("own queue"), asm.label("another queue")];
+    if (queues !== null) {
+      asm.load(R.r1, CONTEXT, RX_QUEUE_INDEX, 4);
+      for (const queue of queues) asm.jump32("eq", R.r1, queue, own);
+      asm.goto(other);
+      asm.place(own);
+    }
+    if (all) match();
+    else translateInto(asm, filter, { access: ACCESS, match, pass: () => undefined });
+    if (queues !== null) asm.place(other);
   }
   if (open) returns(asm, XDP_PASS);
   const { instructions, maps } = finish(asm, entries.map(({ filter }) => filter.source).join(", "));

@@ -17,7 +17,7 @@ import {
 export const XDP_PASS = 2;
 export const XDP_REDIRECT = 4;
 /** Offset of rx_queue_index in struct xdp_md (linux/bpf.h). */
-const RX_QUEUE_INDEX = 16;
+export const RX_QUEUE_INDEX = 16;
 
 /** Keys of the counters' map: a percpu-array of two 64-bit values. */
 export const COUNTER = { matched: 0, passed: 1 } as const;
