@@ -46,8 +46,7 @@ class Closed extends Error {}
 export function chooseGround(asked: Asked): Ground {
   const { request, rule } = asked;
   const allowed = (mechanism: "queue" | "port"): boolean =>
-    rule.mechanisms.includes(mechanism) &&
-    (request.mechanism === "auto" || request.mechanism === mechanism);
+    rule.mechanisms.includes(mechanism) && (request.mechanism === "auto" || request.mechanism === mechanism);
   const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
   let closed = "a port was asked for";
   if (allowed("queue")) {
@@ -78,7 +77,8 @@ function unheld({ request, rule }: Asked): string | null {
   if (request.transmit === "own") {
     return "what a socket on the card itself sends passes no program, so 'own' cannot be checked; 'none' and 'raw' need no check";
   }
-  if (request.transmit === "raw" && rule.rate !== null) return `the rate of [${rule.name}] is held by a port only`;
+  if (request.transmit === "raw" && rule.rate !== null)
+    return `the rate of [${rule.name}] is held by a port only`;
   return null;
 }
 
@@ -100,7 +100,9 @@ function onNamedQueues(asked: Asked): Ground {
   }
   const queues = free.slice(0, request.queues);
   const plan = sharedPlan(asked, `lease '${request.flows.join("', '")}' on ${request.device}`);
-  const notes = [`only what arrives on queue ${queues.join(", ")} of ${request.device} comes here, as root steers it`];
+  const notes = [
+    `only what arrives on queue ${queues.join(", ")} of ${request.device} comes here, as root steers it`,
+  ];
   // Where the card spreads the kernel's traffic over the queue too, zero-copy would show it to the client.
   const spread = facts.rss === null ? null : queues.find((queue) => facts.rss?.indirection.includes(queue));
   const copies =
@@ -150,9 +152,10 @@ function onCarvedQueues(asked: Asked): Ground {
   }
   const channels = plan.steps.find((step) => step.apply.kind === "channels");
   if (channels !== undefined) {
-    throw new Closed(`the card has ${queues} queue; have root give it more with \`ethtool -L\``);
+    throw new Closed(`${queues} queues are too few; have root give the card more with \`ethtool -L\``);
   }
-  if (request.zeroCopy === "require" && zeroCopy === "off") throw new Closed("the card has no zero-copy here");
+  if (request.zeroCopy === "require" && zeroCopy === "off")
+    throw new Closed("the card has no zero-copy here");
   const table = carveOut(before.table, before.queues, [...carved, ...plan.path.queues]);
   if (table === null) throw new Closed("the RSS table has no other queue to give the kernel");
   const steps = plan.steps.filter((step) => step.apply.kind !== "rss");

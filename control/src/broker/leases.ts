@@ -365,18 +365,19 @@ export class Leases {
     const { record } = live;
     // A port is deleted, which unbinds its sockets; a queue of the card is not free before the last copy is closed.
     const own = (record.own ?? null) !== null && event !== "fail";
-    const waits = own || (event === "death" && record.draining !== "delete-port");
+    const draining = next(record.state, "held") === null;
+    const waits = own || draining || (event === "death" && record.draining !== "delete-port");
     if (!(waits && this.isHeld(record)) && this.clear(live)) return;
-    this.advance(live, "held");
+    if (!draining) this.advance(live, "held");
     this.drain(live, DRAIN_LEAST_MS);
   }
 
-  /** The flow goes to the kernel: the program forgets the lease, and rules of the card do. */
-  private steerBack(live: Live): void {
+  /** The flow goes to the kernel: the program forgets the lease, and rules of the card do; false where one stays. */
+  private steerBack(live: Live): boolean {
     const { record, steered } = live;
     live.steered = false;
     if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
-    this.undo(live, "after");
+    return this.undo(live, "after");
   }
 
   /** Looks until nobody holds a descriptor, ever less often. */
@@ -434,13 +435,13 @@ export class Leases {
     const undone = undoSteps(place, live.record.own!, when, note);
     left.push(...undone.left);
     failed.push(...undone.failed);
-    const told = JSON.stringify([left, failed]);
-    if (left.length + failed.length > 0 && told !== live.told) {
-      const why = [...left, ...failed].join("; ");
+    const why = [...left, ...failed].join("; ");
+    // Said once, however often it is tried.
+    if (why !== "" && why !== live.told) {
       const outcome = failed.length > 0 ? "E_UNDO_INCOMPLETE" : "left";
       this.audit.write({ event: "undo", outcome, lease: id, device: card.name, why });
+      live.told = why;
     }
-    live.told = told;
     return failed.length === 0;
   }
 
@@ -450,9 +451,9 @@ export class Leases {
     if (live.timer !== null) clearTimeout(live.timer);
     live.process?.close();
     live.process = null;
-    this.steerBack(live);
+    const steeredBack = this.steerBack(live);
     removePort(this.netns, record.names, pinFolder(this.places.bpffs, record.id));
-    if (!this.undo(live, "before")) return false;
+    if (!steeredBack || !this.undo(live, "before")) return false;
     if (this.cards.get(record.card.ifindex)?.size === 0) this.cards.delete(record.card.ifindex);
     this.leases.delete(record.id);
     removeRecord(this.places.state, record.id);
@@ -548,17 +549,15 @@ export class Leases {
     // What is held still is waited for.
     const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
     if (next(record.state, event) !== null) this.advance(live, event);
-    if (record.state === "draining") {
-      this.steerBack(live);
-      this.drain(live, 0);
-    } else this.takeAway(live, event);
+    this.takeAway(live, event);
     return why;
   }
 
   private whyNot({ card, state, names, client, own = null }: LeaseRecord): string | null {
     if (this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
     if (state !== "granted") return `it was ${state}`;
-    if (own === null && !this.netns.links().some((each) => each.name === names.far)) return "its port is gone";
+    if (own === null && !this.netns.links().some((each) => each.name === names.far))
+      return "its port is gone";
     return isAlive(client) ? null : `process ${client.pid} has ended`;
   }
 
@@ -567,7 +566,8 @@ export class Leases {
     for (const { record } of [...this.leases.values()]) {
       const { card, names, id } = record;
       if (card.ifindex === ifindex) this.end(id, "loss", `the card ${card.name} is gone`);
-      else if (name !== "" && (names.far === name || names.near === name)) this.end(id, "loss", "its port was deleted");
+      else if (name !== "" && (names.far === name || names.near === name))
+        this.end(id, "loss", "its port was deleted");
     }
   }
 

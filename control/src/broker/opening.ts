@@ -41,7 +41,18 @@ export function open(opening: Opening): Opened {
   return opening.ground.own === null ? openPort(opening) : openQueues(opening);
 }
 
-function openPort({ kernel, netns, record, card, about, facts, ground, rate, folder, watch }: Opening): Opened {
+function openPort({
+  kernel,
+  netns,
+  record,
+  card,
+  about,
+  facts,
+  ground,
+  rate,
+  folder,
+  watch,
+}: Opening): Opened {
   const { request, names } = record;
   const port = makePort(kernel, netns, about, names, request, rate, folder);
   watch.lap("port and sockets");
@@ -98,7 +109,11 @@ function bound({ netns, record, about, ground }: Opening, queues: readonly numbe
     const what = `bind sockets to queue ${queues.join(", ")} of ${card.name}`;
     const errno = errnoOf(thrown);
     const refused = ground.zeroCopy === "require" && (errno === "EOPNOTSUPP" || errno === "EINVAL");
-    throw wrapError(thrown, what, errno === "EBUSY" ? "E_QUEUE_BUSY" : refused ? "E_NO_ZERO_COPY" : undefined);
+    throw wrapError(
+      thrown,
+      what,
+      errno === "EBUSY" ? "E_QUEUE_BUSY" : refused ? "E_NO_ZERO_COPY" : undefined,
+    );
   }
 }
 

@@ -94,6 +94,7 @@ describe("a policy", () => {
       rate: null,
       draining: "delete-port",
       mechanisms: ["port", "queue"],
+      ownQueues: [],
     });
     expect(probe).toMatchObject({ pass: true, transmit: "raw", queues: 2, rate: 1000, draining: "wait" });
     expect([...policy().admins]).toEqual([1001]);
@@ -114,6 +115,9 @@ describe("a policy", () => {
       ["[dns]\nuser = alice\nleases = 0", 3, "from 1"],
       ["[dns]\nuser = alice\nleases = 1\nleases = 2", 4, "line 3 already"],
       ["[dns]\nuser = alice\nmechanism = magic", 3, "magic"],
+      ["[dns]\nuser = alice\nown-queues = 1, x", 3, "'x' is no queue's number"],
+      ["[dns]\nuser = alice\nown-queues = 1, 2, 1", 3, "names queue 1 twice"],
+      ["[dns]\nuser = alice\nown-queues = 1024", 3, "0 to 1023"],
       ["[dns]\nuser = alice\nflaw = udp", 3, "'flaw' is not known"],
       ["[dns]\nuser =", 2, "no value"],
       ["[d ns]", 1, "no name of a rule"],

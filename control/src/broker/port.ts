@@ -110,7 +110,10 @@ export function makePort(
 }
 
 /** Frames longer than one of the pool that a lease's pool has beside. */
-export function jumboFrames({ queues, frameSize }: LeaseRequest, card: Pick<PortCard, "mode" | "mtu">): number {
+export function jumboFrames(
+  { queues, frameSize }: LeaseRequest,
+  card: Pick<PortCard, "mode" | "mtu">,
+): number {
   const long = card.mode === "generic" || card.mtu > frameSize - HEADROOM - ETHERNET;
   return long ? JUMBO_FRAMES_A_QUEUE * queues : 0;
 }

@@ -84,7 +84,10 @@ export function undoTable(card: CardPlace, own: OwnQueues, others: readonly numb
 }
 
 /** Moves what concerns the whole card (features) to a lease that goes on: it undoes them when it ends. */
-export function inherit(from: OwnQueues, to: OwnQueues): { readonly from: OwnQueues; readonly to: OwnQueues } {
+export function inherit(
+  from: OwnQueues,
+  to: OwnQueues,
+): { readonly from: OwnQueues; readonly to: OwnQueues } {
   let [left, heir] = [from, to];
   for (const [at, step] of from.steps.entries()) {
     if (step.when !== "before" || from.states[at] !== "applied") continue;

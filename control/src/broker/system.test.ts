@@ -47,7 +47,7 @@ describe("the example of a policy", () => {
     for (const key of ["user", "group", "device", "flow", "transmit", "pass", "queues", "memory", "leases"]) {
       expect(read("policy.example"), key).toMatch(new RegExp(`^(# )?${key} = `, "m"));
     }
-    for (const key of ["rate", "mechanism", "draining", "admin"]) {
+    for (const key of ["rate", "mechanism", "own-queues", "draining", "admin"]) {
       expect(read("policy.example"), key).toMatch(new RegExp(`^# ${key} = `, "m"));
     }
   });

@@ -67,6 +67,48 @@ describe("the protocol's messages", () => {
     for (const message of BROKER) expect(parseBrokerMessage(encode(message))).toEqual(message);
   });
 
+  it("hold as many leases as a broker may list, which is more than a client may say", () => {
+    const one = {
+      id: "lease-00000001",
+      state: "granted",
+      device: "eth0",
+      flows: ["udp dst port 53"],
+      mechanism: "port",
+      transmit: "own",
+      pass: false,
+      uid: 1,
+      pid: 2,
+      memory: 4096,
+      since: "2026-01-01T00:00:00.000Z",
+    } as const;
+    const message: BrokerMessage = {
+      type: "leases",
+      request: 1,
+      leases: Array.from({ length: 4000 }, () => one),
+    };
+    expect(encode(message).length).toBeGreaterThan(20 * LONGEST);
+    expect(parseBrokerMessage(encode(message))).toEqual(message);
+  });
+
+  it("name the queues that sockets are bound to, also those of a broker that says nothing of them", () => {
+    const lease = {
+      ...{ id: "lease-00000001", device: "eth0", mechanism: "port", port: "bff00000001", mtu: 1500 },
+      ...{ mac: "02:00:00:00:00:01", queues: 2, transmit: "own", pass: false, frames: 64, frameSize: 2048 },
+      ...{ jumboFrames: 0, ringSize: 64, filled: 32, zeroCopy: false, needWakeup: true, multiBuffer: false },
+      ...{ busyPoll: false, leftToCard: true, xdp: "driver", bypasses: [], notes: [] },
+    };
+    const read = (change: object): unknown => {
+      const bytes = Buffer.from(
+        JSON.stringify({ type: "granted", request: 1, lease: { ...lease, ...change } }),
+      );
+      const message = parseBrokerMessage(bytes);
+      return message.type === "granted" ? message.lease.portQueues : null;
+    };
+    expect(read({})).toEqual([0, 1]);
+    expect(read({ mechanism: "queue", port: "eth0", portQueues: [2, 7] })).toEqual([2, 7]);
+    for (const portQueues of [[-1], ["2"], 7, [1.5]]) expect(() => read({ portQueues })).toThrow(BadMessage);
+  });
+
   it("are refused when they are cut short, at any byte", () => {
     const bytes = encode(LEASE);
     for (let length = 0; length < bytes.length; length++) {

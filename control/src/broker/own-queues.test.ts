@@ -1,0 +1,293 @@
+// Own queues on a card with ntuple rules, which no machine here has: held against a model of such a card. Whatever
+// comes and goes in whatever order, the card is as it was when the last lease has ended.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BifurcateError } from "../errors.js";
+import type { LeaseRequest } from "../protocol/messages.js";
+import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fake-kernel.js";
+import type { AuditEntry } from "./audit.js";
+import { Leases } from "./leases.js";
+import { parsePolicy } from "./policy.js";
+import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
+
+const POLICY = `
+[all]
+user = 1000
+device = eth0
+flow = udp
+transmit = raw
+queues = 2
+leases = 64
+memory = 4G
+`;
+const REQUEST: LeaseRequest = {
+  device: "eth0",
+  flows: ["udp dst port 1"],
+  mechanism: "queue",
+  transmit: "none",
+  pass: false,
+  queues: 1,
+  frames: 256,
+  frameSize: 2048,
+  ringSize: 64,
+  zeroCopy: "prefer",
+  busyPoll: false,
+  pages: "auto",
+};
+
+describe("own queues on a card with rules", () => {
+  let folder: string;
+  let card: FakeCard;
+  let kernel: FakeKernel;
+  let broker: FakeBroker;
+  let log: AuditEntry[];
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "bf-own-queues-"));
+    log = [];
+    fresh(fakeCard());
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  function fresh(of: FakeCard): void {
+    card = of;
+    kernel = new FakeKernel([card]);
+    kernel.capabilityList.push("CAP_IPC_LOCK");
+    broker = fakeBroker(kernel);
+  }
+
+  function start(policy = POLICY): Leases {
+    const audit = { write: (entry: AuditEntry) => void log.push(entry), close: () => undefined };
+    const places = {
+      state: join(folder, "leases"),
+      bpffs: join(folder, "bpf"),
+      splits: join(folder, "splits"),
+    };
+    const parsed = parsePolicy(policy, "policy", { user: Number, group: () => null });
+    return new Leases(broker.kernel, broker.netns, broker.machine, places, parsed, audit);
+  }
+
+  const client = { uid: 1000, gids: [], pid: process.pid };
+
+  function take(leases: Leases, port: number, change: Partial<LeaseRequest> = {}) {
+    const granting = leases.grant(client, { ...REQUEST, flows: [`udp dst port ${port}`], ...change });
+    granting.sent(true);
+    return granting.lease;
+  }
+
+  /** What a user can see of the card's settings. */
+  function settings(of = card): unknown {
+    const { rss, rssUser, now, rules, features } = of;
+    const on = Object.entries(features).map(([name, { active }]) => [name, active]);
+    return structuredClone({ rss, rssUser, now, rules: [...(rules ?? [])], on });
+  }
+
+  function codeOf(work: () => unknown): string {
+    try {
+      work();
+    } catch (thrown) {
+      if (thrown instanceof BifurcateError) return `${thrown.code}: ${thrown.why}`;
+      throw thrown;
+    }
+    return "";
+  }
+
+  it("takes a queue out of the table, binds there, steers the flow, and undoes it all", () => {
+    const before = settings();
+    const leases = start();
+    const lease = take(leases, 53);
+    expect(lease).toMatchObject({ mechanism: "queue", port: "eth0", portQueues: [3], zeroCopy: true });
+    expect(card.rss).not.toContain(3);
+    // One for IPv4, one for IPv6.
+    const steered = [...card.rules!.values()].map((rule) => Buffer.from(rule).readBigUInt64LE(152));
+    expect(steered).toEqual([3n, 3n]);
+    expect(broker.bound).toEqual([{ ifname: "eth0", queues: [3], zeroCopy: "prefer", transmit: false }]);
+    leases.end(lease.id, "return", "done with");
+    expect(settings()).toEqual(before);
+    expect(broker.left()).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
+  });
+
+  it("gives the flow back at once and the queue when its last socket is closed", async () => {
+    const before = settings();
+    const leases = start();
+    const lease = take(leases, 53);
+    broker.hold(3);
+    leases.end(lease.id, "release", "an admin");
+    expect(card.rules!.size).toBe(0);
+    expect(leases.list(client)).toMatchObject([{ state: "draining", mechanism: "queue" }]);
+    // Nobody else gets it, and the kernel's traffic does not come there, while a client could see it.
+    expect(card.rss).not.toContain(3);
+    expect(take(leases, 53).portQueues).toEqual([2]);
+    broker.letGo(3);
+    await settled(() => leases.all().length === 1);
+    expect(card.rss).toContain(3);
+    leases.end(leases.all()[0]!.id, "return", "done with");
+    expect(settings()).toEqual(before);
+  });
+
+  it("leaves the card as it was, whatever leases come and go in whatever order", () => {
+    const style = fc.constantFrom<"interleaved" | "blocks" | "weights">("interleaved", "blocks", "weights");
+    const turns = fc.array(fc.tuple(fc.boolean(), fc.nat(7), fc.integer({ min: 1, max: 2 })), {
+      maxLength: 14,
+    });
+    fc.assert(
+      fc.property(style, fc.boolean(), turns, (kind, ntuple, steps) => {
+        const rss = kind === "weights" ? Array.from({ length: 32 }, (_, i) => (i < 20 ? 0 : i % 4)) : null;
+        const off = { active: false, requested: false, available: true, fixed: false };
+        const made = fakeCard();
+        const blocks = Array.from({ length: 32 }, (_, i) => Math.floor((i * 4) / 32));
+        fresh({
+          ...made,
+          rss: rss ?? (kind === "blocks" ? blocks : made.rss),
+          rssUser: kind === "weights",
+          rssStyle: kind === "blocks" ? "blocks" : "interleaved",
+          features: ntuple ? made.features : { ...made.features, "rx-ntuple-filter": off },
+        });
+        const before = settings();
+        const leases = start();
+        const live: { id: string; queues: readonly number[] }[] = [];
+        for (const [on, which, queues] of steps) {
+          if (on) {
+            const said = codeOf(() => {
+              const { id, portQueues } = take(leases, 100 + which, { queues });
+              live.push({ id, queues: portQueues });
+            });
+            expect(said).toMatch(/^$|^E_LEASE_UNSUPPORTED|^E_FLOW_TAKEN/);
+          } else if (live.length > 0) {
+            leases.end(live.splice(which % live.length, 1)[0]!.id, "return", "done with");
+          }
+          const taken = live.flatMap((each) => each.queues);
+          expect(new Set(taken).size).toBe(taken.length);
+          // The kernel's traffic stays off every queue that is leased.
+          for (const queue of taken) expect(card.rss).not.toContain(queue);
+          expect(card.rss!.length).toBe(32);
+        }
+        for (const { id } of live) leases.end(id, "death", "killed");
+        // A driver's own table goes back to what a reset gives, as everywhere (docs/decisions/0021).
+        const same = (value: unknown): unknown =>
+          kind === "blocks" ? { ...(value as object), rss: null } : value;
+        expect(same(settings())).toEqual(same(before));
+        expect(broker.left()).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
+        rmSync(join(folder, "leases"), { recursive: true, force: true });
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it("leaves the card as it was when the broker is killed at any change, and the next one starts", () => {
+    const off = { active: false, requested: false, available: true, fixed: false };
+    for (let at = 0; ; at++) {
+      const made = fakeCard();
+      fresh({ ...made, features: { ...made.features, "rx-ntuple-filter": off } });
+      const before = settings();
+      let left = at;
+      class Killed extends Error {}
+      kernel.onChange = () => {
+        if (left-- <= 0) throw new Killed();
+      };
+      let killed = false;
+      const leases = start();
+      // A process that is killed does nothing afterwards.
+      const stop = broker.killable(() => left < 0);
+      try {
+        const lease = take(leases, 53);
+        leases.end(lease.id, "return", "done with");
+      } catch {
+        killed = true;
+      }
+      leases.leave();
+      stop();
+      kernel.onChange = () => undefined;
+      broker.closeSockets();
+      const next = start();
+      next.adopt();
+      expect(settings(), `killed at change ${at}`).toEqual(before);
+      expect(next.all()).toEqual([]);
+      expect(broker.left(), `killed at change ${at}`).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
+      rmSync(join(folder, "leases"), { recursive: true, force: true });
+      if (!killed && left >= 0) break;
+      expect(at).toBeLessThan(100);
+    }
+  });
+
+  it("goes on under the next broker, which undoes it in the end; after a reboot there is nothing to undo", () => {
+    const before = settings();
+    const first = start();
+    const lease = take(first, 53);
+    first.leave();
+    const second = start();
+    expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
+    expect(second.holds(lease.id, { pid: process.pid, startTime: "0" })).toBe(false);
+    expect(take(second, 54).portQueues).toEqual([2]);
+    for (const { id } of second.all()) second.end(id, "return", "done with");
+    expect(settings()).toEqual(before);
+  });
+
+  it("leaves alone what somebody changed since, and says so", () => {
+    const leases = start();
+    const lease = take(leases, 53);
+    card.rss = card.rss!.map(() => 1);
+    leases.end(lease.id, "return", "done with");
+    expect(card.rss).toEqual(card.rss!.map(() => 1));
+    expect(log.find(({ event }) => event === "undo")).toMatchObject({ outcome: "left", lease: lease.id });
+  });
+
+  it("waits, and tries again, where the card refuses to be put back", async () => {
+    const before = settings();
+    const leases = start();
+    const lease = take(leases, 53);
+    let refusals = 2;
+    kernel.onChange = (when, call) => {
+      if (when === "before" && call === "setRss" && refusals-- > 0) throw new FakeRefusal("setRss", "EBUSY");
+    };
+    leases.end(lease.id, "return", "done with");
+    expect(leases.all()).toMatchObject([{ state: "draining" }]);
+    await settled(() => leases.all().length === 0);
+    expect(settings()).toEqual(before);
+    // Once for all tries.
+    expect(log.filter(({ outcome }) => outcome === "E_UNDO_INCOMPLETE")).toHaveLength(1);
+  });
+
+  it("is refused in words where it cannot be, and a port is taken where none insisted", () => {
+    const cases: [string, Partial<FakeCard>, Partial<LeaseRequest>, string][] = [
+      ["no rules", { rules: null, capacity: 0 }, {}, "ice has no ntuple rules"],
+      ["no table", { rss: null }, {}, "no RSS table"],
+      ["'own'", {}, { transmit: "own" }, "'own' cannot be checked"],
+      ["more queues than there are", {}, { queues: 4 }, "have root give the card more"],
+    ];
+    for (const [name, change, asked, words] of cases) {
+      fresh(fakeCard(change));
+      const policy = POLICY.replace("queues = 2", "queues = 8");
+      const said = codeOf(() => take(start(policy), 53, asked));
+      expect(said, name).toContain("E_LEASE_UNSUPPORTED: no queue of its own: ");
+      expect(said, name).toContain(words);
+      expect(broker.bound, name).toEqual([]);
+      const copied = codeOf(() =>
+        take(start(policy), 53, { ...asked, mechanism: "auto", zeroCopy: "require" }),
+      );
+      expect(copied, name).toContain("E_NO_ZERO_COPY: ");
+      expect(copied, name).toContain(words);
+    }
+  });
+
+  it("that root has set aside changes nothing of the card, and is zero-copy only where nothing else arrives there", () => {
+    const policy = POLICY.replace("leases = 64", "leases = 64\nown-queues = 2, 3");
+    const before = settings();
+    const leases = start(policy);
+    expect(take(leases, 53)).toMatchObject({ portQueues: [2] });
+    expect(settings()).toEqual(before);
+    expect(broker.bound.at(-1)).toMatchObject({ queues: [2], zeroCopy: "off" });
+    card.rss = card.rss!.map((queue) => queue % 2);
+    expect(take(leases, 54)).toMatchObject({ portQueues: [3] });
+    expect(broker.bound.at(-1)).toMatchObject({ queues: [3], zeroCopy: "prefer" });
+    expect(codeOf(() => take(leases, 55))).toContain("0 are free");
+  });
+});
+
+async function settled(so: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 200 && !so(); tries++) await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(so()).toBe(true);
+}
