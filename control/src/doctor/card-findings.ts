@@ -61,10 +61,11 @@ function programs(card: Card): Finding[] {
   const { facts } = card;
   const { name } = facts.link;
   const found: Finding[] = [];
-  // A program of a live split is no finding; asking as a plan does names whose it is.
-  const ours = facts.otherSplits.some((split) =>
-    facts.xdp?.owner?.holders.some((holder) => holder.pid === split.pid),
+  // A program of a live split, or of a broker, is no finding; asking as a plan does names whose it is.
+  const split = facts.otherSplits.some((each) =>
+    facts.xdp?.owner?.holders.some((holder) => holder.pid === each.pid),
   );
+  const ours = split || card.broker !== null;
   if (facts.xdp !== null && !ours) {
     const [words = ""] = programConflict(facts, "af_packet");
     const mend = `stop its owner, or: sudo ip link set dev ${name} xdp off`;

@@ -1,6 +1,7 @@
 // The facts about one card that mechanisms ask for: those of a plan, what is left of splits, and its place on the bus.
 import { findLink, readFacts, type Facts } from "../facts/facts.js";
 import type { Kernel, Netns } from "../kernel.js";
+import { brokerOn, type BrokerHold } from "../lease/registry.js";
 import type { XskFacts } from "../observe/kernel.js";
 import { queuesOf } from "../steering/make-plan.js";
 import { listSplits, splitsOn, type SplitEntry } from "../transaction/registry.js";
@@ -29,6 +30,8 @@ export interface Card {
   readonly stale: readonly SplitEntry[];
   /** AF_XDP sockets on it; null where they cannot be looked for. */
   readonly sockets: readonly XskFacts[] | null;
+  /** What a broker has on it: its program is nobody else's. Null where it has nothing. */
+  readonly broker: BrokerHold | null;
   /** null for what stands on no PCI bus. */
   readonly pci: PciPlace | null;
   /** VIRTIO_F_ACCESS_PLATFORM was negotiated; null for what is no virtio card. */
@@ -62,6 +65,7 @@ export function readCard(
         each.state === "stale" && each.netnsInode === netns.inode && each.ifindex === facts.link.index,
     ),
     sockets: socketsOf(netns, facts.link.index, queues),
+    broker: brokerOn(stateDirectory, netns.inode, facts.link, facts.xdp),
     pci: placeOf(files, facts.driver.bus),
     accessPlatform: accessPlatform(files, facts.driver.bus),
   };

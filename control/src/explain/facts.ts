@@ -3,9 +3,12 @@ import { readCard, type Card } from "../doctor/card.js";
 import type { Files } from "../doctor/files.js";
 import { errnoOf, wrapError } from "../errors.js";
 import type { Kernel, Netns } from "../kernel.js";
+import type { LeaseRecord } from "../lease/record.js";
 import type { LinkCounters, RouteDecision } from "../observe/kernel.js";
 import { stateDirectory } from "../transaction/journal.js";
 import { listSplits, type SplitEntry } from "../transaction/registry.js";
+import { compileAny } from "../steering/rules/compile.js";
+import { matches } from "../steering/rules/interpret.js";
 import { frameOf, packetOf } from "./packet/frame.js";
 import type { Example, Packet } from "./packet/packet.js";
 import { flowOf } from "./toeplitz.js";
@@ -35,6 +38,14 @@ export function ownSplit(facts: Pick<ExplainFacts, "card" | "splits">): SplitEnt
   if (xdp.owner === null) return facts.splits.find((split) => split.path.backend === "af_xdp") ?? null;
   const { holders } = xdp.owner;
   return facts.splits.find((split) => holders.some((holder) => holder.pid === split.pid)) ?? null;
+}
+
+/** The broker's lease whose flow the packet is of; null where there is none, or that is not for this user to see. */
+export function leaseOf({ card, example }: Pick<ExplainFacts, "card" | "example">): LeaseRecord | null {
+  const found = card.broker?.leases?.find(({ request }) =>
+    matches(compileAny(request.flows).program, example.frame),
+  );
+  return found ?? null;
 }
 
 /** What the packet is: a line, or a frame out of a file. */

@@ -1,9 +1,11 @@
 // The handler: the process that reads the socket, whose verdict ends the packet's way in user space.
+import { leaseOf } from "../facts.js";
 import { holderWords } from "./socket.js";
 import type { Decide } from "./stage.js";
 
 /** The seventh stage. */
-export const handler: Decide = ({ card, splits }, way) => {
+export const handler: Decide = (facts, way) => {
+  const { card, splits } = facts;
   const said = (says: string): ReturnType<Decide> => ({
     stage: { name: "handler", says, complaints: [] },
     way,
@@ -18,6 +20,12 @@ export const handler: Decide = ({ card, splits }, way) => {
   if (split !== undefined) {
     return said(
       `the split ${split.id} (pid ${split.pid}): dropped, unless its handler sends, passes or keeps it`,
+    );
+  }
+  const lease = leaseOf(facts);
+  if (lease !== null) {
+    return said(
+      `the client of ${lease.id} (pid ${lease.client.pid}): dropped, unless it sends, passes or keeps it`,
     );
   }
   const [first] = here;

@@ -3,7 +3,7 @@ import { sharedFillRings } from "../../doctor/card-findings.js";
 import type { XskFacts, XskRing } from "../../observe/kernel.js";
 import { zeroCopyRefusal } from "../../steering/ladder.js";
 import { complaint, type Complaint } from "../complaint.js";
-import type { ExplainFacts } from "../facts.js";
+import { leaseOf, type ExplainFacts } from "../facts.js";
 import { queueWords, type Decide } from "./stage.js";
 
 /** Entries in a ring now: both ends count modulo 2^32. */
@@ -30,6 +30,10 @@ export const socket: Decide = (facts, way) => {
   if (way.to === "kernel" || way.to === "nobody")
     return said("not asked: no program brings the packet to one");
   if (card.facts.xdp === null) return said("a packet socket (AF_PACKET): it copies every frame of the flow");
+  const lease = leaseOf(facts);
+  if (lease !== null && (lease.own ?? null) === null) {
+    return said(`bound to the lease's port ${lease.names.far}: it copies every frame of the flow`);
+  }
   if (card.sockets === null) return said("AF_XDP sockets cannot be looked for: run it as root");
   const here = card.sockets.filter((each) => way.queues.includes(each.queue));
   const missing = way.queues.filter((queue) => !here.some((each) => each.queue === queue));

@@ -4,8 +4,39 @@ import { matches } from "../../steering/rules/interpret.js";
 import { programConflict } from "../../steering/conflicts.js";
 import { mtuRefusal } from "../../steering/ladder.js";
 import { complaint, type Complaint } from "../complaint.js";
-import { ownSplit, XDP } from "../facts.js";
+import { leaseOf, ownSplit, XDP, type ExplainFacts } from "../facts.js";
 import { queueWords, type Decide, type Way } from "./stage.js";
+
+/** What a broker's program makes of the packet. */
+function brokers(facts: ExplainFacts, way: Way, whose: string): [string, Way["to"], Complaint[]] {
+  const { leases, portOf } = facts.card.broker!;
+  if (portOf !== null) return [`${whose}: this is the port of ${portOf.id}, not a card`, "user", []];
+  if (leases === null) {
+    return [`${whose}, whose leases are not for this user to see (run it as root)`, "unsure", []];
+  }
+  const lease = leaseOf(facts);
+  if (lease === null) {
+    const count = leases.length === 1 ? "its one lease" : `any of its ${leases.length} leases`;
+    return [`${whose}: the frame is not of ${count}, to the kernel`, "kernel", []];
+  }
+  const { id, names, own = null } = lease;
+  if (own === null) return [`${whose}: the frame is of ${id}, to its port ${names.far}`, "user", []];
+  const taken = way.queues.filter((queue) => own.queues.includes(queue));
+  if (taken.length === way.queues.length) {
+    return [`${whose}: the frame is of ${id}, to the socket of ${queueWords(taken)}`, "user", []];
+  }
+  const left = way.queues.filter((queue) => !own.queues.includes(queue));
+  const wrong = complaint(
+    "wrong-queue",
+    `the packet may arrive on ${queueWords(left)}, and ${id} has ${queueWords(own.queues)}: what comes elsewhere is the kernel's`,
+    `steer the flow: sudo ethtool -N ${facts.card.facts.link.name} ... action ${own.queues[0]}`,
+  );
+  return [
+    `${whose}: the frame is of ${id}, on ${queueWords(own.queues)} only`,
+    taken.length === 0 ? "kernel" : "unsure",
+    [wrong],
+  ];
+}
 
 /** The fourth stage. */
 export const xdp: Decide = (facts, way) => {
@@ -35,6 +66,9 @@ export const xdp: Decide = (facts, way) => {
   }
   const { programId, mode } = card.facts.xdp;
   const split = ownSplit(facts);
+  if (split === null && card.broker !== null) {
+    return said(...brokers(facts, way, `program ${programId} (${mode}) of bifurcated, the broker`));
+  }
   if (split === null) {
     const [words = ""] = programConflict(card.facts, "af_packet");
     const mend = `stop its owner, or: sudo ip link set dev ${link.name} xdp off`;

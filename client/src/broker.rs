@@ -1,0 +1,271 @@
+//! A connection to a broker: one answer for each request.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bifurcate_linux::event::{Interest, wait_one};
+use bifurcate_linux::seqpacket::{Connection, Received};
+
+use crate::error::{Error, Result};
+use crate::lease::Lease;
+use crate::message::{FromBroker, LONGEST, Listed, Request, ToBroker, VERSION, encode, parse};
+
+/// Where a broker listens, unless `BIFURCATE_BROKER` says otherwise.
+const USUAL_PLACE: &str = "/run/bifurcate/broker.sock";
+/// How long a broker may take for an answer: making a port takes some ten milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The broker's own version.
+    pub broker: String,
+    /// Its process.
+    pub pid: u32,
+    /// Inode of the network namespace that it serves.
+    pub netns: u64,
+}
+
+/// A connection to a broker. Leases that were granted over it end with it.
+#[derive(Debug)]
+pub struct Broker {
+    connection: Connection,
+    path: PathBuf,
+    welcome: Welcome,
+    last: u32,
+    /// Leases that were taken back, with the reason, while something else was waited for.
+    revoked: Vec<(String, String)>,
+    buffer: Vec<u8>,
+}
+
+impl Broker {
+    /// Connects to the broker of this machine: at `BIFURCATE_BROKER`, or the usual place.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::Refused`] where it is full, [`Error::Protocol`].
+    pub fn connect() -> Result<Broker> {
+        let named = std::env::var_os("BIFURCATE_BROKER").filter(|path| !path.is_empty());
+        Broker::connect_at(&named.map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from))
+    }
+
+    /// Connects to the broker that listens at `path`.
+    ///
+    /// # Errors
+    /// As [`Broker::connect`].
+    pub fn connect_at(path: &Path) -> Result<Broker> {
+        let no_broker = |error: bifurcate_linux::Error| Error::NoBroker {
+            path: path.to_owned(),
+            why: error.to_string(),
+        };
+        let mut broker = Broker {
+            connection: Connection::connect(path).map_err(no_broker)?,
+            path: path.to_owned(),
+            welcome: Welcome {
+                broker: String::new(),
+                pid: 0,
+                netns: 0,
+            },
+            last: 0,
+            revoked: Vec::new(),
+            buffer: vec![0; LONGEST],
+        };
+        broker.send(&ToBroker::Hello {
+            versions: [VERSION],
+            name: env!("CARGO_PKG_NAME"),
+        })?;
+        match broker.message()? {
+            (
+                FromBroker::Welcome {
+                    version: VERSION,
+                    broker: name,
+                    pid,
+                    netns,
+                },
+                _,
+            ) => {
+                broker.welcome = Welcome {
+                    broker: name,
+                    pid,
+                    netns,
+                };
+                Ok(broker)
+            }
+            (FromBroker::Error { error, .. }, _) => Err(Error::Refused(error)),
+            (other, _) => Err(Error::Protocol(format!("it answered hello with {other:?}"))),
+        }
+    }
+
+    /// Who serves.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Asks for a lease, and opens it. The connection goes with it: the lease ends with its connection.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the broker's reason; [`Error::Protocol`] where what came is not what it says;
+    /// [`Error::System`] where the kernel refuses to map it (older than 6.4).
+    pub fn lease(mut self, request: &Request) -> Result<Lease> {
+        let number = self.next();
+        self.send(&ToBroker::Lease {
+            request: number,
+            lease: request,
+        })?;
+        match self.answer(number)? {
+            (FromBroker::Granted { lease, .. }, descriptors) => Lease::open(self, *lease, descriptors),
+            (other, _) => Err(Error::Protocol(format!("it answered lease with {other:?}"))),
+        }
+    }
+
+    /// The leases that this user may see.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] where it has ended, [`Error::Protocol`].
+    pub fn list(&mut self) -> Result<Vec<Listed>> {
+        let request = self.next();
+        self.send(&ToBroker::List { request })?;
+        match self.answer(request)? {
+            (FromBroker::Leases { leases, .. }, _) => Ok(leases),
+            (other, _) => Err(Error::Protocol(format!("it answered list with {other:?}"))),
+        }
+    }
+
+    /// Takes a lease from whoever has it: the same user's, or anybody's for root and admins.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `E_NO_SUCH_LEASE`.
+    pub fn release(&mut self, lease: &str) -> Result<()> {
+        let request = self.next();
+        self.done(request, &ToBroker::Release { request, lease })
+    }
+
+    /// Gives a lease of this process back.
+    pub(crate) fn give_back(&mut self, lease: &str) -> Result<()> {
+        let request = self.next();
+        self.done(request, &ToBroker::Return { request, lease })
+    }
+
+    /// Tells a broker that came later that this process still has the lease.
+    pub(crate) fn resume(&mut self, lease: &str) -> Result<()> {
+        let request = self.next();
+        self.done(request, &ToBroker::Resume { request, lease })
+    }
+
+    /// The socket.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why that lease was taken back, when it was: reads what has come, and waits for nothing.
+    pub(crate) fn revocation(&mut self, lease: &str) -> Result<Option<String>> {
+        while let Some((message, _)) = self.receive()? {
+            self.unasked(message)?;
+        }
+        let found = self.revoked.iter().find(|(each, _)| each == lease);
+        Ok(found.map(|(_, why)| why.clone()))
+    }
+
+    fn next(&mut self) -> u32 {
+        self.last = self.last.wrapping_add(1);
+        self.last
+    }
+
+    fn done(&mut self, request: u32, message: &ToBroker<'_>) -> Result<()> {
+        self.send(message)?;
+        match self.answer(request)? {
+            (FromBroker::Done { .. }, _) => Ok(()),
+            (other, _) => Err(Error::Protocol(format!("it answered with {other:?}"))),
+        }
+    }
+
+    fn send(&self, message: &ToBroker<'_>) -> Result<()> {
+        match self.connection.send(&encode(message), &[]) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Protocol("it does not read what it is sent".into())),
+            Err(error) if matches!(error.code().as_str(), "EPIPE" | "ECONNRESET") => {
+                Err(self.gone(&error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The answer to that request. What comes in between is kept.
+    fn answer(&mut self, request: u32) -> Result<(FromBroker, Vec<OwnedFd>)> {
+        loop {
+            let (message, descriptors) = self.message()?;
+            match message {
+                FromBroker::Error {
+                    request: Some(number),
+                    error,
+                } if number == request => {
+                    return Err(Error::Refused(error));
+                }
+                FromBroker::Granted { request: number, .. }
+                | FromBroker::Done { request: number }
+                | FromBroker::Leases { request: number, .. }
+                    if number == request =>
+                {
+                    return Ok((message, descriptors));
+                }
+                other => self.unasked(other)?,
+            }
+        }
+    }
+
+    /// What came without being waited for.
+    fn unasked(&mut self, message: FromBroker) -> Result<()> {
+        match message {
+            FromBroker::Revoked { lease, why } => self.revoked.push((lease, why)),
+            // About the connection, which closes.
+            FromBroker::Error { request: None, error } => return Err(Error::Refused(error)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The next message; waits for it.
+    fn message(&mut self) -> Result<(FromBroker, Vec<OwnedFd>)> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(message) = self.receive()? {
+                return Ok(message);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Protocol(format!("it did not answer within {PATIENCE:?}")));
+            }
+            wait_one(self.connection.as_fd(), Interest::Read, Some(left))?;
+        }
+    }
+
+    fn receive(&mut self) -> Result<Option<(FromBroker, Vec<OwnedFd>)>> {
+        match self.connection.receive(&mut self.buffer)? {
+            Received::Nothing => Ok(None),
+            Received::End => Err(self.gone("it closed the connection")),
+            Received::Message { cut: true, .. } => Err(Error::Protocol(
+                "a message, or its list of descriptors, was too long".into(),
+            )),
+            Received::Message {
+                length, descriptors, ..
+            } => {
+                let message = parse(&self.buffer[..length]).map_err(Error::Protocol)?;
+                Ok(Some((message, descriptors)))
+            }
+        }
+    }
+
+    fn gone(&self, why: &str) -> Error {
+        Error::NoBroker {
+            path: self.path.clone(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+impl AsFd for Broker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}

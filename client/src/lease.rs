@@ -1,0 +1,325 @@
+//! A lease: its queues, polled with no right at all, and its end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bifurcate_datapath::device::{LeftToCard, QueuePair, State, af_xdp};
+use bifurcate_datapath::engine::pass::TapPass;
+use bifurcate_datapath::engine::{self, Handler, Lane, Options, Out, PassPath, Run};
+use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig, checksum};
+use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait};
+use bifurcate_linux::tap::TapQueue;
+
+use crate::broker::Broker;
+use crate::error::{Error, Result};
+use crate::message::{Granted, Transmit};
+
+/// Longest sleep without a look at the port: the kernel tells a sleeper of AF_XDP nothing when its device goes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The connection over which a lease was granted, or over which the next broker heard of it.
+#[derive(Debug)]
+struct Link {
+    id: String,
+    /// None while no broker runs: the lease goes on, and the next one is told.
+    broker: Option<Broker>,
+    path: std::path::PathBuf,
+    searched: Instant,
+}
+
+impl Link {
+    /// Hears what the broker says, and looks for the next one when it has ended.
+    fn check(&mut self) -> Result<()> {
+        let Some(broker) = &mut self.broker else {
+            return self.search();
+        };
+        match broker.revocation(&self.id) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(self.revoked(why)),
+            Err(Error::NoBroker { .. }) => {
+                self.broker = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn search(&mut self) -> Result<()> {
+        if self.searched.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.searched = Instant::now();
+        let Ok(mut broker) = Broker::connect_at(&self.path) else {
+            return Ok(());
+        };
+        match broker.resume(&self.id) {
+            Ok(()) => self.broker = Some(broker),
+            Err(Error::Refused(refusal)) if refusal.code == "E_NO_SUCH_LEASE" => {
+                return Err(self.revoked("the broker that came after does not know it".into()));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self) -> Result<()> {
+        match &mut self.broker {
+            Some(broker) => broker.give_back(&self.id),
+            // The next broker takes it away, for this process will not have resumed it.
+            None => Ok(()),
+        }
+    }
+
+    fn revoked(&self, why: String) -> Error {
+        Error::Revoked {
+            lease: self.id.clone(),
+            why,
+        }
+    }
+}
+
+/// A flow of a card, leased: frames are received, sent and passed by this process, which needs no right for it.
+///
+/// It ends with [`Lease::give_back`], when it is dropped, with the process, or when it is taken back.
+pub struct Lease {
+    granted: Granted,
+    pairs: Vec<QueuePair>,
+    umem: Arc<Umem>,
+    ways: Vec<TapPass>,
+    // After the queues: the broker hears of the end when they are closed.
+    link: Link,
+}
+
+impl Lease {
+    pub(crate) fn open(broker: Broker, granted: Granted, descriptors: Vec<OwnedFd>) -> Result<Lease> {
+        let queues = granted.queues as usize;
+        let expected = 1 + queues * if granted.pass { 2 } else { 1 };
+        let came = descriptors.len();
+        let mut descriptors = descriptors.into_iter();
+        let (Some(memory), true) = (descriptors.next(), came == expected && queues > 0) else {
+            return Err(Error::Protocol(format!(
+                "{came} descriptors came with a lease of {queues} queues, not {expected}"
+            )));
+        };
+        let sockets: Vec<OwnedFd> = descriptors.by_ref().take(queues).collect();
+        let ways = descriptors
+            .map(|queue| TapPass::received(TapQueue::from(queue), granted.mtu))
+            .collect();
+        let opened = af_xdp::receive(af_xdp::Received {
+            name: granted.device.clone(),
+            sockets,
+            memory,
+            pool: UmemConfig {
+                frames: granted.frames,
+                frame_size: granted.frame_size,
+                jumbo_frames: granted.jumbo_frames,
+                pages: Pages::Auto,
+            },
+            ring_size: granted.ring_size,
+            filled: granted.filled,
+            transmit: granted.transmit != Transmit::None,
+            obtained: af_xdp::Obtained {
+                zero_copy: granted.zero_copy,
+                need_wakeup: granted.need_wakeup,
+                multi_buffer: granted.multi_buffer,
+                busy_poll: granted.busy_poll,
+                refused: Vec::new(),
+            },
+            left: if granted.left_to_card {
+                LeftToCard::EVERYTHING
+            } else {
+                LeftToCard::NOTHING
+            },
+            mtu: granted.mtu,
+        })?;
+        let link = Link {
+            id: granted.id.clone(),
+            path: broker.path().to_owned(),
+            broker: Some(broker),
+            searched: Instant::now(),
+        };
+        Ok(Lease {
+            granted,
+            pairs: opened.port.queues,
+            umem: opened.port.umem,
+            ways,
+            link,
+        })
+    }
+
+    /// What was granted.
+    #[must_use]
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Its number of queues.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// A batch for at most `limit` frames of this lease.
+    #[must_use]
+    pub fn batch(&self, limit: usize) -> Batch {
+        Batch::new(&self.umem, limit)
+    }
+
+    /// Empties the batch (frames without a verdict are dropped) and puts into it what has arrived on a queue; gives how
+    /// many frames.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn receive(&mut self, queue: usize, batch: &mut Batch) -> usize {
+        batch.clear();
+        self.pairs[queue].rx.poll(batch)
+    }
+
+    /// Sends the frames of the batch that were given the verdict send (to port 0) and drops the others; gives how many the
+    /// port took. Checksums that a sender left to the card are made first; a packet longer than the MTU is not cut:
+    /// [`Lease::start`] does that.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn send(&mut self, queue: usize, batch: &mut Batch) -> usize {
+        if self.granted.left_to_card {
+            for at in 0..batch.len() {
+                if batch.sends_to(at, 0) {
+                    checksum::complete_if_pending(batch.bytes_mut(at));
+                }
+            }
+        }
+        batch.sending_to(0);
+        let sent = self.pairs[queue].tx.send(batch);
+        batch.clear();
+        sent
+    }
+
+    /// Passes a frame of the lease's flow into the kernel, as if it had just arrived on the card. False where the lease has
+    /// no way back.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn pass(&mut self, queue: usize, frame: &[u8]) -> Result<bool> {
+        let Some(way) = self.ways.get_mut(queue) else {
+            return Ok(false);
+        };
+        way.pass(frame)?;
+        way.flush()?;
+        Ok(true)
+    }
+
+    /// Sleeps until a frame may have arrived or `timeout` is over. A lease that goes on without a broker looks for the next
+    /// one meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] when the lease was taken back, and nothing arrives any more.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.link.check()?;
+        if self.pairs.iter().all(|pair| pair.rx.state() == State::Gone) {
+            return Err(self.link.revoked("its port is gone".into()));
+        }
+        if !self.pairs.iter_mut().all(|pair| pair.rx.prepare_to_wait()) {
+            return Ok(());
+        }
+        let hurried = self
+            .pairs
+            .iter()
+            .any(|pair| pair.rx.is_starving() || pair.tx.is_waiting());
+        let most = if hurried { Duration::from_millis(1) } else { LOOK };
+        let timeout = timeout.map_or(most, |timeout| timeout.min(most));
+        let mut fds = Vec::with_capacity(self.pairs.len() + 1);
+        for pair in &self.pairs {
+            match pair.rx.ready_fd() {
+                Some(fd) => fds.push((fd, Interest::Read)),
+                None => return Ok(()),
+            }
+        }
+        fds.truncate(WAIT_MAX - 1);
+        if let Some(broker) = &self.link.broker {
+            fds.push((broker.as_fd(), Interest::Read));
+        }
+        wait(&fds, &mut [Ready::default(); WAIT_MAX], Some(timeout))?;
+        Ok(())
+    }
+
+    /// Hands the queues to poll loops, a thread a queue; `handler` makes the handler of each.
+    ///
+    /// # Errors
+    /// What making a thread reports.
+    pub fn start(self, burst: usize, mut handler: impl FnMut(usize) -> Box<dyn Handler>) -> Result<Serving> {
+        let Lease {
+            granted,
+            pairs,
+            umem,
+            ways,
+            link,
+        } = self;
+        let mut ways = ways.into_iter();
+        let lanes = pairs
+            .into_iter()
+            .enumerate()
+            .map(|(at, QueuePair { rx, tx, .. })| {
+                let lane = Lane::new(rx, &umem, burst, handler(at), vec![Out::new(tx, &umem, &umem)]);
+                match ways.next() {
+                    Some(way) => lane.with_pass(Box::new(way)),
+                    None => lane,
+                }
+            });
+        let options = Options {
+            cores: Vec::new(),
+            busy_poll: granted.busy_poll,
+        };
+        let run = engine::start(lanes.collect(), &options)?;
+        Ok(Serving { run, link, granted })
+    }
+
+    /// Gives the lease back: its flow is with the kernel when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `E_NO_SUCH_LEASE` when it was taken back before.
+    pub fn give_back(mut self) -> Result<()> {
+        self.link.give_back()
+    }
+}
+
+/// A lease whose queues are polled by threads of their own. Dropping it stops them and ends the lease.
+pub struct Serving {
+    // Before the connection in drop order: the lease ends when nobody polls it any more.
+    run: Run,
+    link: Link,
+    granted: Granted,
+}
+
+impl Serving {
+    /// What was granted.
+    #[must_use]
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Whether it goes on: to be called once a second or so, for it tells the next broker that the lease lives.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] when it was taken back.
+    pub fn check(&mut self) -> Result<()> {
+        self.link.check()?;
+        if self.run.is_finished() {
+            return Err(self.link.revoked("its port is gone".into()));
+        }
+        Ok(())
+    }
+
+    /// Gives the lease back and stops the threads.
+    ///
+    /// # Errors
+    /// As [`Lease::give_back`]; a handler that panicked.
+    pub fn give_back(mut self) -> Result<()> {
+        // The kernel has the flow before the device is closed.
+        self.link.give_back()?;
+        self.run.stop();
+        self.run.join()?;
+        Ok(())
+    }
+}
