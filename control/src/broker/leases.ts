@@ -19,6 +19,7 @@ import { splitsOn } from "../transaction/registry.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
 import { chooseGround, type Asked } from "./ground.js";
+import { listed } from "./listing.js";
 import type { BrokerKernel, BrokerNetns, Descriptor, Locals, ProcessHandle } from "./machine.js";
 import { checkPass, open, type Opening } from "./opening.js";
 import { decide, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
@@ -581,20 +582,4 @@ export class Leases {
     this.leases.clear();
     this.cards.clear();
   }
-}
-
-function listed({ id, state, card, request, client, since, own = null }: LeaseRecord): ListedLease {
-  return {
-    id,
-    state,
-    device: card.name,
-    flows: request.flows,
-    mechanism: own === null ? "port" : "queue",
-    transmit: request.transmit,
-    pass: request.pass,
-    uid: client.uid,
-    pid: client.pid,
-    memory: poolBytes(request),
-    since,
-  };
 }

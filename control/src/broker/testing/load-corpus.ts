@@ -22,6 +22,8 @@ const bucket = map("array", 8);
 const card = { mac: "02:00:00:00:00:01", addresses: ["10.0.0.1", "2001:db8::1"] };
 let [rules, programs, withoutReverse] = [0, 0, 0];
 
+const maps = { ports, sockets: xsks };
+
 function load(source: Parameters<typeof kernel.loadProgram>[0]): void {
   kernel.loadProgram(source).close();
   programs++;
@@ -31,7 +33,8 @@ for (const expression of ACCEPTED) {
   const filter = compile(expression);
   rules++;
   load(xdpProgram(filter, { map: xsks }));
-  load(cardProgram([{ filter, slot: 0 }], ports));
+  load(cardProgram([{ filter, slot: 0, queues: null }], maps));
+  load(cardProgram([{ filter, slot: 0, queues: [1, 3] }], maps));
   load(returnProgram(filter, 1));
   try {
     load(transmitProgram(ownTransmit([expression], card), counters, { bucket, perSecond: 1000 }));
@@ -46,8 +49,8 @@ for (let at = 0; at < ACCEPTED.length; at += 16) {
   const filters = ACCEPTED.slice(at, at + 16).map((each) => compile(each));
   load(
     cardProgram(
-      filters.map((filter, slot) => ({ filter, slot: slot % 4 })),
-      ports,
+      filters.map((filter, slot) => ({ filter, slot: slot % 4, queues: slot % 2 === 0 ? null : [slot] })),
+      maps,
     ),
   );
 }
