@@ -39,6 +39,14 @@ const SIGNS: readonly Sign[] = [
     facility: "the BPF helper bpf_xdp_load_bytes",
     since: "5.18",
   },
+  {
+    // net/xdp/xsk.c xsk_mmap() before 6.4: a bound socket's rings are not to be mapped any more.
+    call: /^mmap\(AF_XDP ring\)$/,
+    code: /^EOPNOTSUPP$/,
+    args: /^of a socket that is bound/,
+    facility: "rings of a bound AF_XDP socket, which a lease's client maps",
+    since: "6.4",
+  },
   { call: /^bpf\(/, code: /^ENOSYS$/, args: /./s, facility: "bpf(2) (CONFIG_BPF_SYSCALL)", since: "3.18" },
 ];
 

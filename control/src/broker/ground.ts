@@ -41,9 +41,15 @@ class Closed extends Error {}
 /**
  * Own queues where the policy gives them, the card has them and the kernel can hold the lease to its rights there; a
  * port otherwise, unless a queue was insisted on.
- * @throws E_LEASE_UNSUPPORTED, E_NO_ZERO_COPY, and those of a plan.
+ * @throws E_LEASE_UNSUPPORTED, E_NO_ZERO_COPY, E_KERNEL_TOO_OLD, and those of a plan.
  */
 export function chooseGround(asked: Asked): Ground {
+  const ground = choose(asked);
+  checkTcx(asked, ground.own !== null);
+  return ground;
+}
+
+function choose(asked: Asked): Ground {
   const { request, rule } = asked;
   const allowed = (mechanism: "queue" | "port"): boolean =>
     rule.mechanisms.includes(mechanism) && (request.mechanism === "auto" || request.mechanism === mechanism);
@@ -70,6 +76,17 @@ export function chooseGround(asked: Asked): Ground {
   }
   const notes = request.mechanism === "auto" ? [`no queue of its own: ${closed}`] : [];
   return { plan: sharedPlan(asked, what), own: null, zeroCopy: "off", notes };
+}
+
+/** @throws E_KERNEL_TOO_OLD where what is sent or passed would stand on tcx and there is none. */
+function checkTcx({ facts, request }: Asked, own: boolean): void {
+  if (facts.ingress?.tcx !== false || (own && !request.pass)) return;
+  throw new BifurcateError("E_KERNEL_TOO_OLD", {
+    what: `lease '${request.flows.join("', '")}' on ${request.device}`,
+    why: `the running kernel lacks tcx, on which ${own ? "return ports" : "lease ports"} stand, and which Linux has since 6.6`,
+    next: "Use Linux 6.6 or newer, or a split in process, which needs no tcx.",
+    data: { facility: "tcx", since: "6.6" },
+  });
 }
 
 /** Why the kernel could not hold a lease with a queue of its own to its rights; null where it can. */

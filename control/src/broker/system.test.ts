@@ -1,5 +1,8 @@
 // What is shipped for systemd, udev and tmpfiles: exactly the broker's capabilities, and a sandbox that V8 survives.
-import { readFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parsePolicy } from "./policy.js";
 import { NEEDED } from "./start.js";
@@ -33,6 +36,48 @@ describe("the systemd unit", () => {
       expect(unit.get("RestrictAddressFamilies")?.split(" ")).toContain(family);
     }
     expect(unit.get("DeviceAllow")).toBe("/dev/net/tun rw");
+  });
+});
+
+const analyses = spawnSync("systemd-analyze", ["--version"]).status === 0;
+
+describe.skipIf(!analyses)(`systemd${analyses ? "" : " (skipped: needs systemd-analyze)"}`, () => {
+  /** What systemd-analyze says of the unit, with commands that are there. */
+  function analyse(...args: string[]): string {
+    const folder = mkdtempSync(join(tmpdir(), "bifurcate-unit-"));
+    try {
+      const path = join(folder, "bifurcated.service");
+      const commands = /\/usr\/bin\/bifurcated?(?= )/g;
+      writeFileSync(path, read("bifurcated.service").replace(commands, process.execPath));
+      return execFileSync("systemd-analyze", [...args, path], { encoding: "utf8", stdio: "pipe" });
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  it("finds nothing wrong with the unit", () => {
+    expect(analyse("verify")).toBe("");
+  });
+
+  it("finds its exposure no more than medium, which is what its capabilities come to", () => {
+    const json = JSON.parse(analyse("security", "--offline=true", "--json=short")) as {
+      json_field: string;
+      set: boolean | null;
+      exposure: string | null;
+    }[];
+    const open = json.filter(({ set }) => set === false).map(({ json_field }) => json_field);
+    // The four capabilities, and what they are for.
+    for (const own of ["CapabilityBoundingSet_CAP_NET_ADMIN", "CapabilityBoundingSet_CAP_BPF"]) {
+      expect(open).toContain(own);
+    }
+    for (const closed of [
+      "CapabilityBoundingSet_CAP_SYS_ADMIN",
+      "NoNewPrivileges",
+      "ProtectSystem",
+      "UserOrDynamicUser",
+    ]) {
+      expect(open).not.toContain(closed);
+    }
   });
 });
 
