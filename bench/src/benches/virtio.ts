@@ -159,7 +159,10 @@ async function device(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
   }
 }
 
-/** There and back: each end swaps MAC addresses, with 256 packets under way. */
+/** Packets under way where both ends swap MAC addresses. */
+const UNDER_WAY = 256;
+
+/** There and back: each end swaps MAC addresses, with UNDER_WAY packets under way. */
 async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
   fresh(at.socket);
   if (ours) {
@@ -167,7 +170,7 @@ async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
     try {
       await present(at.socket);
       const near = at.ours("driver", "reflect", 0, shape, [
-        ...["--first", "256", "--seconds", String(at.seconds)],
+        ...["--first", String(UNDER_WAY), "--seconds", String(at.seconds)],
       ]);
       const [result, their] = await Promise.all([near.result<OursResult>(), far.result<OursResult>()]);
       return { pps: result.pps, cycles: result.cycles, far: their.cycles, command: near.command };
@@ -179,15 +182,15 @@ async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
   try {
     far.forward();
     const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
-    return await reflected(at, near, far);
+    return await reflected(at, near, far, shape);
   } finally {
     await far.end();
   }
 }
 
-async function reflected(at: Setting, near: End, far: End): Promise<Run> {
+async function reflected(at: Setting, near: End, far: End, { burst }: Shape): Promise<Run> {
   try {
-    near.forward(8);
+    near.forward(UNDER_WAY / burst);
     await sleep(700);
     const [rate, their] = await Promise.all([near.measure(at.seconds), far.measure(at.seconds)]);
     return { pps: rate.rx, cycles: rate.cycles, far: their.cycles, command: near.command };
@@ -203,13 +206,13 @@ async function typescript(at: Setting, root: string, shape: Shape, ours: boolean
     if (!ours) {
       far.forward();
       const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
-      return await reflected(at, near, far);
+      return await reflected(at, near, far, shape);
     }
     const subject = path.join(root, "bench", "dist", "subjects", "virtio-ts.js");
     const near = at.program_(["taskset", "-c", "0", "node", subject, at.socket, String(at.seconds)]);
     try {
       await sleep(1500);
-      far.forward(8);
+      far.forward(UNDER_WAY / shape.burst);
       const result = await near.result<{ pps: number }>();
       return { pps: result.pps, cycles: null, far: null, command: near.command };
     } finally {
