@@ -6,7 +6,7 @@ import { Child, lastJson } from "../child.js";
 import { takeHugepages } from "../hugepages.js";
 import { buildExamples } from "../native.js";
 import { ALONE, End, fresh, present } from "../peers/end.js";
-import { compare, interleave, type Result, type Sample } from "../rows.js";
+import { compare, interleave, toText, type Result, type Sample } from "../rows.js";
 import { plot } from "../plot.js";
 import type { Bench, BenchOptions } from "./bench.js";
 
@@ -159,8 +159,9 @@ async function device(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
   }
 }
 
-/** Packets under way where both ends swap MAC addresses. */
-const UNDER_WAY = 256;
+/** Packets under way where both ends swap MAC addresses: so many bursts of so many. */
+const FIRST = { bursts: 8, burst: 32 };
+const UNDER_WAY = FIRST.bursts * FIRST.burst;
 
 /** There and back: each end swaps MAC addresses, with UNDER_WAY packets under way. */
 async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
@@ -181,16 +182,19 @@ async function both(at: Setting, shape: Shape, ours: boolean): Promise<Run> {
   const far = await End.start({ vdev: vhost(at.socket), forward: "macswap", core: 1, ...shape });
   try {
     far.forward();
-    const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
-    return await reflected(at, near, far, shape);
+    return await reflected(at, far, shape);
   } finally {
     await far.end();
   }
 }
 
-async function reflected(at: Setting, near: End, far: End, { burst }: Shape): Promise<Run> {
+/** The peer's near end, which sends the first packets: in bursts of one that would take it very long. */
+async function reflected(at: Setting, far: End, shape: Shape): Promise<Run> {
+  const vdev = virtioUser(at.socket);
+  const near = await End.start({ vdev, forward: "macswap", core: 0, ...shape, burst: FIRST.burst });
   try {
-    near.forward(UNDER_WAY / burst);
+    near.forward(FIRST.bursts);
+    near.burst(shape.burst);
     await sleep(700);
     const [rate, their] = await Promise.all([near.measure(at.seconds), far.measure(at.seconds)]);
     return { pps: rate.rx, cycles: rate.cycles, far: their.cycles, command: near.command };
@@ -205,14 +209,13 @@ async function typescript(at: Setting, root: string, shape: Shape, ours: boolean
   try {
     if (!ours) {
       far.forward();
-      const near = await End.start({ vdev: virtioUser(at.socket), forward: "macswap", core: 0, ...shape });
-      return await reflected(at, near, far, shape);
+      return await reflected(at, far, shape);
     }
     const subject = path.join(root, "bench", "dist", "subjects", "virtio-ts.js");
     const near = at.program_(["taskset", "-c", "0", "node", subject, at.socket, String(at.seconds)]);
     try {
       await sleep(1500);
-      far.forward(UNDER_WAY / shape.burst);
+      far.forward(FIRST.bursts);
       const result = await near.result<{ pps: number }>();
       return { pps: result.pps, cycles: null, far: null, command: near.command };
     } finally {
@@ -301,7 +304,9 @@ export const virtio: Bench = {
           () => run(false),
           (text) => options.progress(`virtio/${of} ${shape.length} B burst ${shape.burst}: ${text}`),
         );
-        results.push(...rows(of, shape, target, runs.ours, runs.peer));
+        const measured = rows(of, shape, target, runs.ours, runs.peer);
+        for (const row of measured) options.progress(toText(row));
+        results.push(...measured);
       };
       for (const shape of SHAPES) {
         const first = shape === SHAPES[0];

@@ -76,6 +76,11 @@ export class End {
     this.child.type(first > 0 ? `start tx_first ${first}` : "start");
   }
 
+  /** From now on it asks for so many packets at a time. */
+  burst(packets: number): void {
+    this.child.type(`set burst ${packets}`);
+  }
+
   /** Rates over `seconds` by testpmd's own clock. */
   async measure(seconds: number): Promise<EndRate> {
     this.child.type("clear fwd stats all");

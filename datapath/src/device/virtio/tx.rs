@@ -81,7 +81,7 @@ impl Tx {
     }
 
     /// Makes a frame available. There is room in the ring.
-    #[inline]
+    #[inline(always)]
     fn place<R: DriverRing>(
         &mut self,
         ring: &mut R,

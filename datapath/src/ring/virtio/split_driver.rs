@@ -204,28 +204,29 @@ impl DriverRing for SplitDriver {
             }
             return Some(Used { id, len: u32::MAX });
         }
-        if self.used == self.used_seen && !self.refresh() {
-            return None;
-        }
-        // SAFETY: masked; the used ring's slots begin at byte 4 and have 8 bytes each. Copied once.
-        let (id, len) = unsafe {
-            let at = self.places.device.add(4 + 8 * usize::from(self.used & self.mask));
-            (
-                at.cast::<u32>().read_volatile(),
-                at.cast::<u32>().add(1).read_volatile(),
-            )
-        };
-        if id >= u32::from(self.places.size) {
+        loop {
+            if self.used == self.used_seen && !self.refresh() {
+                return None;
+            }
+            // SAFETY: masked; the used ring's slots begin at byte 4 and have 8 bytes each. Copied once.
+            let (id, len) = unsafe {
+                let at = self.places.device.add(4 + 8 * usize::from(self.used & self.mask));
+                (
+                    at.cast::<u32>().read_volatile(),
+                    at.cast::<u32>().add(1).read_volatile(),
+                )
+            };
+            if id < u32::from(self.places.size) {
+                let used = Used { id: id as u16, len };
+                if self.options.in_order {
+                    return Some(self.pop_in_order(used));
+                }
+                self.used = self.used.wrapping_add(1);
+                return Some(used);
+            }
             self.hostile += 1;
             self.used = self.used.wrapping_add(1);
-            return self.pop_used();
         }
-        let used = Used { id: id as u16, len };
-        if self.options.in_order {
-            return Some(self.pop_in_order(used));
-        }
-        self.used = self.used.wrapping_add(1);
-        Some(used)
     }
 
     #[inline]
