@@ -1,6 +1,7 @@
 // Leases and the death of either side: the kernel has the flow at once, a broker's leases outlive it, nothing is left.
 
 import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BrokerPlace, NOBODY, opened, powerless, whatIsLeft, type Running } from "../testing/broker.js";
@@ -128,6 +129,36 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     await client.end("SIGINT");
     await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
     expect(whatIsLeft(place)).toEqual(before);
+  });
+
+  it("of an older broker: a newer one adopts its lease, which lacks what came since", async () => {
+    await veth.serve(7777);
+    const client = echo();
+    const { id } = await opened(client);
+    await broker.end("SIGKILL");
+    // As the first version wrote it: no queues of the card, and no map of their sockets beside that of the ports.
+    const path = `${place.state}/leases/${id}.json`;
+    const { own, granted, ...record } = JSON.parse(readFileSync(path, "utf8")) as Record<
+      string,
+      object | null
+    >;
+    expect(own).toBeNull();
+    const older = Object.fromEntries(Object.entries(granted!).filter(([name]) => name !== "portQueues"));
+    writeFileSync(path, JSON.stringify({ ...record, granted: older }));
+    for (const card of readdirSync(place.bpffs).filter((name) => name.startsWith("card-"))) {
+      rmSync(`${place.bpffs}/${card}/sockets`);
+    }
+    broker = await place.start();
+    expect(broker.stderr).toContain("adopted 1 leases, ended 0");
+    expect((await veth.ask(7777, 3)).answered).toBe(3);
+    // The program is made anew for a second lease, and knows the first.
+    const second = echo("udp dst port 7778");
+    await opened(second);
+    expect((await veth.ask(7778, 3)).answered).toBe(3);
+    expect((await veth.ask(7777, 3)).answered).toBe(3);
+    await second.end("SIGINT");
+    await client.end("SIGINT");
+    await place.settled(() => Promise.resolve(whatIsLeft(place).records.length === 0));
   });
 
   it("of both: the kernel has the flow, and the next broker takes the lease away", async () => {

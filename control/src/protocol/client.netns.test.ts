@@ -1,0 +1,115 @@
+// A client against a broker that is another one than it seems: what comes is checked, and nothing of it stays open.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { brokerKernel, locals, type Connection, type Descriptor, type Listener } from "../broker/machine.js";
+import { BifurcateError } from "../errors.js";
+import { BrokerConnection } from "./client.js";
+import type { LeaseRequest } from "./messages.js";
+
+const REQUEST: LeaseRequest = {
+  ...{ device: "eth0", flows: ["udp"], mechanism: "auto", transmit: "own", pass: true, queues: 2 },
+  ...{ frames: 64, frameSize: 2048, ringSize: 64, zeroCopy: "off", busyPoll: false, pages: "auto" },
+};
+const GRANTED = {
+  ...{ id: "lease-00000001", device: "eth0", mechanism: "port", port: "bff00000001", mtu: 1500 },
+  ...{ mac: "02:00:00:00:00:01", queues: 2, transmit: "own", pass: true, frames: 64, frameSize: 2048 },
+  ...{ jumboFrames: 0, ringSize: 64, filled: 16, zeroCopy: false, needWakeup: true, multiBuffer: false },
+  ...{ busyPoll: false, leftToCard: true, xdp: "driver", bypasses: [], notes: [] },
+};
+const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
+
+const root = process.getuid?.() === 0;
+
+describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make descriptors of a TAP)"}`, () => {
+  const netns = `bfclient${process.pid}`;
+  /** Descriptors to send: what they are, a client asks the kernel later. */
+  let files: readonly Descriptor[];
+  let folder: string;
+  let listener: Listener;
+  let path: string;
+  const open: { close(): void }[] = [];
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "bifurcate-client-"));
+    path = join(folder, "broker.sock");
+    execFileSync("ip", ["netns", "add", netns]);
+    const there = brokerKernel().openNetns(netns);
+    files = there.createTap("bftap", 6).queues;
+    open.push(there, ...files);
+    listener = locals().listen(path);
+    open.push(listener);
+  });
+  afterEach(() => {
+    for (const each of open.splice(0)) each.close();
+    execFileSync("ip", ["netns", "delete", netns]);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** Answers each message of the next client with what `answer` gives for it. */
+  function serve(answer: (message: { type: string; request?: number }, to: Connection) => void): void {
+    listener.onReady(() => {
+      const connection = listener.accept()!;
+      open.push(connection);
+      const next = (): void => {
+        const got = connection.receive(65_536);
+        if (got?.bytes != null) answer(JSON.parse(Buffer.from(got.bytes).toString()) as never, connection);
+        if (got === null || got.bytes != null) connection.onReady(next, false);
+      };
+      connection.onReady(next, false);
+    });
+  }
+
+  const say = (to: Connection, message: object, descriptors: readonly Descriptor[] = []): void =>
+    void to.send(Buffer.from(JSON.stringify(message)), descriptors as never);
+  const welcome = { type: "welcome", version: 1, broker: "0.0.0", pid: 1, netns: 1 };
+
+  async function codeOf(work: Promise<unknown>): Promise<string> {
+    try {
+      await work;
+    } catch (thrown) {
+      if (thrown instanceof BifurcateError) return `${thrown.code}: ${thrown.why}`;
+      throw thrown;
+    }
+    return "";
+  }
+
+  it("refuses a lease with too many or too few descriptors, and closes those that came", async () => {
+    for (const [count, right] of [
+      [0, false],
+      [4, false],
+      [6, false],
+      [5, true],
+    ] as const) {
+      serve(({ type, request }, to) => {
+        if (type === "hello") return say(to, welcome);
+        say(to, { type: "granted", request, lease: GRANTED }, files.slice(0, count));
+      });
+      const broker = await BrokerConnection.connect(path);
+      const before = openDescriptors();
+      const said = await codeOf(
+        broker.lease(REQUEST).then(({ memory, sockets, ways }) => {
+          expect([sockets.length, ways.length]).toEqual([2, 2]);
+          for (const each of [memory, ...sockets, ...ways]) each.close();
+        }),
+      );
+      expect(said).toBe(right ? "" : `E_BROKER_PROTOCOL: ${count} descriptors came with a lease of 2 queues`);
+      expect(openDescriptors()).toBe(before);
+      broker.close();
+    }
+  });
+
+  it("takes an older broker's words, which lack what came since", async () => {
+    serve(({ type, request }, to) => {
+      if (type === "hello") return say(to, welcome);
+      say(to, { type: "granted", request, lease: GRANTED }, files.slice(0, 5));
+    });
+    const broker = await BrokerConnection.connect(path);
+    const { lease, memory, sockets, ways } = await broker.lease(REQUEST);
+    expect(lease.portQueues).toEqual([0, 1]);
+    for (const each of [memory, ...sockets, ...ways]) each.close();
+    broker.close();
+  });
+});
