@@ -12,8 +12,8 @@ use bifurcate_linux::card::Card;
 
 pub use self::registers::TABLE;
 use self::registers::{
-    CRCERRS, CTRL, CTRL_EXT, CTRL_EXT_DRV_LOAD, CTRL_RST, GPRC, GPTC, ICR, ICS, IMC, IMS, IMS_RXQ, IMS_RXT0,
-    MPC, RAH, RAL, RCTL, RCTL_RXEN, RDT, RNBC, ROC, STATUS, STATUS_FD, STATUS_LU, TCTL, TDT, TPR, TPT,
+    CRCERRS, CTRL, CTRL_EXT, CTRL_EXT_DRV_LOAD, CTRL_RST, GPRC, GPTC, ICR, IMC, IMS, IMS_RXQ, IMS_RXT0, MPC,
+    RAH, RAL, RCTL, RCTL_RXEN, RDT, RNBC, ROC, STATUS, STATUS_FD, STATUS_LU, TCTL, TDT, TPR, TPT,
 };
 use crate::device::Port;
 use crate::device::pmd::{
@@ -166,9 +166,5 @@ impl Nic for E1000e {
 
     fn disarm(&self, queue: u32) {
         IMC.write(self.registers(), self.cause(queue));
-    }
-
-    fn trigger(&self, queue: u32) {
-        ICS.write(self.registers(), self.cause(queue));
     }
 }

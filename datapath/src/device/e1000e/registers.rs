@@ -9,7 +9,6 @@ registers! {
     CTRL_EXT    0x0018 ReadWrite "Extended Device Control" "10.2.2";
     GCR         0x5B00 ReadWrite "PCIe Control" "10.2.3";
     ICR         0x00C0 ReadClear "Interrupt Cause Read" "10.2.4";
-    ICS         0x00C8 WriteOnly "Interrupt Cause Set" "10.2.4";
     IMS         0x00D0 ReadWrite "Interrupt Mask Set" "10.2.4";
     IMC         0x00D8 WriteOnly "Interrupt Mask Clear" "10.2.4";
     EIAC        0x00DC ReadWrite "Extended Interrupt Auto Clear: a vector that was sent clears its cause" "10.2.4";

@@ -14,9 +14,9 @@ use bifurcate_linux::card::Card;
 use self::filters::Filters;
 pub use self::registers::TABLE;
 use self::registers::{
-    CRCERRS, CTRL, CTRL_EXT, CTRL_EXT_DRV_LOAD, CTRL_RST, EICR, EICS, EIMC, EIMS, GPRC, GPTC, ICR, ICS, IMC,
-    IMS, IMS_RXDW, MPC, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RNBC, ROC, RQDPC, RXDCTL, STATUS, STATUS_FD,
-    STATUS_LU, TCTL, TDT, TPR, TPT,
+    CRCERRS, CTRL, CTRL_EXT, CTRL_EXT_DRV_LOAD, CTRL_RST, EICR, EIMC, EIMS, GPRC, GPTC, ICR, IMC, IMS,
+    IMS_RXDW, MPC, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RNBC, ROC, RQDPC, RXDCTL, STATUS, STATUS_FD, STATUS_LU,
+    TCTL, TDT, TPR, TPT,
 };
 use crate::device::Port;
 use crate::device::pmd::{
@@ -189,14 +189,6 @@ impl Nic for Igb {
             EIMC.write(self.registers(), 1 << queue);
         } else {
             IMC.write(self.registers(), IMS_RXDW);
-        }
-    }
-
-    fn trigger(&self, queue: u32) {
-        if self.vectors {
-            EICS.write(self.registers(), 1 << queue);
-        } else {
-            ICS.write(self.registers(), IMS_RXDW);
         }
     }
 

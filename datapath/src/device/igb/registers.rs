@@ -13,9 +13,7 @@ registers! {
     IMC         0x150C WriteOnly "Interrupt Mask Clear: causes other than queues" "8.8";
     ICR         0x1500 ReadClear "Interrupt Cause Read: causes other than queues" "8.8";
     IMS         0x1508 ReadWrite "Interrupt Mask Set: causes other than queues" "8.8";
-    ICS         0x1504 WriteOnly "Interrupt Cause Set" "8.8";
     GPIE        0x1514 ReadWrite "General Purpose Interrupt Enable: MSI-X mode" "8.8";
-    EICS        0x1520 WriteOnly "Extended Interrupt Cause Set: one bit a vector" "8.8";
     EIMS        0x1524 ReadWrite "Extended Interrupt Mask Set" "8.8";
     EIMC        0x1528 WriteOnly "Extended Interrupt Mask Clear" "8.8";
     EIAC        0x152C ReadWrite "Extended Interrupt Auto Clear: a vector that was sent clears its cause" "8.8";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::registers::{
-    EIMC, ETQF, FTQF, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RETA, RQDPC,
+    EIMC, EIMS, ETQF, FTQF, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RETA, RQDPC,
     RXDCTL, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
 };
 use super::{Igb, start};
@@ -194,4 +194,36 @@ fn a_card_that_does_not_switch_a_queue_on_names_the_step() {
 fn a_driver_is_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Igb>();
+}
+
+#[test]
+fn each_sleep_arms_the_interrupt_anew_and_none_is_begun_on_a_frame() {
+    let config = Config {
+        interrupts: true,
+        ..small(1)
+    };
+    let model = Model::new(LAYOUT, Some(phy));
+    let begin = |registers, pool, config: &Config| start("model", None, registers, pool, config, true, true);
+    let mut rig = rig(model, begin, &config);
+    for round in 0..3 {
+        rig.model.set_register(EIMS.offset, 0);
+        assert!(
+            rig.queues[0].rx.prepare_to_wait(),
+            "round {round}: nothing is there"
+        );
+        assert_eq!(rig.model.register(EIMS.offset), 1, "round {round}");
+        rig.model.receive(0, &[0; 60]);
+        assert!(
+            !rig.queues[0].rx.prepare_to_wait(),
+            "round {round}: a frame came before"
+        );
+        rig.model.set_register(EIMC.offset, 0);
+        assert_eq!(rig.queues[0].rx.poll(&mut rig.batch), 1);
+        assert_eq!(
+            rig.model.register(EIMC.offset),
+            1,
+            "round {round}: none while it polls"
+        );
+        rig.batch.clear();
+    }
 }

@@ -16,7 +16,7 @@ use self::mailbox::Mailbox;
 pub use self::registers::TABLE;
 use self::registers::{
     QUEUE_ENABLE, RDT, RXDCTL, STATUS_FD, STATUS_LU, TDT, TXDCTL, VFGPRC, VFGPTC, VTCTRL, VTCTRL_RST, VTEICR,
-    VTEICS, VTEIMC, VTEIMS, VTSTATUS,
+    VTEIMC, VTEIMS, VTSTATUS,
 };
 use crate::device::Port;
 use crate::device::pmd::{
@@ -153,9 +153,5 @@ impl Nic for IgbVf {
 
     fn disarm(&self, queue: u32) {
         VTEIMC.write(self.registers(), 1 << queue);
-    }
-
-    fn trigger(&self, queue: u32) {
-        VTEICS.write(self.registers(), 1 << queue);
     }
 }

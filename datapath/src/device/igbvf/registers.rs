@@ -9,7 +9,6 @@ registers! {
     V2PMAILBOX  0x0C40 ReadWrite "Mailbox: whose turn it is; some bits clear when read" "8.28";
     VFGPRC      0x0F10 ReadOnly  "good frames received, never cleared" "8.28";
     VFGPTC      0x0F14 ReadOnly  "good frames sent, never cleared" "8.28";
-    VTEICS      0x1520 WriteOnly "Extended Interrupt Cause Set: one bit a vector" "8.28";
     VTEIMS      0x1524 ReadWrite "Extended Interrupt Mask Set" "8.28";
     VTEIMC      0x1528 WriteOnly "Extended Interrupt Mask Clear" "8.28";
     VTEIAC      0x152C ReadWrite "Extended Interrupt Auto Clear" "8.28";

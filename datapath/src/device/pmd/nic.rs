@@ -97,8 +97,6 @@ pub trait Nic: Send + Sync {
     fn arm(&self, queue: u32);
     /// No interrupt of receive queue `queue` any more.
     fn disarm(&self, queue: u32);
-    /// Raises the interrupt of receive queue `queue` as if a frame had come.
-    fn trigger(&self, queue: u32);
     /// Steers what `filter` wants to `queue`; gives the filter's number.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::dma::{Pool, Slots};
@@ -38,7 +38,8 @@ pub(super) struct Rx {
     skipping: bool,
     starving: bool,
     interrupts: bool,
-    armed: AtomicBool,
+    /// The next frame raises an interrupt.
+    armed: bool,
     shared: Arc<Quiet>,
     state: AtomicU8,
     counters: Arc<Counters>,
@@ -66,7 +67,7 @@ impl Rx {
             skipping: false,
             starving: false,
             interrupts: ring.interrupts,
-            armed: AtomicBool::new(false),
+            armed: false,
             shared: Arc::clone(shared),
             state: AtomicU8::new(State::Up as u8),
             counters: Arc::default(),
@@ -97,7 +98,7 @@ impl Rx {
     /// Somebody may have slept on the interrupt: no more of them while frames are polled.
     #[cold]
     fn wake(&mut self) {
-        self.armed.store(false, Ordering::Relaxed);
+        self.armed = false;
         self.shared.nic.disarm(self.queue);
         if let Some(card) = &self.shared.card {
             card.acknowledge_interrupt(self.vector());
@@ -136,7 +137,7 @@ pub(super) struct Ring {
 
 impl RxQueue for Rx {
     fn poll(&mut self, batch: &mut Batch) -> usize {
-        if self.interrupts && self.armed.load(Ordering::Relaxed) {
+        if self.armed {
             self.wake();
         }
         let room = batch.room();
@@ -190,16 +191,20 @@ impl RxQueue for Rx {
         if !self.interrupts {
             return None;
         }
-        let card = self.shared.card.as_ref()?;
-        let fd = card.interrupt_fd(self.vector())?;
-        self.armed.store(true, Ordering::Relaxed);
-        self.shared.nic.arm(self.queue);
-        card.unmask_interrupt();
-        // A frame that came before the interrupt was armed raises none.
-        if words::is_done(self.slots.read(self.next, 1)) {
-            self.shared.nic.trigger(self.queue);
+        self.shared.card.as_ref()?.interrupt_fd(self.vector())
+    }
+
+    fn prepare_to_wait(&mut self) -> bool {
+        if !self.interrupts {
+            return true;
         }
-        Some(fd)
+        self.armed = true;
+        self.shared.nic.arm(self.queue);
+        if let Some(card) = &self.shared.card {
+            card.unmask_interrupt();
+        }
+        // A frame that came before the interrupt was armed raises none.
+        !words::is_done(self.slots.read(self.next, 1))
     }
 
     fn state(&self) -> State {
