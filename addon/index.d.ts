@@ -635,6 +635,18 @@ export declare class Netns {
   tcIngress(ifindex: number): TcIngress
   /** Deletes the clsact filters of that name at tc ingress, and with `qdisc` the clsact qdisc when it is idle then. */
   deleteTcIngress(ifindex: number, filter: string, qdisc: boolean): void
+  /**
+   * The addresses and routes of an interface, as the kernel tells them: what restoreStanding puts back. Routes that
+   * come by themselves are left out.
+   */
+  saveStanding(ifindex: number): Array<Uint8Array>
+  /**
+   * Puts what saveStanding gave of the interface that had the number `before` on interface `now`; gives what the
+   * kernel refused, in words.
+   */
+  restoreStanding(saved: Array<Uint8Array>, before: number, now: number): Array<string>
+  /** Gives an interface another name; one that is up is taken down for it, and up again. */
+  renameLink(ifindex: number, name: string): void
   /** Gives the namespace's descriptor back. */
   close(): void
   /** The counters of an interface, and how it receives. */
@@ -728,12 +740,20 @@ export interface PciGroupMember {
   driver?: string
 }
 
+/** A function that nobody else can bind or open meanwhile. */
+export declare class PciLock {
+  /** Lets others have it. The end of the process does so too. */
+  close(): void
+}
+
 /** What openPci is asked for. */
 export interface PciOptions {
   /** Where the card sits, as 0000:01:10.0. */
   address: string
   /** "vfio", "iommufd", "vfio-noiommu", "uio_pci_generic" or "igb_uio"; the card is bound to its driver already. */
   via: string
+  /** The card may reach all memory of the machine: said aloud, or a mechanism without memory protection is refused. */
+  noMemoryProtection: boolean
   /** Number of queues. */
   queues: number
   /** Frames of the pool. */
@@ -1055,6 +1075,9 @@ export declare function pciGiveBack(address: string, root?: string | undefined |
 
 /** Whether the kernel has a driver of that name now: its module is loaded, or built in. */
 export declare function pciHasDriver(driver: string, root?: string | undefined | null): boolean;
+
+/** Locks the function at `address` against who would open, take or give it back. Throws EBUSY when somebody has it. */
+export declare function pciLock(address: string, root?: string | undefined | null): PciLock;
 
 /**
  * Makes `count` virtual functions of a physical one; 0 removes them. With `probe` false the kernel binds none of its

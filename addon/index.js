@@ -48,6 +48,8 @@ export const {
   pciFunctions,
   pciGiveBack,
   pciHasDriver,
+  pciLock,
+  PciLock,
   pciSetVirtualFunctions,
   pinThread,
   takeQueue,

@@ -3,6 +3,7 @@
 import { openLoopback, takeQueue } from "@bifurcate/addon";
 import { rxMetadata } from "@bifurcate/control";
 import { openCard } from "./card/open.js";
+import { isCardSpec } from "./card/spec.js";
 import type { NativePort } from "./native.js";
 import { Port, type PortPath } from "./port.js";
 import { openSocket } from "./socket/open.js";
@@ -15,7 +16,7 @@ export interface OpenOptions {
    * may not.
    */
   readonly onWarning?: ((text: string) => void) | undefined;
-  /** A pcapng file to write every received and sent frame to; of an end of a socket only. */
+  /** A pcapng file to write every received and sent frame to; not of loopback. */
   readonly tap?: string | undefined;
 }
 
@@ -30,7 +31,7 @@ export interface OpenOptions {
  */
 export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
   return Promise.resolve().then(() => {
-    if (spec.startsWith("pci:")) return openCard(spec);
+    if (isCardSpec(spec)) return openCard(spec, options.tap);
     const wanted = parseSpec(spec);
     if (wanted.device !== "loopback") return openSocket(wanted, options);
     const native = openLoopback(wanted);

@@ -1,6 +1,7 @@
 // What can be opened by a word: "loopback:queues=2,order=cold", "vhost-user:/run/vm0.sock,server", "virtio-user:...".
 
 import { BifurcateError } from "@bifurcate/control";
+import { isCardSpec, parseCardSpec } from "./card/spec.js";
 
 /** What the loopback device is asked for. */
 export interface LoopbackSpec {
@@ -62,7 +63,15 @@ const JUMBO_FRAMES_A_QUEUE = 48;
 /** Whether a word is a spec, not an interface: no interface is named like a device and a colon. */
 export function isSpec(word: string): boolean {
   const [device] = word.split(":", 1) as [string];
-  return word === "loopback" || (word.includes(":") && DEVICES.some((each) => each === device));
+  return (
+    isCardSpec(word) || word === "loopback" || (word.includes(":") && DEVICES.some((each) => each === device))
+  );
+}
+
+/** Checks a word that isSpec() knows. @throws E_BAD_OPTION */
+export function checkSpec(word: string): void {
+  if (isCardSpec(word)) parseCardSpec(word);
+  else parseSpec(word);
 }
 
 /** Reads one part after another, and complains in the words of the spec. */

@@ -1,5 +1,4 @@
 // Every error of bifurcate: one table of stable codes, and the error that carries one.
-
 import { missingFacility } from "./kernel-age.js";
 
 /** Exit status of a command that ends with an error. 77 is what test harnesses read as "skipped". */
@@ -14,10 +13,7 @@ interface ErrorEntry {
   readonly status: ExitStatus;
 }
 
-/**
- * All codes. A code never changes its meaning and is never reused: scripts compare with it.
- * docs/errors.md is generated from this table.
- */
+/** All codes; docs/errors.md is made from them. A code keeps its meaning and is never reused: scripts compare with it. */
 export const ERRORS = {
   // What the user typed.
   E_USAGE: {
@@ -163,7 +159,7 @@ export const ERRORS = {
   },
   E_CARD_NOT_TAKEN: {
     meaning: "The card is not bound to the kernel driver that hands it to user space.",
-    next: "Bind it to the driver that the message names, as docs/direct-access.md shows.",
+    next: "Take it first: `bifurcate take ADDRESS --via MECHANISM`.",
     status: 1,
   },
   E_CARD_BUSY: {
@@ -172,15 +168,24 @@ export const ERRORS = {
     status: 1,
   },
   E_CARD_IN_USE: {
-    meaning: "The kernel uses the card for traffic of its own, which a measurement would disturb.",
-    next: "Measure in the lab (leave the card out) or on a spare card; --force measures on this one all the same.",
+    meaning: "The kernel uses the card: traffic, a route or a session of its own would be disturbed or end.",
+    next: "Choose a spare card, or the lab, or move what the message names first; --force does it all the same.",
     status: 1,
   },
   E_CARD_GROUP: {
-    meaning:
-      "Another card of the same IOMMU group is with a kernel driver, so the group cannot be given away.",
+    meaning: "The card's IOMMU group cannot be given away: there is none, or another card of it is in use.",
     next: "Take the cards that the message names too, or put the card into another slot.",
     status: 1,
+  },
+  E_NO_MEMORY_PROTECTION: {
+    meaning: "The mechanism lets the card reach all memory of the machine, and nobody said that it may.",
+    next: "Use vfio or iommufd, or say it by name: --no-memory-protection.",
+    status: 2,
+  },
+  E_NO_DRIVER: {
+    meaning: "The kernel does not have the driver that hands a card to user space.",
+    next: "Install or build its module, or use another mechanism; the message names the driver.",
+    status: 77,
   },
   E_CARD_UNKNOWN: {
     meaning: "No driver here drives that card, or it cannot do what was asked of it.",
@@ -571,8 +576,7 @@ export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "
     });
   }
   const errno = errnoOf(thrown);
-  const code =
-    (errno === null ? undefined : ERRNO_CODES[errno]) ?? (errno === null ? "E_INTERNAL" : fallback);
+  const code = errno === null ? "E_INTERNAL" : (ERRNO_CODES[errno] ?? fallback);
   const why = messageOf(thrown);
   // Entering a namespace is the one call whose capability is always the same: setns(2).
   const setns = code === "E_NOT_PRIVILEGED" && why.startsWith("setns");

@@ -1,6 +1,6 @@
 // The machine's own kernel, by the native addon.
 import { createRequire } from "node:module";
-import type { LinkEvent, LinkWatch, NativeKernel } from "@bifurcate/addon";
+import type { LinkEvent, LinkWatch, NativeKernel, Netns as NativeNetns } from "@bifurcate/addon";
 import { BifurcateError, messageOf } from "./errors.js";
 import type { Kernel } from "./kernel.js";
 
@@ -30,6 +30,11 @@ export function watchLinks(netns: string | null, told: (event: LinkEvent) => voi
   } finally {
     open.close();
   }
+}
+
+/** This process's namespace, with what an interface's coming and going needs. */
+export function nativeCardNetns(): NativeNetns {
+  return load().openNetns(null);
 }
 
 function load(): NativeKernel {

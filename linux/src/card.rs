@@ -5,15 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
-
-use rustix::fs::FlockOperation;
 
 use crate::dma::{DmaTable, Guardian};
 use crate::event::EventFd;
 use crate::memory::{HUGE_PAGE, Mapping, PageKind};
 use crate::pci::{Address, Bar, Bus, ConfigSpace, Function};
-use crate::uio::{self, UioDevice, UioDriver};
+use crate::uio::{UioDevice, UioDriver};
 use crate::vfio::{AddressSpace, VfioDevice, VfioInterrupts, open_cdev, open_group};
 use crate::{Error, Result};
 
@@ -91,9 +88,6 @@ impl fmt::Display for Via {
 /// keeps to itself (0xfee00000, interrupts), and within the 39 bits that the smallest have.
 const IOVA_BASE: u64 = 1 << 32;
 
-/// How long a card whose last owner was killed may need until it is quiet.
-const QUIET: Duration = Duration::from_secs(2);
-
 /// A card in our hands, exclusively. Dropped, it is quiet, and its memory is nobody's but ours again.
 #[derive(Debug)]
 pub struct Card {
@@ -135,7 +129,7 @@ impl Card {
             let why = format!("address={address} via={via}: {has}, and {} should", via.driver());
             return Err(Error::new("pci", why, libc::ENXIO));
         }
-        let lock = lock(&function)?;
+        let lock = function.lock()?;
         let (access, config) = match via {
             Via::Vfio | Via::VfioNoIommu => vfio(open_group(&function, via == Via::Vfio)?)?,
             Via::Iommufd => vfio(open_cdev(&function)?)?,
@@ -335,23 +329,4 @@ fn vfio((space, device): (AddressSpace, VfioDevice)) -> Result<(Access, ConfigSp
 fn by_uio(device: UioDevice) -> Result<(Access, ConfigSpace)> {
     let config = device.config()?;
     Ok((Access::Uio(device), config))
-}
-
-/// Locks the card for this process: UIO itself would let many open it. A guardian that quiets the card after its owner
-/// was killed holds the same lock, and is waited for.
-fn lock(function: &Function) -> Result<ConfigSpace> {
-    let config = uio::open_config(function)?;
-    let end = Instant::now() + QUIET;
-    loop {
-        match rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(config),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(5))
-            }
-            Err(_) => {
-                let why = format!("address={}: another process has it", function.address);
-                return Err(Error::new("pci", why, libc::EBUSY));
-            }
-        }
-    }
 }

@@ -14,6 +14,7 @@ pub mod netdev;
 pub mod netkit;
 pub mod route;
 pub mod socket;
+pub mod standing;
 pub mod tc;
 pub mod watch;
 

@@ -6,6 +6,7 @@ mod bar;
 mod bind;
 mod config;
 mod facts;
+mod lock;
 #[cfg(test)]
 mod tests;
 

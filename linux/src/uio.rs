@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::fs::OFlags;
@@ -59,7 +59,7 @@ impl UioDevice {
     /// # Errors
     /// What open(2) reports.
     pub fn config(&self) -> Result<ConfigSpace> {
-        open_config(&self.function)
+        self.function.open_config()
     }
 
     /// Maps base address register `bar`, by sysfs.
@@ -108,22 +108,4 @@ impl AsFd for UioDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// Opens a function's configuration space by sysfs.
-///
-/// # Errors
-/// What open(2) reports.
-pub fn open_config(function: &Function) -> Result<ConfigSpace> {
-    let path = function.folder().join("config");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(|e| Error::io("open", format!("path={}", path.display()), &e))?;
-    Ok(ConfigSpace::new(
-        OwnedFd::from(file),
-        0,
-        function.address.to_string(),
-    ))
 }

@@ -7,9 +7,10 @@ use super::facts::{
 };
 use super::{ProgramSource, open};
 use crate::error::{OrThrow, invalid};
-use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route};
+use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route, standing};
 use bifurcate_linux::{bpf, ethtool, netns, sockets};
 use napi::Env;
+use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -305,6 +306,34 @@ impl Netns {
     #[napi]
     pub fn delete_tc_ingress(&self, env: Env, ifindex: u32, filter: String, qdisc: bool) -> napi::Result<()> {
         self.within(&env, || ingress::delete(ifindex, &filter, qdisc))
+    }
+
+    /// The addresses and routes of an interface, as the kernel tells them: what restoreStanding puts back. Routes that
+    /// come by themselves are left out.
+    #[napi]
+    pub fn save_standing(&self, env: Env, ifindex: u32) -> napi::Result<Vec<Uint8Array>> {
+        let saved = self.within(&env, || standing::save(ifindex))?;
+        Ok(saved.into_iter().map(Uint8Array::from).collect())
+    }
+
+    /// Puts what saveStanding gave of the interface that had the number `before` on interface `now`; gives what the
+    /// kernel refused, in words.
+    #[napi]
+    pub fn restore_standing(
+        &self,
+        env: Env,
+        saved: Vec<Uint8Array>,
+        before: u32,
+        now: u32,
+    ) -> napi::Result<Vec<String>> {
+        let saved: Vec<Vec<u8>> = saved.iter().map(|bytes| bytes.to_vec()).collect();
+        self.within(&env, || standing::restore(&saved, before, now))
+    }
+
+    /// Gives an interface another name; one that is up is taken down for it, and up again.
+    #[napi]
+    pub fn rename_link(&self, env: Env, ifindex: u32, name: String) -> napi::Result<()> {
+        self.within(&env, || link::rename(ifindex, &name))
     }
 
     /// Gives the namespace's descriptor back.

@@ -2,7 +2,7 @@
 
 use bifurcate_datapath::device::cards;
 use bifurcate_linux::Result;
-use bifurcate_linux::pci::{Address, Bus, Function};
+use bifurcate_linux::pci::{Address, Bus, ConfigSpace, Function};
 use napi::Env;
 use napi_derive::napi;
 
@@ -109,6 +109,28 @@ pub fn pci_set_virtual_functions(
 #[napi]
 pub fn pci_has_driver(driver: String, root: Option<String>) -> bool {
     bus(root).has_driver(&driver)
+}
+
+/// A function that nobody else can bind or open meanwhile.
+#[napi]
+pub struct PciLock(Option<ConfigSpace>);
+
+#[napi]
+impl PciLock {
+    /// Lets others have it. The end of the process does so too.
+    #[napi]
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Locks the function at `address` against who would open, take or give it back. Throws EBUSY when somebody has it.
+#[napi]
+pub fn pci_lock(env: Env, address: String, root: Option<String>) -> napi::Result<PciLock> {
+    function(&address, root)
+        .and_then(|found| found.lock())
+        .map(|config| PciLock(Some(config)))
+        .or_throw(&env)
 }
 
 pub(crate) fn bus(root: Option<String>) -> Bus {

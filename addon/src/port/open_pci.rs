@@ -22,6 +22,8 @@ pub struct PciOptions {
     pub address: String,
     /// "vfio", "iommufd", "vfio-noiommu", "uio_pci_generic" or "igb_uio"; the card is bound to its driver already.
     pub via: String,
+    /// The card may reach all memory of the machine: said aloud, or a mechanism without memory protection is refused.
+    pub no_memory_protection: bool,
     /// Number of queues.
     pub queues: u32,
     /// Frames of the pool.
@@ -53,6 +55,10 @@ pub fn open_pci(env: Env, options: PciOptions) -> napi::Result<NativePort> {
 fn port(options: &PciOptions) -> Result<NativePort> {
     let address: Address = options.address.parse()?;
     let via: Via = options.via.parse()?;
+    if !via.protects_memory() && !options.no_memory_protection {
+        let why = format!("via={via}: it has no memory protection, and noMemoryProtection was not said");
+        return Err(Error::new("open", why, 1));
+    }
     let config = Config {
         queues: options.queues,
         ring_size: options.ring_size,

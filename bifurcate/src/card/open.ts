@@ -1,56 +1,24 @@
 // Opens a card taken whole: our own driver in place of the kernel's.
 
 import { openPci, takeQueue, type NativePort } from "@bifurcate/addon";
-import {
-  BifurcateError,
-  errnoOf,
-  messageOf,
-  rxMetadata,
-  wrapError,
-  type ErrorCode,
-} from "@bifurcate/control";
+import { rxMetadata } from "@bifurcate/control";
+import { cardError } from "@bifurcate/control/card/errors";
+import { checkProtection, protectsMemory } from "@bifurcate/control/card/mechanism";
 import { Port } from "../port.js";
-import { parseCardSpec, type CardSpec, type Mechanism } from "./spec.js";
-
-/** What each refusal of the addon stands for. */
-const CODES: Readonly<Record<string, ErrorCode>> = {
-  ENODEV: "E_NO_SUCH_CARD",
-  EBUSY: "E_CARD_BUSY",
-  ENXIO: "E_CARD_NOT_TAKEN",
-  ENOENT: "E_CARD_NOT_TAKEN",
-  EOPNOTSUPP: "E_CARD_UNKNOWN",
-  EINVAL: "E_BAD_OPTION",
-  ETIMEDOUT: "E_CARD_FAILED",
-  EIO: "E_CARD_FAILED",
-};
-
-/** A refusal of the addon as an error with a code. */
-export function cardError(thrown: unknown, what: string): BifurcateError {
-  const errno = errnoOf(thrown);
-  const why = messageOf(thrown);
-  if (errno === "EPERM" && why.includes("shared with"))
-    return new BifurcateError("E_CARD_GROUP", { what, why, cause: thrown });
-  const code = errno === null ? undefined : CODES[errno];
-  return code === undefined
-    ? wrapError(thrown, what)
-    : new BifurcateError(code, { what, why, cause: thrown });
-}
-
-/** Whether the IOMMU holds the card to the memory that is mapped for it. */
-export function protectsMemory(via: Mechanism): boolean {
-  return via === "vfio" || via === "iommufd";
-}
+import { parseCardSpec, type CardSpec } from "./spec.js";
 
 /**
- * Opens a card that is bound to its mechanism's driver (docs/direct-access.md shows how).
- * @throws E_BAD_OPTION, E_NO_SUCH_CARD, E_CARD_NOT_TAKEN, E_CARD_BUSY, E_CARD_GROUP, E_CARD_UNKNOWN, E_CARD_FAILED,
+ * Opens a card that is bound to its mechanism's driver (`bifurcate take`).
+ * @param tap A pcapng file to write every received and sent frame to.
+ * @throws E_BAD_OPTION, E_NO_MEMORY_PROTECTION, E_NO_SUCH_CARD, E_CARD_NOT_TAKEN, E_CARD_BUSY, E_CARD_GROUP, E_CARD_UNKNOWN, E_CARD_FAILED,
  *   E_NO_MEMORY, E_NOT_PRIVILEGED.
  */
-export function openCard(word: string): Port {
+export function openCard(word: string, tap?: string): Port {
   const spec = parseCardSpec(word);
+  checkProtection(`open ${word}`, spec.via, spec.noMemoryProtection, "noMemoryProtection=yes");
   let native: NativePort;
   try {
-    native = openPci({ ...spec, pages: "auto" });
+    native = openPci({ ...spec, pages: "auto", ...(tap === undefined ? {} : { tap }) });
   } catch (thrown) {
     throw cardError(thrown, `open ${word}`);
   }

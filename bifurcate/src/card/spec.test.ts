@@ -8,6 +8,7 @@ describe("a card by a word", () => {
     expect(parseCardSpec("pci:0000:01:10.0")).toEqual({
       address: "0000:01:10.0",
       via: "vfio",
+      noMemoryProtection: false,
       queues: 1,
       frames: 2048,
       frameSize: 2048,

@@ -1,16 +1,15 @@
 // A card taken whole, by a word: "pci:0000:01:10.0,via=vfio,queues=2".
 
 import { BifurcateError } from "@bifurcate/control";
-
-/** The ways for a process to have a card. Only the first two protect the host's memory. */
-export const MECHANISMS = ["vfio", "iommufd", "vfio-noiommu", "uio_pci_generic", "igb_uio"] as const;
-export type Mechanism = (typeof MECHANISMS)[number];
+import { MECHANISMS, type Mechanism } from "@bifurcate/control/card/mechanism";
 
 /** What a card is opened with. */
 export interface CardSpec {
   /** Where it sits, as 0000:01:10.0. */
   readonly address: string;
   readonly via: Mechanism;
+  /** The user said that the card may reach all memory. */
+  readonly noMemoryProtection: boolean;
   readonly queues: number;
   /** Frames of the pool. */
   readonly frames: number;
@@ -25,7 +24,7 @@ export interface CardSpec {
   readonly mac?: string;
 }
 
-const KEYS = "via, queues, frames, frameSize, ringSize, promiscuous, interrupts and mac";
+const KEYS = "via, noMemoryProtection, queues, frames, frameSize, ringSize, promiscuous, interrupts and mac";
 
 function bad(spec: string, why: string): BifurcateError {
   return new BifurcateError("E_BAD_OPTION", {
@@ -46,6 +45,11 @@ function yesOrNo(spec: string, key: string, value: string): boolean {
   return value === "yes";
 }
 
+/** Whether a word is a card's, not an interface. */
+export function isCardSpec(word: string): boolean {
+  return word.startsWith("pci:");
+}
+
 /** Reads "pci:ADDRESS" or "pci:ADDRESS,key=value,...". @throws E_BAD_OPTION */
 export function parseCardSpec(spec: string): CardSpec {
   const [address = "", ...pairs] = spec.slice("pci:".length).split(",");
@@ -54,6 +58,7 @@ export function parseCardSpec(spec: string): CardSpec {
   }
   const found = {
     via: "vfio" as Mechanism,
+    noMemoryProtection: false,
     queues: 1,
     frames: 0,
     frameSize: 2048 as 2048 | 4096,
@@ -85,6 +90,7 @@ export function parseCardSpec(spec: string): CardSpec {
         found.ringSize = number(spec, key, value, 64, 4096);
         if ((found.ringSize & (found.ringSize - 1)) !== 0) throw bad(spec, "ringSize is a power of two");
         break;
+      case "noMemoryProtection":
       case "promiscuous":
       case "interrupts":
         found[key] = yesOrNo(spec, key, value);

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { BifurcateError, findLink, nativeKernel, openNetns } from "@bifurcate/control";
-import { isSpec, parseSpec } from "../spec.js";
+import { checkSpec, isSpec } from "../spec.js";
 import type { ActionRequest } from "./action-run.js";
 import { onlineProcessors } from "./options.js";
 
@@ -18,7 +18,7 @@ export async function checkAction(request: ActionRequest): Promise<void> {
   const { action, cores, outputs } = request;
   checkCoresOnline(cores);
   const targets = action.kind === "forward" ? [action.to] : outputs;
-  for (const spec of targets.filter(isSpec)) parseSpec(spec);
+  for (const spec of targets.filter(isSpec)) checkSpec(spec);
   checkInterfaces(
     targets.filter((word) => !isSpec(word)),
     request.netns,

@@ -8,6 +8,7 @@ import { devicesCommand } from "./commands/devices.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { explainCommand } from "./commands/explain.js";
 import { forwardCommand } from "./commands/forward.js";
+import { giveCommand } from "./commands/give.js";
 import { labCommand } from "./commands/lab.js";
 import { leasesCommand } from "./commands/leases.js";
 import { openCommand } from "./commands/open.js";
@@ -50,6 +51,7 @@ export function makeProgram(streams: Streams): Command {
     releaseCommand,
     leasesCommand,
     takeCommand,
+    giveCommand,
     confirmCommand,
     explainCommand,
     compareCommand,
@@ -73,6 +75,7 @@ const COMMANDS: readonly string[] = [
   "release",
   "leases",
   "take",
+  "give",
   "confirm",
   "explain",
   "compare",

@@ -197,7 +197,7 @@ function programOwner(kernel: Kernel, id: number): ProgramOwner | null {
 }
 
 /** Everything stacked on an interface: its master and VLANs, and theirs. */
-function uppers(links: readonly Link[], index: number, seen = new Set<number>()): Link[] {
+export function uppers(links: readonly Link[], index: number, seen = new Set<number>()): Link[] {
   seen.add(index);
   const self = links.find((each) => each.index === index);
   const direct = links.filter(

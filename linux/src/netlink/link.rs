@@ -209,6 +209,36 @@ pub fn set(index: u32, change: &Change<'_>) -> Result<()> {
     Socket::open(Protocol::Route)?.change("netlink(RTM_SETLINK)", &args, place(message, change.netns))
 }
 
+/// Gives link `index` another name. One that is up is taken down for it, which kernels before 6.2 insist on.
+pub fn rename(index: u32, name: &str) -> Result<()> {
+    let up = link_by_index(index)?.up;
+    let turn = |on| {
+        let up = Some(on);
+        set(
+            index,
+            &Change {
+                up,
+                ..Change::default()
+            },
+        )
+    };
+    if up {
+        turn(false)?;
+    }
+    let name = Some(name);
+    let renamed = set(
+        index,
+        &Change {
+            name,
+            ..Change::default()
+        },
+    );
+    if up {
+        turn(true)?;
+    }
+    renamed
+}
+
 fn place(message: Message, netns: Option<&Netns>) -> Message {
     match netns {
         Some(netns) => message.number(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd() as u32),

@@ -2,7 +2,7 @@
 
 import { BifurcateError } from "@bifurcate/control";
 import { Command } from "commander";
-import { isSpec, parseSpec } from "../../spec.js";
+import { checkSpec, isSpec } from "../../spec.js";
 import { checkCoresOnline, checkInterfaces } from "../beforehand.js";
 import { addCardOptions, addRunOptions, readCardFlags, type CardFlags } from "../card-flags.js";
 import { runForward } from "../forward-run.js";
@@ -42,7 +42,7 @@ async function forward(streams: Streams, a: string, b: string, flags: ForwardFla
   const bad = (why: string): BifurcateError => new BifurcateError("E_BAD_OPTION", { what, why });
   if (a === b && a !== "loopback") throw bad("both ends are the same");
   const interfaces = [a, b].filter((end) => !isSpec(end));
-  for (const end of [a, b].filter(isSpec)) parseSpec(end);
+  for (const end of [a, b].filter(isSpec)) checkSpec(end);
   const takes = flags.flow !== undefined;
   if (takes && interfaces.length === 0) throw bad("--flow is for an interface, and neither end is one");
   const card = interfaces.length > 0 ? readCardFlags(what, flags) : null;

@@ -1,8 +1,8 @@
-// `bifurcate open SPEC --do ...`: a port of no card, such as a VM's end of a vhost-user socket, and what it does.
+// `bifurcate open SPEC --do ...`: a card taken whole, a VM's end of a vhost-user socket, and what is done with it.
 
 import { BifurcateError } from "@bifurcate/control";
 import { Command } from "commander";
-import { parseSpec } from "../../spec.js";
+import { checkSpec } from "../../spec.js";
 import { readAction, runAction, type ActionRequest } from "../action-run.js";
 import { checkAction } from "../beforehand.js";
 import { addRunOptions } from "../card-flags.js";
@@ -16,9 +16,10 @@ Examples:
   bifurcate open vhost-user:/run/vm0.sock,server --do reflect        a VM attaches to the socket
   bifurcate open vhost-user:/run/vm0.sock,server,queues=4 --do run=examples/firewall.ts
   bifurcate open virtio-user:/run/device.sock --do forward=eth1      the driver's end: attaches to a device
+  bifurcate open pci:0000:01:10.0,via=vfio --do run=examples/dns.ts   a card that \`bifurcate take\` took
   bifurcate open loopback --do reflect --seconds 5
 
-The keys of a spec: docs/vhost-user.md. With --json stdout has one object a line: {"event":"open"}, then
+The keys of a spec: docs/vhost-user.md, docs/direct-access.md. With --json stdout has one object a line: {"event":"open"}, then
 {"event":"rates"} each second, then {"event":"end"}.
 `;
 
@@ -35,10 +36,10 @@ interface OpenFlags {
 /** The command. */
 export function openCommand(streams: Streams): Command {
   const command = new Command("open")
-    .description("open a port that is no card's: an end of a vhost-user socket, or the loopback device")
+    .description("open a card taken whole, an end of a vhost-user socket, or the loopback device")
     .argument(
       "<SPEC>",
-      "vhost-user:PATH[,server][,queues=N], virtio-user:PATH[,server][,queues=N] or loopback",
+      "pci:ADDRESS[,via=vfio][,queues=N], vhost-user:PATH[,server][,queues=N], virtio-user:PATH[,server][,queues=N] or loopback",
     )
     .option(
       "--do <ACTION>",
@@ -55,9 +56,9 @@ export function openCommand(streams: Streams): Command {
 }
 
 async function open(streams: Streams, spec: string, flags: OpenFlags): Promise<void> {
-  const { device } = parseSpec(spec);
+  checkSpec(spec);
   const { cores, seconds = null, tap } = flags;
-  if (tap !== undefined && device === "loopback") {
+  if (tap !== undefined && spec.startsWith("loopback")) {
     const why = "the loopback device makes its frames of nothing: there is nothing to see";
     throw new BifurcateError("E_BAD_OPTION", { what: `read --tap '${tap}'`, why });
   }

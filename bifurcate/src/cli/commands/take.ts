@@ -1,81 +1,78 @@
-// `bifurcate take --for-broker`: what root prepares so that the broker needs no root.
+// `bifurcate take`: a card from its kernel driver to user space, or what the broker is to have.
 
-import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, statfsSync } from "node:fs";
-import { join } from "node:path";
 import { Command } from "commander";
-import { BifurcateError, messageOf } from "@bifurcate/control";
-import { accounts } from "@bifurcate/control/broker/accounts";
-import type { Streams } from "../io.js";
+import { BifurcateError } from "@bifurcate/control";
+import { MECHANISMS, type Mechanism } from "@bifurcate/control/card/mechanism";
+import { takeCard, type TakenCard } from "@bifurcate/control/card/take";
+import { prepare, type BrokerFolders } from "../for-broker.js";
+import { jsonLine, type Streams } from "../io.js";
+import { parseChoice } from "../options.js";
 
 const HELP = `
 Examples:
+  bifurcate take 0000:01:10.0                         by vfio-pci, behind the IOMMU; bifurcate give 0000:01:10.0 undoes it
+  bifurcate take 0000:01:10.0 --via uio_pci_generic --no-memory-protection
   sudo bifurcate take --for-broker                    before bifurcated starts as its own user
   sudo bifurcate take --for-broker --user netbroker
 
-It mounts a BPF file system of the broker's own at /run/bifurcate-bpf and makes /run/bifurcate, both the broker's.
-Done twice, it changes nothing. The shipped systemd unit does it each time.
+A card that carries the default route, an SSH session or anything else that would end is refused without --force.
+Its driver, and its interface's name, addresses, routes and MTU are written down first: give restores them, after a
+crash too. docs/direct-access.md has the mechanisms.
 `;
 
-/** BPF_FS_MAGIC (include/uapi/linux/magic.h). */
-const BPF_FS = 0xcafe4a11;
-
-interface TakeFlags {
+interface TakeFlags extends BrokerFolders {
+  readonly via: Mechanism;
+  readonly force?: true;
+  /** commander's word for --no-memory-protection. */
+  readonly memoryProtection: boolean;
   readonly forBroker?: true;
-  readonly user: string;
-  readonly bpf: string;
-  readonly run: string;
+  readonly json?: true;
 }
 
 /** The command. */
 export function takeCommand(streams: Streams): Command {
   return new Command("take")
-    .description("prepare, as root, what the broker is to have")
+    .description(
+      "take a card from the kernel for our own driver; or prepare, as root, what the broker is to have",
+    )
+    .argument("[ADDRESS]", "where the card sits, as 0000:01:10.0 (lspci -D)")
+    .option("--via <MECHANISM>", MECHANISMS.join(", "), parseChoice("--via", MECHANISMS), "vfio")
+    .option("--force", "although the default route, an SSH session or somebody else needs the card")
+    .option(
+      "--no-memory-protection",
+      "let the card reach all memory: what every mechanism but vfio and iommufd does",
+    )
     .option("--for-broker", "the BPF file system and the folders of bifurcated")
     .option("--user <NAME>", "the broker's user: a name, or a number", "bifurcate")
     .option("--bpf <DIR>", "where to mount the BPF file system", "/run/bifurcate-bpf")
     .option("--run <DIR>", "where the broker's socket and records are", "/run/bifurcate")
+    .option("--json", "one JSON document")
     .addHelpText("after", HELP)
-    .action((flags: TakeFlags) => {
-      if (flags.forBroker !== true) {
-        throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why: "--for-broker is missing" });
+    .action((address: string | undefined, flags: TakeFlags) => {
+      if ((address === undefined) === (flags.forBroker !== true)) {
+        const why = address === undefined ? "the card's address is missing" : "--for-broker takes no card";
+        throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
       }
-      for (const line of prepare(flags)) streams.out(`${line}\n`);
+      if (address === undefined) {
+        for (const line of prepare(flags)) streams.out(`${line}\n`);
+        return;
+      }
+      const { via, force = false, memoryProtection, json = false } = flags;
+      const taken = takeCard({ address, via, force, noMemoryProtection: !memoryProtection });
+      streams.out(json ? jsonLine({ taken }) : takenWords(taken));
+      if (!json) for (const reason of taken.overruled) streams.err(`warning: ${reason}\n`);
     });
 }
 
-/** Does it; gives what was done. @throws E_NOT_PRIVILEGED, E_BAD_OPTION, E_SYSTEM */
-export function prepare({ user, bpf, run }: Omit<TakeFlags, "forBroker">): string[] {
-  const what = "prepare the broker's folders";
-  if (process.geteuid?.() !== 0) {
-    throw new BifurcateError("E_NOT_PRIVILEGED", { what, why: "it is not root", next: "Run it with sudo." });
-  }
-  const uid = accounts().user(user);
-  if (uid === null) {
-    const next = `Make it: useradd --system --user-group --no-create-home ${user}`;
-    throw new BifurcateError("E_BAD_OPTION", {
-      what: `read --user '${user}'`,
-      why: "there is no such user",
-      next,
-    });
-  }
-  try {
-    mkdirSync(bpf, { recursive: true, mode: 0o711 });
-    const mounted = Number(statfsSync(bpf).type) >>> 0 === BPF_FS;
-    if (!mounted) execFileSync("mount", ["-t", "bpf", "-o", "mode=0711", "bpf", bpf], { stdio: "pipe" });
-    const names = join(bpf, "names");
-    const had = existsSync(names);
-    mkdirSync(names, { recursive: true, mode: 0o700 });
-    chownSync(names, uid, -1 >>> 0);
-    mkdirSync(run, { recursive: true, mode: 0o755 });
-    chmodSync(run, 0o755);
-    chownSync(run, uid, -1 >>> 0);
-    return [
-      mounted ? `${bpf}: a BPF file system, as before` : `${bpf}: a BPF file system, mounted`,
-      `${names}: ${had ? "as before" : "made"}, the broker's (user ${uid})`,
-      `${run}: the broker's (user ${uid})`,
-    ];
-  } catch (thrown) {
-    throw new BifurcateError("E_SYSTEM", { what, why: messageOf(thrown), cause: thrown });
-  }
+function takenWords({ address, via, driver, from, supported }: TakenCard): string {
+  const gone =
+    from.interfaces.length === 0 ? "" : `, and ${from.interfaces.join(", ")} is gone from the kernel`;
+  return [
+    `${address}: taken from ${from.driver ?? "no driver"} by ${driver}${gone}`,
+    supported === null
+      ? "  no driver here knows it; another program may"
+      : `  our driver: ${supported}; open it as pci:${address},via=${via}`,
+    `  bifurcate give ${address} gives it back`,
+    "",
+  ].join("\n");
 }

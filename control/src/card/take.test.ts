@@ -1,0 +1,127 @@
+// Cards that are refused before anything is changed, on a bus made of plain values.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BifurcateError } from "../errors.js";
+import type { CardBus, PciFunction } from "./bus.js";
+import type { Mechanism } from "./mechanism.js";
+import { takeCard } from "./take.js";
+
+const ADDRESS = "0000:01:00.0";
+
+/** A bus of one idle card; what binds it fails the test. */
+function bus(card: Partial<PciFunction> = {}, more: Partial<CardBus> = {}): CardBus {
+  return {
+    function: () => ({
+      address: ADDRESS,
+      vendor: 0x8086,
+      device: 0x10c9,
+      class: 0x020000,
+      driver: "igb",
+      iommuGroup: 7,
+      groupMembers: [{ address: ADDRESS, driver: "igb" }],
+      interfaces: [],
+      sriovTotal: 0,
+      virtualFunctions: [],
+      supported: "igb",
+      ...card,
+    }),
+    lock: () => ({ close: () => undefined }),
+    bind: () => {
+      throw new Error("it was bound");
+    },
+    giveBack: () => null,
+    hasDriver: () => true,
+    loadModule: () => null,
+    groupType: () => "identity",
+    noIommuMode: () => false,
+    holders: () => [],
+    ...more,
+  };
+}
+
+function refusal(on: CardBus, via: Mechanism = "vfio", noMemoryProtection = true): BifurcateError {
+  try {
+    takeCard({ address: ADDRESS, via, force: false, noMemoryProtection }, on);
+  } catch (thrown) {
+    if (thrown instanceof BifurcateError) return thrown;
+    throw thrown;
+  }
+  throw new Error("it was taken");
+}
+
+let state: string;
+beforeEach(() => {
+  state = mkdtempSync(join(tmpdir(), "bf-take-"));
+  process.env["BIFURCATE_STATE_DIR"] = state;
+});
+afterEach(() => {
+  delete process.env["BIFURCATE_STATE_DIR"];
+  rmSync(state, { recursive: true });
+});
+
+describe("a card is not taken", () => {
+  it("without an IOMMU group, unless that was asked for by name", () => {
+    const card = bus({ groupMembers: [] }).function(ADDRESS);
+    delete card.iommuGroup;
+    const error = refusal(bus({}, { function: () => card }));
+    expect([error.code, error.why]).toEqual([
+      "E_CARD_GROUP",
+      expect.stringContaining("in no IOMMU group") as string,
+    ]);
+  });
+
+  it("when another card of its group is in use, which is named", () => {
+    const groupMembers = [
+      { address: ADDRESS, driver: "igb" },
+      { address: "0000:00:1c.0", driver: "pcieport" },
+      { address: "0000:01:00.1", driver: "e1000e" },
+      { address: "0000:01:00.2", driver: "vfio-pci" },
+    ];
+    const error = refusal(bus({ groupMembers }));
+    expect(error.code).toBe("E_CARD_GROUP");
+    expect(error.why).toBe("its IOMMU group 7 is shared with 0000:01:00.1 (e1000e)");
+  });
+
+  it("without memory protection, unless that was said, with why", () => {
+    for (const via of ["uio_pci_generic", "igb_uio", "vfio-noiommu"] as const) {
+      const error = refusal(bus(), via, false);
+      expect([error.code, error.status]).toEqual(["E_NO_MEMORY_PROTECTION", 2]);
+      expect(error.why).toContain("no IOMMU stands between");
+      expect(error.next).toContain("--no-memory-protection");
+    }
+  });
+
+  it("when the kernel has no such driver and its module cannot be loaded", () => {
+    const error = refusal(bus({}, { hasDriver: () => false, loadModule: () => "Module vfio-pci not found" }));
+    expect([error.code, error.status]).toEqual(["E_NO_DRIVER", 77]);
+    expect(error.why).toContain("Module vfio-pci not found");
+  });
+
+  it("when a process has it open, which is named", () => {
+    const error = refusal(bus({}, { holders: () => [{ pid: 42, command: "testpmd" }] }));
+    expect([error.code, error.why]).toEqual(["E_CARD_BUSY", "testpmd (pid 42) has it open"]);
+  });
+
+  it("when it is no network card", () => {
+    const error = refusal(bus({ class: 0x010802, vendor: 0x144d, device: 0xa808 }));
+    expect(error.code).toBe("E_CARD_UNKNOWN");
+    expect(error.why).toBe("144d:a808 is no network card (class 0108)");
+  });
+});
+
+describe.skipIf(process.getuid?.() !== 0)("a card is not taken, even by root", () => {
+  it("by physical addresses that an IOMMU translates", () => {
+    const error = refusal(bus({}, { groupType: () => "DMA-FQ" }), "uio_pci_generic");
+    expect([error.code, error.why]).toEqual(["E_CARD_GROUP", expect.stringContaining("DMA-FQ") as string]);
+  });
+
+  it("when its interface cannot be seen, since it may be in another network namespace", () => {
+    const error = refusal(bus());
+    expect([error.code, error.why]).toEqual([
+      "E_CARD_IN_USE",
+      expect.stringContaining("another network namespace") as string,
+    ]);
+  });
+});
