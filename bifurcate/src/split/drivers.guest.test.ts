@@ -1,0 +1,172 @@
+// Splits on the drivers of real cards, in the guest: zero-copy, copies beside the kernel, refusals, tags.
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { endAll } from "@bifurcate/lab/harness";
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
+import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import {
+  datagrams,
+  echoHandler,
+  endServers,
+  endSplit,
+  failure,
+  kernelEcho,
+  settings,
+  shell,
+  startSplit,
+} from "../testing/guest-split.js";
+
+const MINUTES = 600_000;
+
+let guest: Guest;
+let echo: string;
+
+beforeAll(async () => {
+  guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
+  echo = await echoHandler(guest);
+}, BOOT_LIMIT);
+
+afterEach(async () => {
+  await endAll();
+  await endServers();
+});
+
+/** Brings a card up for each test of a suite, and down after it. */
+function wireOf(name: string, mtu = 1500): { readonly wire: Wire } {
+  const made: { wire: Wire } = { wire: undefined as never };
+  beforeAll(async () => {
+    made.wire = await bringUp(guest, name, mtu);
+  }, BOOT_LIMIT);
+  afterAll(async () => {
+    await takeDown(guest, made.wire);
+    await shell(guest, `ip link set dev ${name} mtu 1500`);
+  });
+  return made;
+}
+
+async function carrierNow(name: string): Promise<string> {
+  return (await shell(guest, `cat /sys/class/net/${name}/carrier`)).trim();
+}
+
+describe.each([
+  { name: "nic0", driver: "igb" },
+  { name: "nic2", driver: "virtio_net" },
+])("$driver", ({ name }) => {
+  const at = wireOf(name);
+
+  it(
+    "gives the whole card without a copy, and loses nothing in either direction at a paced rate",
+    async () => {
+      const before = await settings(guest, name);
+      const words = [name, "--flow", "all", "--zero-copy", "require", "--do", `run=${echo}`];
+      const { split, path } = await startSplit(guest, words);
+      expect(path).toMatchObject({ backend: "af_xdp", xdp: "driver", mode: "zero-copy" });
+      // Read back from the socket (XDP_OPTIONS), not what was asked for.
+      expect(path.obtained.zeroCopy).toBe(true);
+      // igb closes and opens the device when the program comes: the split waited for the link.
+      expect(await carrierNow(name)).toBe("1");
+      expect(await datagrams(guest, at.wire, 7777, { count: 1500 })).toEqual({ sent: 1500, echoed: 1500 });
+      expect(await endSplit(split)).toMatchObject({ received: 1500, sent: 1500, noFrames: 0 });
+      expect(await settings(guest, name)).toBe(before);
+    },
+    MINUTES,
+  );
+
+  it(
+    "gives a flow of shared queues with a copy, beside the kernel's traffic, and loses nothing of either",
+    async () => {
+      await kernelEcho(guest);
+      const { split, path } = await startSplit(guest, [
+        name,
+        "--flow",
+        "udp port 7777",
+        "--do",
+        `run=${echo}`,
+      ]);
+      expect(path).toMatchObject({ backend: "af_xdp", xdp: "driver", mode: "copy" });
+      const all = { sent: 300, echoed: 300 };
+      const both = await Promise.all([
+        datagrams(guest, at.wire, 7777, { count: 300, rate: 200 }),
+        datagrams(guest, at.wire, 7, { count: 300, rate: 200 }),
+      ]);
+      expect(both).toEqual([all, all]);
+      expect(await endSplit(split)).toMatchObject({ received: 300, sent: 300 });
+    },
+    MINUTES,
+  );
+});
+
+describe("igb beside the kernel", () => {
+  const name = "nic0";
+  const at = wireOf(name);
+
+  it(
+    "a split that stops filling its ring costs the kernel no packet",
+    async () => {
+      await kernelEcho(guest);
+      const { split, process } = await startSplit(guest, [name, "--flow", "udp port 7777", "--do", "count"]);
+      process.kill("SIGSTOP");
+      // More than a ring holds (2,048): nobody takes them, and nobody gives frames back.
+      const flood = datagrams(guest, at.wire, 7777, { count: 3000, rate: 1000, quiet: 1 });
+      const kernel = await datagrams(guest, at.wire, 7, { count: 400, rate: 100 });
+      expect((await flood).sent).toBe(3000);
+      expect(kernel).toEqual({ sent: 400, echoed: 400 });
+      process.kill("SIGCONT");
+      const { received } = await endSplit(split);
+      // What the rings held is there; what came after has been dropped, as its owner's own loss.
+      expect(received).toBeGreaterThan(0);
+      expect(received).toBeLessThan(3000);
+    },
+    MINUTES,
+  );
+
+  it(
+    "refuses zero-copy on shared queues, with the reason",
+    async () => {
+      const error = await failure(guest, [
+        "split",
+        name,
+        "--flow",
+        "udp port 7777",
+        "--zero-copy",
+        "require",
+      ]);
+      expect(error).toMatchObject({ status: 77, code: "E_NO_ZERO_COPY" });
+      expect(error.why).toContain("the queues are shared with the kernel");
+    },
+    MINUTES,
+  );
+
+  it(
+    "tells a tagged frame from others as libpcap does",
+    async () => {
+      const { far, nic } = at.wire;
+      const tag = (id: number): string =>
+        `ip -n ${far.netns} link add far.${id} link ${far.name} type vlan id ${id}; ` +
+        `ip -n ${far.netns} addr add 198.51.100.${id}/30 dev far.${id}; ip -n ${far.netns} link set far.${id} up; ` +
+        `ip -n ${far.netns} neigh replace 198.51.100.${id + 1} lladdr ${nic.mac} dev far.${id} nud permanent`;
+      // Cards filter VLANs themselves: those of the VLAN devices on them come through.
+      const vlan = (id: number): string =>
+        `ip link add link ${name} name ${name}.${id} type vlan id ${id}; ip link set ${name}.${id} up`;
+      await shell(guest, `${tag(5)}; ${tag(9)}; ${vlan(5)}; ${vlan(9)}`);
+      const before = await settings(guest, name);
+      const { split } = await startSplit(guest, [name, "--flow", "vlan 5 and udp", "--do", "count"]);
+      const stream = { count: 50, rate: 100, quiet: 1 };
+      await datagrams(guest, at.wire, 7777, { ...stream, host: "198.51.100.6" });
+      await datagrams(guest, at.wire, 7777, { ...stream, host: "198.51.100.10" });
+      await datagrams(guest, at.wire, 7777, stream);
+      expect((await endSplit(split)).received).toBe(50);
+      expect(await settings(guest, name)).toBe(before);
+      await shell(
+        guest,
+        `ip -n ${far.netns} link del far.5; ip -n ${far.netns} link del far.9; ip link del ${name}.5; ip link del ${name}.9`,
+      );
+    },
+    MINUTES,
+  );
+
+  it("announces the interruption before it happens", async () => {
+    const plan = await shell(guest, `bifurcate split ${name} --flow all --dry-run`);
+    expect(plan).toContain("igb closes and reopens the device");
+  });
+});
