@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 
 const root = process.getuid?.() === 0;
 const name = `m${process.pid}`;
-const LIMIT = 280_000;
+const LIMIT = 600_000;
 let folder = "";
 let card: LabCard;
 

@@ -31,6 +31,8 @@ function comparison(outcomes: ReadonlyMap<string, Outcome> = new Map(), withCard
   return compare({
     machine: readMachine(kernel, files),
     virtual: true,
+    processors: 2,
+    load: 0.5,
     card,
     outcomes,
     measuredOn: null,

@@ -25,6 +25,9 @@ export interface Comparison {
   readonly kernel: string;
   /** The machine is virtual, as its processor says. */
   readonly virtual: boolean;
+  /** Processors, and how many processes wanted one when it began (the load average of a minute). */
+  readonly processors: number;
+  readonly load: number;
   /** The card that was looked at; null where there was none to look at. */
   readonly card: { readonly name: string; readonly driver: string; readonly queues: number } | null;
   /** What it was measured on, in words; null where it was not. */
@@ -36,6 +39,8 @@ export interface Comparison {
 export interface Comparing {
   readonly machine: Machine;
   readonly virtual: boolean;
+  readonly processors: number;
+  readonly load: number;
   readonly card: Card | null;
   /** By mechanism; what is missing was not asked for. */
   readonly outcomes: ReadonlyMap<string, Outcome>;
@@ -53,6 +58,8 @@ export function compare(asked: Comparing): Comparison {
     made: asked.now.toISOString(),
     kernel: machine.kernel,
     virtual: asked.virtual,
+    processors: asked.processors,
+    load: asked.load,
     card:
       card === null
         ? null

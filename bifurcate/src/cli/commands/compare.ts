@@ -1,5 +1,6 @@
 // `bifurcate compare [DEV]`: every mechanism by seven criteria, from what is known, what this machine says, and measurements.
 
+import { availableParallelism, loadavg } from "node:os";
 import { Command } from "commander";
 import {
   BifurcateError,
@@ -166,7 +167,8 @@ async function onCard(
     const machine = readMachine(kernel, machineFiles);
     const name = ifname ?? onlyCard(netns);
     const card = name === null ? null : readCard(kernel, netns, machineFiles, name, stateDirectory());
-    const asked = { machine, virtual: isVirtual(), card, now: new Date() };
+    const busy = { processors: availableParallelism(), load: loadavg()[0] ?? 0 };
+    const asked = { machine, virtual: isVirtual(), ...busy, card, now: new Date() };
     if (flags.run !== true || card === null) {
       return compare({ ...asked, outcomes: new Map(), measuredOn: null });
     }

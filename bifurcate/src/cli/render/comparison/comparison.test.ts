@@ -19,6 +19,8 @@ function comparison(measured: boolean): Comparison {
     made: "2026-01-01T00:00:00.000Z",
     kernel: "6.18.0",
     virtual: true,
+    processors: 2,
+    load: measured ? 7.25 : 0.5,
     card: { name: "nic0", driver: "veth", queues: 1 },
     measuredOn: measured ? "a lab" : null,
     mechanisms: Object.keys(KNOWN).map((mechanism, n) => ({
@@ -52,12 +54,15 @@ for (const [name, render] of [
     it("has every mechanism and criterion, and what was measured", () => {
       for (const mechanism of Object.keys(KNOWN)) expect(page).toContain(mechanism);
       for (const title of Object.values(CRITERIA)) expect(page).toContain(title);
+      expect(page).toContain("2 processors, load 7.3");
+      expect(page).toMatch(/the machine was busy/);
       for (const figure of ["400 k", "500 k", "300 ns", "20.0 µs", "measured"])
         expect(page).toContain(figure);
     });
 
     it("says where nothing was measured", () => {
       expect(render(comparison(false))).toMatch(/nothing was measured/i);
+      expect(render(comparison(false))).not.toMatch(/the machine was busy/);
     });
   });
 }

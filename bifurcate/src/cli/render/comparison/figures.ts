@@ -66,10 +66,16 @@ function traffic({ sent, answered, p50, p99 }: KernelTraffic): string {
 
 /** Where and on what, in a sentence. */
 export function aboutMachine(comparison: Comparison): string {
-  const { kernel, virtual, card, measuredOn } = comparison;
+  const { kernel, virtual, processors, load, card, measuredOn } = comparison;
   const on = card === null ? "no card was looked at" : `card ${card.name} (${card.driver})`;
   const measured = measuredOn === null ? "nothing was measured" : `measured on ${measuredOn}`;
-  return `Linux ${kernel}, ${virtual ? "a virtual machine" : "not a virtual machine"}; ${on}; ${measured}.`;
+  // Whoever else wants the processors is in every figure.
+  const busy =
+    measuredOn !== null && load > processors / 2
+      ? " Other work went on beside it, the machine was busy: times and rates are of that machine, and only their order says something."
+      : "";
+  const machine = `${virtual ? "a virtual machine" : "not a virtual machine"}, ${processors} processors, load ${load.toFixed(1)}`;
+  return `Linux ${kernel}, ${machine}; ${on}; ${measured}.${busy}`;
 }
 
 /** How the figures came, for those who want to judge them. */
