@@ -49,6 +49,8 @@ async function feed(to: Port, signal: AbortSignal): Promise<void> {
 const other = await open(otherSpec);
 const before = new Set(pools());
 const port = await open(`${spec},frames=${FRAMES},jumboFrames=0`);
+// Ordinary pages come back as zeros, without a fault: nothing would end.
+if (port.path.obtained.pages !== "huge") throw new Error("the pool has no huge pages");
 const [pool] = pools().filter((fd) => !before.has(fd));
 process.env["VANISH_FILE"] = pool!;
 process.env["VANISH_LENGTH"] = String(FRAMES * 2048);
