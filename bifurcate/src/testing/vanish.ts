@@ -32,11 +32,18 @@ function pools(): string[] {
     });
 }
 
+/**
+ * Sends one frame, and another only when that was lost: a device that has frames to copy would touch the hole first, and
+ * fill it with the pages that it freed.
+ */
 async function feed(to: Port, signal: AbortSignal): Promise<void> {
   const source = await open("loopback:frames=256");
+  let next = Date.now() + 300;
   await source.run(
     (batch) => {
       while (batch.next()) {
+        if (Date.now() < next) continue;
+        next = Date.now() + 10_000;
         for (let at = 0; at < 60; at += 1) batch.view.setUint8(batch.at + at, 1);
         batch.send(60, 1);
       }
