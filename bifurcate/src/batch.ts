@@ -22,7 +22,7 @@ import {
 } from "./layout.js";
 
 /**
- * Up to 256 received frames. The batch is its own cursor: `next()` steps to the next frame, `at` and `size` say
+ * Received frames, up to 32. The batch is its own cursor: `next()` steps to the next frame, `at` and `size` say
  * where it lies in `view`, and one verdict ends it. A frame without a verdict is dropped.
  *
  * ```ts

@@ -74,6 +74,17 @@ export function threw(thrown: unknown): BifurcateError {
   });
 }
 
+/** The error for an `onError` that threw: it ends the run, as nobody else would hear of it. */
+export function onErrorThrew(thrown: unknown): BifurcateError {
+  const why = `onError threw ${thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown)}`;
+  return new BifurcateError("E_HANDLER_THREW", {
+    what: "tell a handler's error",
+    why,
+    next: "Correct onError; the cause has its stack.",
+    cause: thrown,
+  });
+}
+
 /** The error for a handler that has kept what the pool had. */
 export function leaked(kept: number): BifurcateError {
   return new BifurcateError("E_HANDLER_LEAK", {

@@ -1,9 +1,10 @@
 // Opens a device by a word.
 
 import { openLoopback, takeQueue } from "@bifurcate/addon";
-import { rxMetadata } from "@bifurcate/control";
+import { BifurcateError, rxMetadata } from "@bifurcate/control";
 import { openCard } from "./card/open.js";
 import { isCardSpec } from "./card/spec.js";
+import { call, checkValue, readOptions, text, type Kinds } from "./check-options.js";
 import type { NativePort } from "./native.js";
 import { Port, type PortPath } from "./port.js";
 import { openSocket } from "./socket/open.js";
@@ -20,6 +21,8 @@ export interface OpenOptions {
   readonly tap?: string | undefined;
 }
 
+const KINDS: Kinds<OpenOptions> = { onWarning: call, tap: text };
+
 /**
  * Opens a device by a word.
  * @param spec "pci:0000:01:10.0" or "pci:0000:01:10.0,via=vfio,queues=2": a card taken whole, by our own driver.
@@ -31,9 +34,17 @@ export interface OpenOptions {
  */
 export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
   return Promise.resolve().then(() => {
-    if (isCardSpec(spec)) return openCard(spec, options.tap);
+    checkValue("open a device", "the device", spec, text);
+    const checked = readOptions(`open ${spec}`, options, KINDS);
+    const { tap } = checked;
+    if (isCardSpec(spec)) return openCard(spec, tap);
     const wanted = parseSpec(spec);
-    if (wanted.device !== "loopback") return openSocket(wanted, options);
+    if (wanted.device !== "loopback") return openSocket(wanted, checked);
+    if (tap !== undefined) {
+      const why = "tap has nothing to see: the loopback device makes its frames of nothing";
+      const next = "Leave tap out.";
+      throw new BifurcateError("E_BAD_OPTION", { what: `open ${spec}`, why, next, data: { option: "tap" } });
+    }
     const native = openLoopback(wanted);
     return portOf("loopback", native, {
       backend: "loopback",

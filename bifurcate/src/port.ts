@@ -1,12 +1,23 @@
 // An open port: runs handlers on its queues, counts, and gives everything back when it is closed.
 
-import { BifurcateError, type RxMetadata } from "@bifurcate/control";
+import { BifurcateError, errnoOf, wrapError, type RxMetadata } from "@bifurcate/control";
+import { abortSignal, checkValue, readOptions, whole, word, type Kind, type Kinds } from "./check-options.js";
 import type { Batch } from "./batch.js";
 import { batches } from "./batches.js";
 import type { Handler } from "./handler.js";
 import type { Counters, NativePort, NativeRunOptions, Obtained } from "./native.js";
 import { openPorts } from "./open-ports.js";
-import { runFile, runHere, type HandlerFile, type Running, type RunOptions, type RunPort } from "./run.js";
+import { cores as processors, checkProcessors } from "./processors.js";
+import {
+  readHandlerFile,
+  readRunOptions,
+  runFile,
+  runHere,
+  type HandlerFile,
+  type Running,
+  type RunOptions,
+  type RunPort,
+} from "./run.js";
 import { Tally } from "./tally.js";
 
 /** How frames travel. */
@@ -47,7 +58,8 @@ export interface PortStats extends Counters {
 }
 
 /** Handlers in Rust, by name. */
-export type NativeHandler = "drop" | "count" | "reflect" | "forward";
+export const NATIVE_HANDLERS = ["drop", "count", "reflect", "forward"] as const;
+export type NativeHandler = (typeof NATIVE_HANDLERS)[number];
 
 /** How to run a handler in Rust. */
 export interface NativeRunPortOptions {
@@ -79,6 +91,12 @@ export interface Backing {
 }
 
 const GRACE_MS = 2_000;
+/** What a timer of JavaScript takes. */
+const GRACE_MS_MAX = 2 ** 31 - 1;
+
+const isPort: Kind = { allowed: "a Port", accepts: (value) => value instanceof Port };
+const CLOSE_KINDS: Kinds<CloseOptions> = { graceMs: whole(0, GRACE_MS_MAX) };
+const NATIVE_KINDS: Kinds<NativeRunPortOptions> = { to: isPort, cores: processors, signal: abortSignal };
 
 /** The time from the end of one device to the opening of the next. */
 class Change {
@@ -173,28 +191,47 @@ export class Port {
    *   E_HANDLER_HANGS when its thread had to be ended, E_ALREADY_RUNNING, E_CLOSED.
    */
   async run(handler: Handler | HandlerFile, options: RunOptions = {}): Promise<void> {
-    const outputs = (options.outputs ?? []).filter((output) => output instanceof Port);
+    const what = `run a handler on ${this.name}`;
+    const checked = readRunOptions(what, options);
+    const file = readHandlerFile(what, handler);
+    const outputs = (checked.outputs ?? []).filter((output) => output instanceof Port);
     await this.hold(
-      options.signal,
+      checked.signal,
       () =>
-        typeof handler === "object" && handler !== null && "file" in handler
-          ? runFile(this.inner, handler, options, (running) => (this.running = running))
-          : runHere(this.inner, handler, options),
+        file === null
+          ? runHere(this.inner, handler as Handler, checked)
+          : runFile(this.inner, file, checked, (running) => (this.running = running)),
       outputs,
     );
   }
 
-  /** Runs a handler in Rust, one thread a queue, until stop(), close() or the signal. */
+  /**
+   * Runs a handler in Rust, one thread a queue, until stop(), close() or the signal.
+   * @throws E_BAD_OPTION, E_ALREADY_RUNNING also when another one has the queue of `to`, E_CLOSED also of `to`.
+   */
   async runNative(handler: NativeHandler, options: NativeRunPortOptions = {}): Promise<void> {
-    const { to, cores, signal } = options;
-    if (handler === "forward" && to === undefined) {
-      const why = "forward needs a port to send to";
-      throw new BifurcateError("E_BAD_OPTION", { what: `run ${handler} on ${this.name}`, why });
+    checkValue(`run a handler on ${this.name}`, "the handler", handler, word(NATIVE_HANDLERS));
+    const what = `run ${handler} on ${this.name}`;
+    const { to, cores, signal } = readOptions(what, options, NATIVE_KINDS);
+    if ((handler === "forward") !== (to !== undefined)) {
+      const why = to === undefined ? "forward needs a port to send to" : "only forward sends to a port";
+      const next = to === undefined ? "Give the port as `to`." : "Leave `to` out, or run forward.";
+      throw new BifurcateError("E_BAD_OPTION", { what, why, next, data: { option: "to" } });
     }
+    checkProcessors(what, "cores", cores);
     const begin = (): Running => {
-      const what: NativeRunOptions = { do: handler, ...(cores === undefined ? {} : { cores: [...cores] }) };
-      const done = this.inner.native.runNative(what, to?.inner.native);
-      return { done, terminate: () => Promise.resolve() };
+      if (to?.closed === true) {
+        throw new BifurcateError("E_CLOSED", { what, why: `the port to send to, ${to.name}, is closed` });
+      }
+      const asked: NativeRunOptions = { do: handler, ...(cores === undefined ? {} : { cores: [...cores] }) };
+      const run = async (): Promise<void> => {
+        try {
+          await this.inner.native.runNative(asked, to?.inner.native);
+        } catch (thrown) {
+          throw wrapError(thrown, what, errnoOf(thrown) === "EBUSY" ? "E_ALREADY_RUNNING" : "E_SYSTEM");
+        }
+      };
+      return { done: run(), terminate: () => Promise.resolve() };
     };
     // A port that is forwarded to may be opened anew, as an output may.
     await this.hold(signal, begin, to === undefined ? [] : [to]);
@@ -211,12 +248,12 @@ export class Port {
    * whose body has a batch is not waited for: it ends when it asks for the next one.
    */
   async stop(options: CloseOptions = {}): Promise<void> {
+    const { graceMs = GRACE_MS } = readOptions(`stop ${this.name}`, options, CLOSE_KINDS);
     const { running } = this;
     if (running === undefined) return;
     this.stopping = true;
     // The loop ends when it asks for its next batch; the caller may be its body.
     if (running.isHeld?.() === true) return void (await this.inner.native.stop(0));
-    const { graceMs = GRACE_MS } = options;
     const left = await this.inner.native.stop(graceMs);
     // By now it may be another one: the threads of a handler file that was being bundled.
     await this.running?.terminate(left, graceMs);
@@ -229,10 +266,11 @@ export class Port {
    * it that somebody kept reads zeros) and restores the card's settings. A batch that the body of a `for await` loop
    * has is ended with the verdicts that it has so far. A second call waits for the first, or tries again what failed.
    */
-  close(options: CloseOptions = {}): Promise<void> {
+  async close(options: CloseOptions = {}): Promise<void> {
+    const { graceMs = GRACE_MS } = readOptions(`close ${this.name}`, options, CLOSE_KINDS);
     if (this.closing === undefined || this.closeFailed) {
       this.closeFailed = false;
-      this.closing = this.shut(options.graceMs ?? GRACE_MS);
+      this.closing = this.shut(graceMs);
       this.closing.catch(() => (this.closeFailed = true));
     }
     return this.closing;
@@ -349,11 +387,12 @@ export class Port {
       if (this.failed !== undefined) throw this.failed;
       // So does a port that is closed while a handler file is made ready: that is the end which was asked for.
       const closed = thrown instanceof BifurcateError && thrown.code === "E_CLOSED";
-      if (!closed || this.closing === undefined) throw thrown;
+      if (!closed || this.closing === undefined) throw wrapError(thrown, `run a handler on ${this.name}`);
     } finally {
-      signal?.removeEventListener("abort", abort);
+      // First: whatever a signal of the caller's makes of it, the port is free again.
       this.idle();
       ended();
+      signal?.removeEventListener("abort", abort);
     }
     if (failed !== undefined) throw failed;
   }

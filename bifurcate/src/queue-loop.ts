@@ -128,7 +128,15 @@ export class QueueLoop {
   }
 
   private check(result: unknown): void {
-    if (typeof result !== "object" || result === null || !("then" in result)) return;
+    if ((typeof result !== "object" && typeof result !== "function") || result === null) return;
+    let then: unknown;
+    try {
+      ({ then } = result as { then?: unknown });
+    } catch (thrown) {
+      this.failed(threw(thrown));
+      return;
+    }
+    if (typeof then !== "function") return;
     // What the Promise comes to is nobody's business any more, an unhandled rejection least of all.
     Promise.resolve(result).catch(() => undefined);
     this.failed(returnedPromise());

@@ -2,10 +2,12 @@
 
 import { Worker } from "node:worker_threads";
 import { BifurcateError } from "@bifurcate/control";
+import { abortSignal, call, readOptions, text, type Kind, type Kinds } from "./check-options.js";
 import { bundleHandler } from "./handler-file.js";
-import { checkHandler, type Handler } from "./handler.js";
+import { checkHandler, onErrorThrew, type Handler } from "./handler.js";
 import type { NativePort, NativeQueue } from "./native.js";
 import { outputIds, takeFor, type RunOutput, type TakeQueue } from "./outputs.js";
+import { checkProcessors, cores } from "./processors.js";
 import { QueueLoop } from "./queue-loop.js";
 import { revive, type FromWorker, type WorkerData } from "./worker-messages.js";
 
@@ -34,6 +36,39 @@ export interface HandlerFile {
   readonly cores?: readonly number[] | undefined;
   /** Where what the handler prints goes (console.log); the process's own standard output when left out. */
   readonly stdout?: NodeJS.WritableStream | undefined;
+}
+
+/** A list of ports; which of them are any, outputIds() says. */
+const outputs: Kind = { allowed: "a list of ports", accepts: (value) => Array.isArray(value) };
+const writable: Kind = {
+  allowed: "a stream that is written to",
+  accepts: (value) =>
+    typeof value === "object" && value !== null && "write" in value && typeof value.write === "function",
+};
+const RUN_KINDS: Kinds<RunOptions> = { signal: abortSignal, onError: call, outputs };
+const FILE_KINDS: Kinds<HandlerFile> = { file: text, cores, stdout: writable };
+
+/** How a handler is to be run. @throws E_BAD_OPTION */
+export function readRunOptions(what: string, options: RunOptions): RunOptions {
+  const { onError, ...rest } = readOptions(what, options, RUN_KINDS);
+  if (onError === undefined) return rest;
+  const guarded = (error: Error): void => {
+    try {
+      onError(error);
+    } catch (thrown) {
+      throw onErrorThrew(thrown);
+    }
+  };
+  return { ...rest, onError: guarded };
+}
+
+/** A handler file, or null when the handler is none. @throws E_BAD_OPTION */
+export function readHandlerFile(what: string, handler: Handler | HandlerFile): HandlerFile | null {
+  if (typeof handler !== "object" || handler === null) return null;
+  const read = readOptions(what, handler, FILE_KINDS);
+  if ((read as Partial<HandlerFile>).file === undefined) return null;
+  checkProcessors(what, "cores", read.cores);
+  return read;
 }
 
 /** What a run needs of its port. */
@@ -114,7 +149,7 @@ export async function runFile(
       outputs,
       goOn: options.onError !== undefined,
     };
-    threads.push(new HandlerThread(data, options.onError, handler.stdout));
+    threads.push(new HandlerThread(data, options.onError, handler.stdout, () => stop()));
   }
   const stop = (): void => {
     void native.stop(0);
@@ -188,6 +223,7 @@ class HandlerThread {
     data: WorkerData,
     onError: ((error: Error) => void) | undefined,
     stdout: NodeJS.WritableStream | undefined,
+    stop: () => void,
   ) {
     this.worker = new Worker(new URL("./worker.js", import.meta.url), {
       workerData: data,
@@ -208,8 +244,14 @@ class HandlerThread {
         } else if (message.kind === "running") {
           this.state = "running";
           hasStarted();
-        } else if (message.kind === "error") onError?.(revive(message.error));
-        else if (message.kind === "failed") failure = revive(message.error);
+        } else if (message.kind === "error") {
+          try {
+            onError?.(revive(message.error));
+          } catch (thrown) {
+            failure ??= thrown;
+            stop();
+          }
+        } else if (message.kind === "failed") failure ??= revive(message.error);
       });
       this.worker.on("error", (cause) => {
         const why = `its thread died: ${cause.message}`;

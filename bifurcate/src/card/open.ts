@@ -5,6 +5,7 @@ import { rxMetadata } from "@bifurcate/control";
 import { cardError } from "@bifurcate/control/card/errors";
 import { checkProtection, protectsMemory } from "@bifurcate/control/card/mechanism";
 import { Port } from "../port.js";
+import { withTapFile } from "../tap-file.js";
 import { parseCardSpec, type CardSpec } from "./spec.js";
 
 /**
@@ -18,7 +19,9 @@ export function openCard(word: string, tap?: string): Port {
   checkProtection(`open ${word}`, spec.via, spec.noMemoryProtection, "noMemoryProtection=yes");
   let native: NativePort;
   try {
-    native = openPci({ ...spec, pages: "auto", ...(tap === undefined ? {} : { tap }) });
+    native = withTapFile(tap, () =>
+      openPci({ ...spec, pages: "auto", ...(tap === undefined ? {} : { tap }) }),
+    );
   } catch (thrown) {
     throw cardError(thrown, `open ${word}`);
   }

@@ -2,7 +2,7 @@
 
 import { BifurcateError } from "@bifurcate/control";
 import type { Command } from "commander";
-import type { SplitOptions } from "../split/options.js";
+import { BACKENDS, ZERO_COPY, type SplitOptions } from "../split/options.js";
 import { collect, parseChoice, parseCores, parseDuration, parseQueues } from "./options.js";
 
 /** What was typed, as commander collects it. */
@@ -42,18 +42,8 @@ export function addCardOptions(command: Command): Command {
       collect,
     )
     .option("--queues <LIST>", "queues to use, e.g. 3 or 0,2-3; chosen for you when left out", parseQueues)
-    .option(
-      "--backend <B>",
-      "auto, af_xdp or af_packet",
-      parseChoice("--backend", ["auto", "af_xdp", "af_packet"]),
-      "auto",
-    )
-    .option(
-      "--zero-copy <Z>",
-      "require, prefer or off",
-      parseChoice("--zero-copy", ["require", "prefer", "off"]),
-      "prefer",
-    )
+    .option("--backend <B>", "auto, af_xdp or af_packet", parseChoice("--backend", BACKENDS), "auto")
+    .option("--zero-copy <Z>", "require, prefer or off", parseChoice("--zero-copy", ZERO_COPY), "prefer")
     .option(
       "--confirm <T>",
       "undo it all after this time unless Enter is pressed: nobody locks himself out",

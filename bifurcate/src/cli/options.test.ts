@@ -1,7 +1,14 @@
 // The values of options: what is taken, and that what is not names the option and what it would take.
 import { BifurcateError } from "@bifurcate/control";
 import { describe, expect, it } from "vitest";
-import { parseAction, parseChoice, parseDuration, parseMetadata, parseQueues } from "./options.js";
+import {
+  parseAction,
+  parseChoice,
+  parseCores,
+  parseDuration,
+  parseMetadata,
+  parseQueues,
+} from "./options.js";
 
 function failure(work: () => unknown): BifurcateError {
   try {
@@ -13,9 +20,15 @@ function failure(work: () => unknown): BifurcateError {
 }
 
 describe("lists", () => {
-  it("takes numbers and ranges, each once, in order", () => {
+  it("takes numbers and ranges: queues in order, processors as they were given", () => {
     expect(parseQueues("3")).toEqual([3]);
-    expect(parseQueues("4,0, 2-3,3")).toEqual([0, 2, 3, 4]);
+    expect(parseQueues("4,0, 2-3")).toEqual([0, 2, 3, 4]);
+    expect(parseCores("1,0,0")).toEqual([1, 0, 0]);
+  });
+
+  it("refuses a queue twice, as split() does", () => {
+    expect(failure(() => parseQueues("0,0")).why).toContain("the queue 0 is listed twice");
+    expect(failure(() => parseQueues("2,0-3")).why).toContain("the queue 2 is listed twice");
   });
 
   for (const text of ["", "a", "-1", "3-1", "1,,2", "1.5", "99999"]) {

@@ -1,6 +1,7 @@
 // What the values of options mean: each parser gives a value or an E_BAD_OPTION that lists what it takes.
 
 import { BifurcateError, HINTS, type Hint } from "@bifurcate/control";
+import { SECONDS_MAX } from "../split/options.js";
 
 /** What becomes of the flow's frames. */
 export type Action =
@@ -17,9 +18,9 @@ function bad(option: string, value: string, why: string, next: string): Bifurcat
   });
 }
 
-/** "0,2-3": numbers and ranges, each once, in order. */
+/** "0,2-3": numbers and ranges, in the order that they were given. */
 function parseList(option: string, text: string, of: string): number[] {
-  const numbers = new Set<number>();
+  const numbers: number[] = [];
   for (const part of text.split(",")) {
     const range = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part.trim());
     const first = Number(range?.[1]);
@@ -32,26 +33,28 @@ function parseList(option: string, text: string, of: string): number[] {
         `Write for example ${option} 0,2-3.`,
       );
     }
-    for (let number = first; number <= last; number += 1) numbers.add(number);
+    for (let number = first; number <= last; number += 1) numbers.push(number);
   }
-  return [...numbers].sort((a, b) => a - b);
+  return numbers;
 }
 
-/** --queues: queue numbers. */
-export const parseQueues = (text: string): number[] => parseList("--queues", text, "queue number");
+/** --queues: queue numbers, each once, from the lowest on. */
+export function parseQueues(text: string): number[] {
+  const queues = parseList("--queues", text, "queue number").sort((a, b) => a - b);
+  const twice = queues.find((queue, at) => queue === queues[at + 1]);
+  if (twice === undefined) return queues;
+  throw bad("--queues", text, `the queue ${twice} is listed twice`, "Name each queue once.");
+}
 
-/** --cores: processor numbers. */
+/** --cores: processor numbers, in the order of the queues; one may serve several. */
 export const parseCores = (text: string): number[] => parseList("--cores", text, "processor number");
-
-/** The processors of a list as the kernel writes it, e.g. "0-3,8". */
-export const onlineProcessors = (text: string): number[] => parseList("processors", text, "processor number");
 
 /** A time in seconds: "30s", "500ms", "2m", "1h"; a plain number means seconds. */
 export function parseDuration(option: string, text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());
   const unit = { ms: 0.001, s: 1, m: 60, h: 3600 }[match?.[2] ?? "s"] ?? Number.NaN;
   const seconds = Number(match?.[1]) * unit;
-  if (seconds > 0 && seconds <= 30 * 86400) return seconds;
+  if (seconds > 0 && seconds <= SECONDS_MAX) return seconds;
   const why = match === null ? "it is no time" : "it must be more than nothing and at most 30 days";
   throw bad(option, text, why, `Write for example ${option} 30s.`);
 }
@@ -90,6 +93,12 @@ export function parseMetadata(text: string): readonly Hint[] {
   const unknown = names.find((name) => !(HINTS as readonly string[]).includes(name));
   if (unknown === undefined) return HINTS.filter((hint) => names.includes(hint));
   throw bad("--metadata", text, `'${unknown}' is none of them`, `One or more of ${HINTS.join(",")}, or all.`);
+}
+
+/** A file to write to. */
+export function parseFile(option: string, text: string): string {
+  if (text !== "") return text;
+  throw bad(option, text, "the name of the file is empty", `Write for example ${option} x.pcapng.`);
 }
 
 /** Collects an option that may be given several times. */

@@ -16,6 +16,7 @@ import { releaseCommand } from "./commands/release.js";
 import { splitCommand } from "./commands/split.js";
 import { takeCommand } from "./commands/take.js";
 import { CommandStatus, renderError, type Streams } from "./io.js";
+import { collect } from "./options.js";
 import { version } from "./version.js";
 
 const HELP = `
@@ -59,11 +60,31 @@ export function makeProgram(streams: Streams): Command {
   ];
   for (const make of commands) program.addCommand(make(streams));
   const quiet = (command: Command): void => {
+    refuseTwice(command);
     command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: () => undefined });
     command.commands.forEach(quiet);
   };
   quiet(program);
   return program;
+}
+
+/** An option with a value is given once, unless it collects: which of two was meant is not ours to guess. */
+function refuseTwice(command: Command): void {
+  for (const option of command.options) {
+    if ((!option.required && !option.optional) || option.variadic || option.parseArg === collect) continue;
+    let first: string | undefined;
+    command.on(`option:${option.name()}`, (value: string | null) => {
+      if (first === undefined) {
+        first = value ?? "";
+        return;
+      }
+      throw new BifurcateError("E_BAD_OPTION", {
+        what: `read ${option.long ?? option.flags} '${value ?? ""}'`,
+        why: `it was given before, as '${first}'`,
+        next: `Give ${option.long ?? option.flags} once.`,
+      });
+    });
+  }
 }
 
 const COMMANDS: readonly string[] = [

@@ -10,7 +10,8 @@ import {
   type CardFlags,
   type CardRequest,
 } from "./card-flags.js";
-import { collect, parseAction, parseChoice, parseMetadata, type Action } from "./options.js";
+import { TRANSMIT, VIA } from "../split/options.js";
+import { collect, parseAction, parseChoice, parseFile, parseMetadata, type Action } from "./options.js";
 
 /** What was typed, as commander collects it. */
 export interface SplitFlags extends CardFlags {
@@ -59,17 +60,19 @@ export function addSplitOptions(command: Command): Command {
       collect,
     )
     .option("--dry-run", "print the plan and change nothing")
-    .option("--tap [FILE]", "show the flow to tcpdump, or write it to FILE (pcapng)")
+    .option("--tap [FILE]", "show the flow to tcpdump, or write it to FILE (pcapng)", (file: string) =>
+      parseFile("--tap", file),
+    )
     .option(
       "--via <V>",
       "auto (the broker, when one serves this card), broker, or in-process",
-      parseChoice("--via", ["auto", "broker", "in-process"]),
+      parseChoice("--via", VIA),
       "auto",
     )
     .option(
       "--transmit <T>",
       "through a broker: none, own (answers, checked by the kernel) or raw; what --do needs when left out",
-      parseChoice("--transmit", ["none", "own", "raw"]),
+      parseChoice("--transmit", TRANSMIT),
     )
     .option("--pass", "frames may be given back to the kernel: an error where they cannot be")
     .option(

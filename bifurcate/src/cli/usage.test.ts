@@ -112,6 +112,18 @@ describe("mistyped", () => {
       "E_BAD_OPTION",
       "queues is 1 to 127",
     ],
+    [
+      "an option twice",
+      ["split", "eth0", "--flow", "udp", "--seconds", "1", "--seconds", "5"],
+      "E_BAD_OPTION",
+      "--seconds '5': it was given before, as '1'",
+    ],
+    [
+      "a capture file without a name",
+      ["split", "eth0", "--flow", "udp", "--tap="],
+      "E_BAD_OPTION",
+      "the name of the file is empty",
+    ],
     ["one end alone", ["forward", "eth0"], "E_USAGE", "missing required argument"],
     [
       "the same end twice",

@@ -5,10 +5,10 @@ import { BifurcateError, wrapError } from "@bifurcate/control";
 import { BrokerConnection, type ReceivedLease } from "@bifurcate/control/protocol/client";
 import type { GrantedLease, LeaseRequest } from "@bifurcate/control/protocol/messages";
 import { xdpMetadata } from "@bifurcate/control/steering/metadata";
+import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { Port, type PortPath } from "../port.js";
 import type { SplitOptions } from "../split/options.js";
 
-const FRAMES_A_QUEUE = 4096;
 const RING_SIZE = 2048;
 /** Milliseconds between two looks whether the port is still there, and two attempts to find a broker again. */
 const LOOK_MS = 1_000;
@@ -23,8 +23,8 @@ function requestOf(device: string, options: SplitOptions): LeaseRequest {
     transmit: options.transmit ?? "own",
     pass: options.pass === true,
     queues: count,
-    frames: frames * count,
-    frameSize: 2048,
+    frames: poolFrames(`lease a flow of ${device}`, frames, count),
+    frameSize: FRAME_SIZE,
     ringSize: RING_SIZE,
     zeroCopy: options.zeroCopy ?? "prefer",
     busyPoll: options.busyPoll ?? false,

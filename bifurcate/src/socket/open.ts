@@ -1,22 +1,24 @@
 // Opens an end of a vhost-user socket: the device's, or the driver's.
 
+import path from "node:path";
 import { openVhostUser, openVirtioUser, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, errnoOf, messageOf, rxMetadata, wrapError } from "@bifurcate/control";
 import type { NativePort } from "../native.js";
 import type { OpenOptions } from "../open.js";
 import { Port } from "../port.js";
 import type { SocketSpec } from "../spec.js";
+import { withTapFile } from "../tap-file.js";
 import { watchConnection } from "./watch.js";
 
 /** @throws E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS, E_PEER_FAILED, E_BAD_OPTION, E_NO_MEMORY. */
 export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): Port {
-  const { device, path, layout } = spec;
-  const name = `${device}:${path}`;
+  const { device, path: at, layout } = spec;
+  const name = `${device}:${at}`;
   const make = device === "vhost-user" ? openVhostUser : openVirtioUser;
   let native: NativePort;
   try {
-    native = make({
-      path,
+    const wanted = {
+      path: at,
       server: spec.server,
       queues: spec.queues,
       frames: spec.frames,
@@ -26,7 +28,8 @@ export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): P
       ringSize: spec.ringSize,
       ...(layout === null ? {} : { layout }),
       ...(tap === undefined ? {} : { tap }),
-    });
+    };
+    native = withTapFile(tap, () => make(wanted));
   } catch (thrown) {
     throw refused(thrown, spec, `open ${name}`);
   }
@@ -41,7 +44,7 @@ export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): P
         steering: "none",
         obtained: native.obtained,
         metadata: rxMetadata(device, []),
-        notes: [spec.server ? `listens at ${path}` : `connects to ${path}`],
+        notes: [spec.server ? `listens at ${at}` : `connects to ${at}`],
       },
       id: null,
       bypasses: [],
@@ -58,7 +61,8 @@ export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): P
 
 /** Why an end could not be opened, in our codes. */
 function refused(thrown: unknown, spec: SocketSpec, what: string): BifurcateError {
-  const why = messageOf(thrown);
+  if (thrown instanceof BifurcateError) return thrown;
+  let why = messageOf(thrown);
   const error = (
     code: "E_SOCKET_IN_USE" | "E_SOCKET_MISSING" | "E_PEER_LACKS" | "E_PEER_FAILED" | "E_BAD_OPTION",
     next?: string,
@@ -68,8 +72,10 @@ function refused(thrown: unknown, spec: SocketSpec, what: string): BifurcateErro
       return error("E_SOCKET_IN_USE");
     case "ENOENT":
     case "ENOTDIR":
-      if (spec.server)
+      if (spec.server) {
+        why = `there is no folder ${path.dirname(spec.path)} to make the socket in`;
         return error("E_BAD_OPTION", "Make the folder of the socket first, or name another one.");
+      }
       return error("E_SOCKET_MISSING");
     case "ECONNREFUSED":
     case "ENOTSOCK":

@@ -1,6 +1,32 @@
 // What split() can be asked for.
 
-import type { Hint } from "@bifurcate/control";
+import { BifurcateError, HINTS, type Hint } from "@bifurcate/control";
+import {
+  call,
+  checkValue,
+  distinct,
+  either,
+  flag,
+  list,
+  nothing,
+  positive,
+  readOptions,
+  text,
+  whole,
+  word,
+  type Kind,
+  type Kinds,
+} from "../check-options.js";
+import { FRAMES_MAX, FRAMES_MIN } from "../pool.js";
+
+export const BACKENDS = ["auto", "af_xdp", "af_packet"] as const;
+export const ZERO_COPY = ["require", "prefer", "off"] as const;
+export const VIA = ["auto", "broker", "in-process"] as const;
+export const TRANSMIT = ["none", "own", "raw"] as const;
+/** More than any card has: its drivers stop at a few hundred. */
+export const QUEUE_MAX = 9999;
+/** Thirty days. */
+export const SECONDS_MAX = 30 * 86_400;
 
 /** How to split a card. */
 export interface SplitOptions {
@@ -61,4 +87,44 @@ export interface SplitOptions {
   readonly transmit?: "none" | "own" | "raw" | undefined;
   /** Where journals are written; BIFURCATE_STATE_DIR or /run/bifurcate when left out. */
   readonly stateDirectory?: string | undefined;
+}
+
+const KINDS: Kinds<SplitOptions> = {
+  flows: orEmpty(either(text, list(text))),
+  netns: either(text, nothing),
+  queues: either(whole(1, QUEUE_MAX), distinct(whole(0, QUEUE_MAX))),
+  backend: word(BACKENDS),
+  zeroCopy: word(ZERO_COPY),
+  mode: word(["auto", "driver", "generic"]),
+  steering: word(["auto", "shared", "lease"]),
+  force: flag,
+  busyPoll: flag,
+  tap: either(flag, text),
+  metadata: orEmpty(either(flag, list(word(HINTS)))),
+  confirmSeconds: either(positive(SECONDS_MAX), nothing),
+  pass: flag,
+  frames: whole(FRAMES_MIN, FRAMES_MAX),
+  pages: word(["auto", "huge", "ordinary"]),
+  onWarning: call,
+  via: word(VIA),
+  transmit: word(TRANSMIT),
+  stateDirectory: text,
+};
+
+/** An empty list too: a program may have put it together, and it asks for nothing. */
+function orEmpty({ allowed, accepts }: Kind): Kind {
+  return { allowed, accepts: (value) => accepts(value) || (Array.isArray(value) && value.length === 0) };
+}
+
+/** What split() was asked for. @throws E_BAD_OPTION, E_NO_FLOW */
+export function readSplitOptions(ifname: string, options: SplitOptions | undefined): SplitOptions {
+  checkValue("split a card", "the interface", ifname, text);
+  const what = `split ${ifname}`;
+  const { flows = [], ...rest } = readOptions<Partial<SplitOptions>>(
+    what,
+    options === undefined ? {} : options,
+    KINDS,
+  );
+  if (flows.length === 0) throw new BifurcateError("E_NO_FLOW", { what, why: "no flow was named" });
+  return { flows, ...rest };
 }

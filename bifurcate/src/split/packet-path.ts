@@ -3,10 +3,9 @@
 import { openAfPacket } from "@bifurcate/addon";
 import type { Program } from "@bifurcate/control";
 import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
-import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf } from "./path.js";
+import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
+import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf, withTap } from "./path.js";
 import { asRefusal } from "./refused.js";
-
-const FRAMES_A_QUEUE = 4096;
 
 /** Opens and closes the AF_PACKET path. */
 export class PacketPath extends AttachedPath {
@@ -21,18 +20,21 @@ export class PacketPath extends AttachedPath {
     const filter = compileAny(flows);
     this.filter = asRefusal(way, () => this.kernel.loadProgram(socketFilterProgram(filter)));
     this.drop = asRefusal(way, () => this.kernel.loadProgram(tcDropProgram(filter)));
+    // Packet sockets see what the kernel joined on receipt, whatever the MTU.
+    const jumboFrames = JUMBO_FRAMES_A_QUEUE * path.queues.length;
     const wanted = {
       ifname: device.name,
       queues: path.queues.length,
-      frames: frames * path.queues.length,
-      frameSize: 2048,
-      // Packet sockets see what the kernel joined on receipt, whatever the MTU.
-      jumboFrames: JUMBO_FRAMES_A_QUEUE * path.queues.length,
+      frames: poolFrames(`split ${device.name}`, frames, path.queues.length, jumboFrames),
+      frameSize: FRAME_SIZE,
+      jumboFrames,
       hash: path.hints.includes("hash"),
       pages,
       ...tapOf(this.options),
     };
-    this.native = asRefusal(way, () => openAfPacket(this.netns, wanted, this.filter as never));
+    this.native = asRefusal(way, () =>
+      withTap(this.options, () => openAfPacket(this.netns, wanted, this.filter as never)),
+    );
     openPass(this, this.plan, this.options, false);
     this.attach();
   }

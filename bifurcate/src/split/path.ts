@@ -10,6 +10,7 @@ import {
   type RxMetadata,
 } from "@bifurcate/control";
 import type { NativePort } from "../native.js";
+import { withTapFile } from "../tap-file.js";
 import type { SplitOptions } from "./options.js";
 
 export type { AddonNetns };
@@ -33,6 +34,11 @@ export function tapOf({ tap, tapAppend = false }: PathOptions): {
   readonly show?: boolean;
 } {
   return typeof tap === "string" ? { tap, tapAppend } : { show: tap === true };
+}
+
+/** Opens a device whose capture file is one of what can fail. @throws E_OUTPUT */
+export function withTap<T>({ tap }: PathOptions, open: () => T): T {
+  return withTapFile(typeof tap === "string" ? tap : undefined, open);
 }
 
 /** A way for a flow's frames, opened as a plan says. */

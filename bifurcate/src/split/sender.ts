@@ -2,12 +2,13 @@
 
 import { openAfPacket, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, findLink, nativeKernel, openNetns, rxMetadata, wrapError } from "@bifurcate/control";
+import { checkValue, either, nothing, readOptions, text, whole, type Kinds } from "../check-options.js";
+import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { Port } from "../port.js";
 import { JUMBO_FRAMES_A_QUEUE, type AddonNetns } from "./path.js";
 
 /** A socket filter that wants no frame: r0 = 0; exit (linux/bpf.h). */
 const NOTHING = Uint8Array.of(0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0);
-const FRAMES = 4096;
 
 /** Where the interface is. */
 export interface SenderOptions {
@@ -17,16 +18,22 @@ export interface SenderOptions {
   readonly queues?: number | undefined;
 }
 
+/** As many as the loopback device has at most. */
+const QUEUES_MAX = 64;
+
+const KINDS: Kinds<SenderOptions> = { netns: either(text, nothing), queues: whole(1, QUEUES_MAX) };
+
 /**
  * Opens an interface for sending alone, by packet sockets: `port.runNative("forward", { to })`.
- * @throws E_NO_SUCH_INTERFACE, E_INTERFACE_DOWN, E_NOT_PRIVILEGED, E_NO_SUCH_NETNS.
+ * @throws E_BAD_OPTION, E_NO_SUCH_INTERFACE, E_INTERFACE_DOWN, E_NOT_PRIVILEGED, E_NO_SUCH_NETNS.
  */
 export function openSender(ifname: string, options: SenderOptions = {}): Promise<Port> {
   return Promise.resolve().then(() => {
+    checkValue("open an interface for sending", "the interface", ifname, text);
     const what = `open ${ifname} for sending`;
+    const { netns: where = null, queues = 1 } = readOptions(what, options, KINDS);
     const kernel = nativeKernel();
-    const netns = openNetns(kernel, options.netns ?? null);
-    const { queues = 1 } = options;
+    const netns = openNetns(kernel, where);
     try {
       const link = findLink(netns.links(), ifname);
       if (!link.up)
@@ -40,8 +47,8 @@ export function openSender(ifname: string, options: SenderOptions = {}): Promise
       const device = {
         ifname,
         queues,
-        frames: FRAMES * queues,
-        frameSize: 2048,
+        frames: poolFrames(what, FRAMES_A_QUEUE, queues, JUMBO_FRAMES_A_QUEUE * queues),
+        frameSize: FRAME_SIZE,
         jumboFrames: JUMBO_FRAMES_A_QUEUE * queues,
         hash: false,
         pages: "auto",

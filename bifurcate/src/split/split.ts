@@ -5,7 +5,7 @@ import { leaseSplit } from "../lease/leased-split.js";
 import { findBroker } from "../lease/via.js";
 import type { Port } from "../port.js";
 import { LiveSplit } from "./live.js";
-import type { SplitOptions } from "./options.js";
+import { readSplitOptions, type SplitOptions } from "./options.js";
 
 /**
  * Splits a card: from here on the flows arrive in user space, everything else stays with the kernel.
@@ -22,7 +22,8 @@ import type { SplitOptions } from "./options.js";
  * @throws BifurcateError; nothing is changed then. docs/errors.md lists the codes.
  */
 export async function split(ifname: string, options: SplitOptions): Promise<Port> {
-  const broker = await findBroker(ifname, options);
-  if (broker !== null) return leaseSplit(broker, ifname, options);
-  return new LiveSplit(nativeKernel(), ifname, options).open();
+  const checked = readSplitOptions(ifname, options);
+  const broker = await findBroker(ifname, checked);
+  if (broker !== null) return leaseSplit(broker, ifname, checked);
+  return new LiveSplit(nativeKernel(), ifname, checked).open();
 }

@@ -14,13 +14,13 @@ import { driverNotes } from "@bifurcate/control/steering/drivers";
 import { receiveQueues } from "@bifurcate/control/steering/make-plan";
 import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
+import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { linkIsBack } from "./link.js";
-import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf } from "./path.js";
+import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf, withTap } from "./path.js";
 import { asRefusal, Refused } from "./refused.js";
 
 /** Entries of each ring. */
 const RING_SIZE = 2048;
-const FRAMES_A_QUEUE = 4096;
 /** The AF_XDP map may have any number of keys; drivers stop at a few hundred queues. */
 const MAP_ENTRIES = 256;
 
@@ -144,21 +144,23 @@ export class XdpPath extends AttachedPath {
     const { device, path } = this.plan;
     const { queues } = this;
     const { frames = FRAMES_A_QUEUE, busyPoll = false, pages = "auto" } = this.options;
+    const jumboFrames = path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * queues.length : 0;
+    const wanted = {
+      ifname: path.lease ?? device.name,
+      queues: path.lease === null ? [...queues] : queues.map((_, i) => i + 1),
+      frames: poolFrames(`split ${device.name}`, frames, queues.length, jumboFrames),
+      frameSize: FRAME_SIZE,
+      jumboFrames,
+      zeroCopy: path.zeroCopy,
+      mode,
+      busyPoll,
+      metadata: this.hints.length > 0,
+      pages,
+      ...tapOf(this.options),
+      ringSize: RING_SIZE,
+    };
     try {
-      return openAfXdp(this.netns, {
-        ifname: path.lease ?? device.name,
-        queues: path.lease === null ? [...queues] : queues.map((_, i) => i + 1),
-        frames: frames * queues.length,
-        frameSize: 2048,
-        jumboFrames: path.multiBuffer ? JUMBO_FRAMES_A_QUEUE * queues.length : 0,
-        zeroCopy: path.zeroCopy,
-        mode,
-        busyPoll,
-        metadata: this.hints.length > 0,
-        pages,
-        ...tapOf(this.options),
-        ringSize: RING_SIZE,
-      });
+      return withTap(this.options, () => openAfXdp(this.netns, wanted));
     } catch (thrown) {
       const code = (thrown as { code?: unknown }).code;
       const what = `open AF_XDP sockets on ${device.name}`;

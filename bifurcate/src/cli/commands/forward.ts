@@ -3,7 +3,7 @@
 import { BifurcateError } from "@bifurcate/control";
 import { Command } from "commander";
 import { checkSpec, isSpec } from "../../spec.js";
-import { checkCoresOnline, checkInterfaces } from "../beforehand.js";
+import { checkCores, checkInterfaces } from "../beforehand.js";
 import { addCardOptions, addRunOptions, readCardFlags, type CardFlags } from "../card-flags.js";
 import { runForward } from "../forward-run.js";
 import type { Streams } from "../io.js";
@@ -46,7 +46,7 @@ async function forward(streams: Streams, a: string, b: string, flags: ForwardFla
   const takes = flags.flow !== undefined;
   if (takes && interfaces.length === 0) throw bad("--flow is for an interface, and neither end is one");
   const card = interfaces.length > 0 ? readCardFlags(what, flags) : null;
-  checkCoresOnline(flags.cores);
+  checkCores(flags.cores);
   checkInterfaces(interfaces, card?.netns ?? null);
   await runForward(
     { ends: [a, b], card, cores: flags.cores, seconds: flags.seconds ?? null, json: flags.json ?? false },

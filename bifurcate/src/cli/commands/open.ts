@@ -7,7 +7,7 @@ import { readAction, runAction, type ActionRequest } from "../action-run.js";
 import { checkAction } from "../beforehand.js";
 import { addRunOptions } from "../card-flags.js";
 import { jsonLine, type Streams } from "../io.js";
-import { collect, parseAction, type Action } from "../options.js";
+import { collect, parseAction, parseFile, type Action } from "../options.js";
 import { runPorts } from "../run-ports.js";
 import { checkOutputs } from "../split-flags.js";
 
@@ -47,7 +47,9 @@ export function openCommand(streams: Streams): Command {
       parseAction,
     )
     .option("--output <TO>", "with run=FILE: what the handler sends out of as well; may be repeated", collect)
-    .option("--tap <FILE>", "write every received and sent frame to FILE (pcapng)")
+    .option("--tap <FILE>", "write every received and sent frame to FILE (pcapng)", (file: string) =>
+      parseFile("--tap", file),
+    )
     .option("--netns <NAME>", "the interfaces to send out of live in this network namespace");
   return addRunOptions(command)
     .option("--json", "one JSON object a line")
