@@ -3,6 +3,8 @@
 mod front_end;
 mod huge_pages;
 
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -228,6 +230,42 @@ fn a_hole_in_huge_pages_ends_the_connection_and_the_port_takes_the_next() {
         still_works(&place, &mut troubled);
         bystander.moves();
     }
+}
+
+#[test]
+fn features_said_again_leave_rings_where_they_stand() {
+    let place = Place::new("again");
+    let mut device = device(&place);
+    let mut batch = Batch::new(&device.port.umem, 32);
+    let mut front = FrontEnd::connect(&place.0);
+    front.offer(5, 60);
+    let mut got = 0;
+    until("the packets before", || {
+        got += receive(&mut device.port, &mut batch);
+        got == 5
+    });
+    front.agree_again();
+    front.offer(1, 60);
+    until("the packet after", || {
+        got += receive(&mut device.port, &mut batch);
+        got > 5
+    });
+    assert_eq!(got, 6);
+    assert!(device.status.status().connected);
+}
+
+#[test]
+fn a_driver_that_never_stops_talking_does_not_keep_the_port_open() {
+    let place = Place::new("chatter");
+    let device = device(&place);
+    let mut driver = UnixStream::connect(&place.0).unwrap();
+    let chatter = Message::new(request::SET_OWNER, Vec::new())
+        .bytes()
+        .repeat(10_000);
+    let talk = std::thread::spawn(move || while driver.write_all(&chatter).is_ok() {});
+    until("the driver", || device.status.status().connected);
+    drop(device);
+    talk.join().unwrap();
 }
 
 #[test]

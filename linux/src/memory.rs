@@ -114,9 +114,13 @@ impl AsFd for MemoryFile {
 }
 
 /// What a descriptor says of the memory file behind it: its length and the size of its pages, in bytes. `None` when it
-/// is no regular file, as memfd and hugetlbfs files are.
+/// is no memory file: memfd, tmpfs and hugetlbfs have those. A page of another file comes from a disk, or from whoever
+/// serves the file system, who may take for ever.
 #[must_use]
 pub fn file_facts(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    // Only files of memory know of seals (memfd_file_seals_ptr() in the kernel's mm/memfd.c), and the kernel asks nobody
+    // else for them, as it would for fstat or statfs of a file system in user space.
+    rustix::fs::fcntl_get_seals(fd).ok()?;
     let stat = rustix::fs::fstat(fd).ok()?;
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
     // st_blksize of hugetlbfs and of a hugetlb memfd is its page size (hugetlbfs_getattr); other files may say less

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::REGIONS_MAX;
 use super::message::{HEADER, Header, Malformed, Message, PAYLOAD_MAX};
 
 /// What has arrived of the next message.
@@ -43,6 +44,11 @@ impl Inbox {
     /// # Errors
     /// When this cannot be a message: the stream is then lost.
     pub fn received(&mut self, count: usize) -> Result<Option<Message>, Malformed> {
+        // No message has more, and one that is never finished would hold them.
+        if self.fds.len() > REGIONS_MAX {
+            let request = self.header.map_or(0, |header| header.request);
+            return Err(Malformed::Descriptors(request, self.fds.len()));
+        }
         self.have = (self.have + count).min(self.end());
         if self.header.is_none() && self.have == HEADER {
             let mut bytes = [0; HEADER];

@@ -22,7 +22,7 @@ mod tests;
 pub use inbox::Inbox;
 pub use link::Link;
 pub use message::{Malformed, Message};
-pub use service::{Inner, Service, Source, Status};
+pub use service::{Inner, MESSAGES_A_LOOK, Service, Source, Status};
 
 /// Requests of the front end (section "Front-end message types").
 pub mod request {

@@ -13,6 +13,8 @@ use bifurcate_linux::{Error, Result};
 
 use super::Link;
 
+/// Messages after which a conversation looks whether it is to stop, however many more there are.
+pub const MESSAGES_A_LOOK: usize = 64;
 /// How often a socket that is not there any more is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,6 @@
 //! Messages through a stream in any pieces, and what is no message.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use bifurcate_linux::event::EventFd;
@@ -162,4 +162,16 @@ fn a_message_that_ends_in_the_middle_is_an_error_of_its_own() {
     let error = far.receive().unwrap_err();
     assert_eq!(error.code(), "EPROTO");
     assert!(error.to_string().contains("after 17 bytes"), "{error}");
+}
+
+#[test]
+fn descriptors_do_not_pile_up_beside_a_message_that_never_ends() {
+    let mut inbox = Inbox::default();
+    let mut come = |count: usize| {
+        let (_, fds) = inbox.space();
+        fds.extend((0..count).map(|_| OwnedFd::from(EventFd::new().unwrap())));
+        inbox.received(1)
+    };
+    assert!(come(8).unwrap().is_none());
+    assert_eq!(come(1).unwrap_err(), Malformed::Descriptors(0, 9));
 }

@@ -19,9 +19,14 @@ const RINGS: [usize; 2] = [0, 1 << 14];
 const BUFFERS: usize = 1 << 16;
 const SIZE: u16 = 64;
 
+/// The features that it wants.
+fn features() -> Message {
+    Message::of_number(request::SET_FEATURES, feature::VERSION_1 | PROTOCOL_FEATURES)
+}
+
 /// A driver with two split rings of 64.
 pub struct FrontEnd {
-    _link: Link,
+    link: Link,
     file: OwnedFd,
     memory: Arc<Mapping>,
     receive: SplitDriver,
@@ -54,9 +59,7 @@ impl FrontEnd {
         let kick = EventFd::new().unwrap();
         let ask = Message::new(request::GET_FEATURES, Vec::new());
         link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
-        let features = feature::VERSION_1 | PROTOCOL_FEATURES;
-        link.send(&Message::of_number(request::SET_FEATURES, features), &[])
-            .unwrap();
+        link.send(&features(), &[]).unwrap();
         let region = MemoryRegion {
             guest: AT,
             size: LEN as u64,
@@ -87,7 +90,7 @@ impl FrontEnd {
         }
         let [receive, transmit] = rings;
         let mut this = FrontEnd {
-            _link: link,
+            link,
             file,
             memory,
             receive,
@@ -101,6 +104,13 @@ impl FrontEnd {
         }
         this.receive.publish();
         this
+    }
+
+    /// Says again what was agreed on, and waits until the device has heard it.
+    pub fn agree_again(&mut self) {
+        self.link.send(&features(), &[]).unwrap();
+        let ask = Message::new(request::GET_FEATURES, Vec::new());
+        self.link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
     }
 
     /// The first address of buffers.

@@ -10,7 +10,7 @@ use bifurcate_linux::{Error, Result};
 
 use crate::device::{Port, QueuePair};
 use crate::frame::Umem;
-use crate::vhost_user::{Inner, Link, Service, Source};
+use crate::vhost_user::{Inner, Link, MESSAGES_A_LOOK, Service, Source};
 
 use super::queue::Queue;
 use super::rx::Rx;
@@ -121,7 +121,9 @@ fn serve(name: &str, source: Source, queues: u32, offered: u64, umem: &Arc<Umem>
 fn converse(mut link: Link, mut session: Session, inner: &Inner, trouble: &EventFd) -> Result<()> {
     trouble.lower();
     loop {
-        while let Some(message) = link.receive()? {
+        // A driver that never stops talking is looked away from now and then.
+        for _ in 0..MESSAGES_A_LOOK {
+            let Some(message) = link.receive()? else { break };
             let reply = session.handle(message)?;
             // Before the reply: who has it may ask for the status at once.
             inner.set_features(session.features());

@@ -282,6 +282,10 @@ impl Session {
         if !enabled || !vring.started || vring.size == 0 || self.features & feature::VERSION_1 == 0 {
             return Ok(());
         }
+        // A message said again finds the ring running: it goes on from where it stands, not from where it once began.
+        if let Some(base) = self.rings[at].stop() {
+            vring.base = base;
+        }
         let packed = self.features & feature::RING_PACKED != 0;
         let size = vring.size as u16;
         let (desc, driver, device) = Places::lengths(size, packed);

@@ -75,6 +75,9 @@ fn memory_that_cannot_be_is_refused() {
         let error = refused(&[of], vec![memory(2)]);
         assert!(error.contains(why), "{of:?}: {error}");
     }
+    // A file of a disk, or of a file system in user space, whose pages may never come.
+    let program = std::fs::File::open("/proc/self/exe").unwrap().into();
+    assert!(refused(&[region(0, PAGE, 0)], vec![program]).contains("no memory file"));
     let pipe = EventFd::new().unwrap().into();
     assert!(refused(&[region(0, PAGE, 0)], vec![pipe]).contains("no memory file"));
     assert!(refused(&[region(0, PAGE, 0)], vec![]).contains("0 descriptors"));

@@ -15,7 +15,7 @@ use bifurcate_linux::{Error, Result};
 use crate::device::{Port, QueuePair, State};
 use crate::frame::{Cache, Umem};
 use crate::ring::virtio::{NET_HEADER, NEXT, Places, SIZE_MAX, feature};
-use crate::vhost_user::{Inner, Link, Service, Source};
+use crate::vhost_user::{Inner, Link, MESSAGES_A_LOOK, Service, Source};
 
 use super::queue::{Queue, RINGS_AT};
 use super::rx::Rx;
@@ -275,7 +275,11 @@ impl Shared {
         self.tried(Ok(()));
         loop {
             // The device has nothing to say; what it says all the same is read and let be.
-            while link.receive()?.is_some() {}
+            for _ in 0..MESSAGES_A_LOOK {
+                if link.receive()?.is_none() {
+                    break;
+                }
+            }
             let fds = [
                 (link.as_fd(), Interest::Read),
                 (self.trouble.as_fd(), Interest::Read),
