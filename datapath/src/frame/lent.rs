@@ -4,16 +4,33 @@ use std::sync::Arc;
 
 use super::{Batch, Frame, Umem};
 
-/// An id that the device does not hold.
-const FREE: u32 = u32::MAX;
+/// A frame that the device holds: where it begins in the pool, and its bytes. Together, so that one store notes both.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    offset: u32,
+    len: u32,
+}
+
+/// The slot of an id that the device does not hold: no frame begins there.
+const FREE: Slot = Slot {
+    offset: u32::MAX,
+    len: 0,
+};
+
+impl Slot {
+    #[inline]
+    fn is_free(self) -> bool {
+        self.offset == FREE.offset
+    }
+}
 
 /// The frames that one ring's device holds. The device gives back an id, never an address: it cannot name memory that
 /// it was not lent, nor the same frame twice.
 #[derive(Debug)]
 pub struct Lent {
     umem: Arc<Umem>,
-    /// By id: where the frame begins in the pool, or FREE.
-    offsets: Box<[u32]>,
+    /// By id.
+    slots: Box<[Slot]>,
     count: u32,
 }
 
@@ -23,7 +40,7 @@ impl Lent {
     pub fn new(umem: &Arc<Umem>, ids: u16) -> Lent {
         Lent {
             umem: Arc::clone(umem),
-            offsets: vec![FREE; usize::from(ids)].into(),
+            slots: vec![FREE; usize::from(ids)].into(),
             count: 0,
         }
     }
@@ -47,9 +64,12 @@ impl Lent {
     /// Gives the frame back when it is of another pool, the id is in use or there is no such id.
     #[inline]
     pub fn lend(&mut self, id: u16, frame: Frame) -> Result<u32, Frame> {
-        match self.offsets.get_mut(usize::from(id)) {
-            Some(slot) if *slot == FREE && frame.pool == self.umem.id() => {
-                *slot = frame.offset;
+        match self.slots.get_mut(usize::from(id)) {
+            Some(slot) if slot.is_free() && frame.pool == self.umem.id() => {
+                *slot = Slot {
+                    offset: frame.offset,
+                    len: frame.len,
+                };
                 self.count += 1;
                 Ok(frame.offset)
             }
@@ -63,11 +83,12 @@ impl Lent {
     /// chunk is cut to it, for the caller to judge.
     #[inline]
     pub fn reclaim(&mut self, id: u16, len: u32) -> Option<Frame> {
-        let slot = self.offsets.get_mut(usize::from(id))?;
-        let offset = std::mem::replace(slot, FREE);
-        if offset == FREE {
+        let slot = self.slots.get_mut(usize::from(id))?;
+        let held = std::mem::replace(slot, FREE);
+        if held.is_free() {
             return None;
         }
+        let offset = held.offset;
         self.count -= 1;
         Some(Frame {
             offset,
@@ -99,9 +120,12 @@ impl Lent {
             let got = batch.cache_mut().take_offsets(&mut offsets[..want], len);
             for &offset in &offsets[..got] {
                 let id = added(offset);
-                match self.offsets.get_mut(usize::from(id)) {
-                    Some(slot) if *slot == FREE => {
-                        *slot = offset + lead.min(len);
+                match self.slots.get_mut(usize::from(id)) {
+                    Some(slot) if slot.is_free() => {
+                        *slot = Slot {
+                            offset: offset + lead.min(len),
+                            len: len.saturating_sub(lead),
+                        };
                         self.count += 1;
                     }
                     // The ring named an id that the device holds: the frame is with the device all the same.
@@ -116,16 +140,17 @@ impl Lent {
         done
     }
 
-    /// Everything still lent, to be lent again or given back: when the device can write no more.
+    /// Everything still lent, each frame as long as it was lent, to be lent again or given back: when the device can
+    /// write no more.
     pub fn drain(&mut self) -> impl Iterator<Item = (u16, Frame)> + '_ {
         self.count = 0;
-        let (umem, pool) = (&self.umem, self.umem.id());
-        self.offsets.iter_mut().enumerate().filter_map(move |(id, slot)| {
-            let offset = std::mem::replace(slot, FREE);
-            (offset != FREE).then(|| {
+        let pool = self.umem.id();
+        self.slots.iter_mut().enumerate().filter_map(move |(id, slot)| {
+            let held = std::mem::replace(slot, FREE);
+            (!held.is_free()).then(|| {
                 let frame = Frame {
-                    offset,
-                    len: umem.chunk_end(offset) - offset,
+                    offset: held.offset,
+                    len: held.len,
                     pool,
                 };
                 (id as u16, frame)
@@ -196,6 +221,31 @@ mod tests {
         let back = lent.reclaim(0, u32::MAX).unwrap();
         assert_eq!(back.len(), 2048 - crate::frame::HEADROOM);
         batch.cache_mut().give(back);
+    }
+
+    #[test]
+    fn what_is_still_lent_is_drained_as_long_as_it_was() {
+        let umem = pool();
+        let mut batch = Batch::new(&umem, 32);
+        let mut lent = Lent::new(&umem, 8);
+        let mut expected = Vec::new();
+        for (id, len) in [(1, 60), (4, 0), (6, 9000)] {
+            let frame = batch.cache_mut().copy_in(&vec![id as u8; len]).unwrap();
+            expected.push((id, frame.offset(), len as u32));
+            lent.lend(id, frame).unwrap();
+        }
+        lent.lend_free(&mut batch, 1, 1500, 12, |offset| {
+            expected.push((7, offset + 12, 1488));
+            7
+        });
+        let drained: Vec<_> = lent.drain().collect();
+        let got: Vec<_> = drained.iter().map(|(id, f)| (*id, f.offset(), f.len())).collect();
+        assert_eq!((got, lent.count()), (expected, 0));
+        assert_eq!(batch.cache().bytes(&drained[0].1), [1; 60]);
+        assert_eq!(lent.drain().count(), 0);
+        for (_, frame) in drained {
+            batch.cache_mut().give(frame);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! See README.md.
 
 mod open;
+mod packets;
 mod queue;
 mod rx;
 mod session;

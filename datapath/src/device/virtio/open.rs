@@ -309,7 +309,8 @@ impl Drop for Shared {
             for frame in half.waiting.drain(..).chain(half.arrived.drain(..)) {
                 cache.give(frame);
             }
-            if let Some(live) = half.live.take() {
+            if let Some(mut live) = half.live.take() {
+                live.packets.end(&mut cache, &mut half.lost);
                 live.lent.recover();
             }
         }

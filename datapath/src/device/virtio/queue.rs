@@ -9,6 +9,8 @@ use bifurcate_linux::event::EventFd;
 use crate::frame::{Cache, Frame, Lent, Umem};
 use crate::ring::virtio::{DriverRing, NET_HEADER, Options, PackedDriver, Places, SplitDriver, feature};
 
+use super::packets::{Lost, Packets};
+
 /// Where the frame pool is, as the device is told: not where it is mapped here, which is nobody's business.
 pub(super) const POOL_AT: u64 = 1 << 32;
 
@@ -43,6 +45,8 @@ impl AnyRing {
 pub(super) struct Live {
     pub(super) ring: AnyRing,
     pub(super) lent: Lent,
+    /// For a ring that receives.
+    pub(super) packets: Packets,
     pub(super) features: u64,
 }
 
@@ -55,8 +59,9 @@ pub(super) struct Half {
     pub(super) up: bool,
     /// Frames for the device that it has not taken yet, oldest first, while no device is there.
     pub(super) waiting: VecDeque<Frame>,
-    /// Received frames out of a ring that is no more.
+    /// Received packets out of a ring that is no more, and what was lost of it: to be counted.
     pub(super) arrived: VecDeque<Frame>,
+    pub(super) lost: Lost,
     /// The device was asked for calls, since the loop was about to sleep.
     pub(super) armed: bool,
 }
@@ -80,6 +85,7 @@ impl Queue {
                 up: false,
                 waiting: VecDeque::with_capacity(usize::from(size)),
                 arrived: VecDeque::new(),
+                lost: Lost::default(),
                 armed: false,
             }),
             call: EventFd::to_share()?,
@@ -99,7 +105,7 @@ impl Queue {
         self.call.raise();
     }
 
-    /// Puts a new ring in the place of the one there was. Received frames that nobody has taken yet are kept, and so
+    /// Puts a new ring in the place of the one there was. Received packets that nobody has taken yet are kept, and so
     /// are frames to be sent that the device had not used: they go into the new ring when it is sent by. `ring` makes the
     /// new one, in the same memory: not before the old one was looked through.
     pub(super) fn renew(
@@ -112,11 +118,16 @@ impl Queue {
         let mut half = self.lock();
         let half = &mut *half;
         if let Some(mut live) = half.live.take() {
-            half.take_out(&mut live, receives);
+            if receives {
+                half.take_received(&mut live);
+            } else {
+                half.take_unsent(&mut live);
+            }
         }
         half.live = Some(Live {
             ring: ring(),
             lent: Lent::new(umem, self.size),
+            packets: Packets::new(umem, features),
             features,
         });
         half.armed = false;
@@ -131,17 +142,33 @@ impl Queue {
 }
 
 impl Half {
-    fn take_out(&mut self, live: &mut Live, receives: bool) {
+    /// Takes the received packets that the device had finished out of a ring that is no more. What it had not finished is
+    /// lost, and counted.
+    fn take_received(&mut self, live: &mut Live) {
         let mut cache = Cache::new(&live.lent.umem().clone());
         let ring = live.ring.as_dyn();
         while let Some(used) = ring.pop_used() {
-            let Some(frame) = live.lent.reclaim(used.id, used.len.saturating_sub(NET_HEADER)) else {
+            let Some(frame) = live.lent.reclaim(used.id, used.len.wrapping_sub(NET_HEADER)) else {
+                self.lost.invalid += 1;
                 continue;
             };
             ring.free(used.id);
-            if receives && used.len > NET_HEADER && used.len != u32::MAX {
-                self.arrived.push_back(frame);
-            } else {
+            let packet = live.packets.take(frame, used.len, &mut cache, &mut self.lost);
+            self.arrived.extend(packet);
+        }
+        live.packets.end(&mut cache, &mut self.lost);
+        for (_, frame) in live.lent.drain() {
+            cache.give(frame);
+        }
+    }
+
+    /// Takes the frames that the device had not sent out of a ring that is no more.
+    fn take_unsent(&mut self, live: &mut Live) {
+        let mut cache = Cache::new(&live.lent.umem().clone());
+        let ring = live.ring.as_dyn();
+        while let Some(used) = ring.pop_used() {
+            if let Some(frame) = live.lent.reclaim(used.id, 0) {
+                ring.free(used.id);
                 cache.give(frame);
             }
         }
@@ -151,11 +178,7 @@ impl Half {
         left.sort_by_key(|(id, _)| (u32::from(*id) + u32::from(size) - u32::from(first)) % u32::from(size));
         // From the newest on, each before the one that follows it: all of them were sent before those that wait already.
         for (_, frame) in left.into_iter().rev() {
-            if receives {
-                cache.give(frame);
-            } else {
-                self.waiting.push_front(frame);
-            }
+            self.waiting.push_front(frame);
         }
     }
 }

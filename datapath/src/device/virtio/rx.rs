@@ -4,19 +4,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::device::{Counters, RxQueue, State};
-use crate::frame::{Batch, Cache, Frame, HEADROOM};
-use crate::ring::virtio::{DriverRing, NET_HEADER, NUM_BUFFERS_AT, WRITE, feature};
+use crate::frame::{Batch, Frame};
+use crate::ring::virtio::{DriverRing, NET_HEADER, WRITE};
 
 use crate::vhost_user::Service;
 
 use super::open::Shared;
+use super::packets::{Lost, Packets};
 use super::queue::{AnyRing, Half, Live, POOL_AT, Queue};
 
 /// Free frames are given to the device this many at a time.
 const REFILL: u16 = 32;
-
-/// Bytes of the largest packet without merging: an MTU of 1,500, Ethernet, two VLAN tags.
-const PACKET: u32 = 1522;
 
 /// The receiving half of a queue.
 pub(super) struct Rx {
@@ -26,18 +24,8 @@ pub(super) struct Rx {
     shared: Arc<Shared>,
     state: State,
     starving: bool,
-    /// A packet in several buffers, of which some are still to come.
-    merging: Option<Merging>,
     hostile: u64,
     counters: Arc<Counters>,
-}
-
-/// What is there of a packet that several buffers are merged to.
-struct Merging {
-    /// In a jumbo frame; `None` when the packet is lost, and its buffers only go back.
-    frame: Option<Frame>,
-    /// Buffers still to come.
-    left: u16,
 }
 
 impl Rx {
@@ -48,26 +36,20 @@ impl Rx {
             shared: Arc::clone(shared),
             state: State::Down,
             starving: false,
-            merging: None,
             hostile: 0,
             counters: Arc::default(),
         }
-    }
-
-    /// Bytes of a packet that one buffer has room for.
-    fn room(cache: &Cache) -> u32 {
-        (cache.umem().frame_size() - HEADROOM - NET_HEADER).min(PACKET.next_multiple_of(64))
     }
 
     fn poll_ring<R: DriverRing>(
         &mut self,
         ring: &mut R,
         lent: &mut crate::frame::Lent,
-        merges: bool,
+        packets: &mut Packets,
         up: bool,
         batch: &mut Batch,
     ) -> Polled {
-        let room = Rx::room(batch.cache());
+        let room = packets.room();
         let mut polled = Polled::default();
         self.starving = false;
         if up && ring.room() >= REFILL.min(ring.size()) {
@@ -80,18 +62,15 @@ impl Rx {
             let Some(used) = ring.pop_used() else { break };
             polled.used += 1;
             let Some(frame) = lent.reclaim(used.id, used.len.wrapping_sub(NET_HEADER)) else {
-                polled.invalid += 1;
+                polled.lost.invalid += 1;
                 continue;
             };
             ring.free(used.id);
-            let len = used.len.wrapping_sub(NET_HEADER);
-            // A buffer that is not full ends its packet: its header need not be fetched to know that.
-            if len.wrapping_sub(1) >= room || self.merging.is_some() || merges && len == room {
-                self.merge(frame, used.len, room, merges, batch, &mut polled);
+            let Some(frame) = packets.take(frame, used.len, batch.cache_mut(), &mut polled.lost) else {
                 continue;
-            }
+            };
             polled.frames += 1;
-            polled.bytes += u64::from(len);
+            polled.bytes += u64::from(frame.len());
             if let Err(frame) = batch.push(frame) {
                 batch.cache_mut().give(frame);
             }
@@ -103,9 +82,16 @@ impl Rx {
             polled.kick |= self.refill(ring, lent, room, batch);
         }
         let hostile = ring.hostile();
-        polled.invalid += hostile - self.hostile.min(hostile);
+        polled.lost.invalid += hostile - self.hostile.min(hostile);
         self.hostile = hostile;
         polled
+    }
+
+    #[cold]
+    fn count(&self, lost: &Lost) {
+        self.counters.invalid_descriptor.add(lost.invalid);
+        self.counters.too_long.add(lost.too_long);
+        self.counters.no_frames.add(lost.no_frames);
     }
 
     /// Gives the device free frames for every buffer that it lacks. True when it wants to be told.
@@ -130,80 +116,6 @@ impl Rx {
         ring.publish();
         ring.wants_kick()
     }
-
-    /// A buffer that is full, belongs to a packet in several, or cannot be.
-    #[cold]
-    fn merge(
-        &mut self,
-        mut frame: Frame,
-        used: u32,
-        room: u32,
-        merges: bool,
-        batch: &mut Batch,
-        polled: &mut Polled,
-    ) {
-        let cache = batch.cache_mut();
-        if let Some(mut merging) = self.merging.take() {
-            // Every buffer after the first is packet from its first byte on, where the first has its header.
-            let whole = used <= room + NET_HEADER && used > 0;
-            let appended = whole
-                && cache.move_start(&mut frame, -(NET_HEADER as i32))
-                && cache.set_len(&mut frame, used as usize)
-                && merging
-                    .frame
-                    .as_mut()
-                    .is_some_and(|to| cache.append(to, cache.bytes(&frame)));
-            if !appended && let Some(lost) = merging.frame.take() {
-                polled.lost(whole);
-                cache.give(lost);
-            }
-            cache.give(frame);
-            merging.left -= 1;
-            if merging.left > 0 {
-                self.merging = Some(merging);
-                return;
-            }
-            if let Some(frame) = merging.frame {
-                polled.frames += 1;
-                polled.bytes += u64::from(frame.len());
-                if let Err(frame) = batch.push(frame) {
-                    batch.cache_mut().give(frame);
-                }
-            }
-            return;
-        }
-        let buffers = match cache.before_mut::<{ NET_HEADER as usize }>(&mut frame) {
-            Some(header) if merges => {
-                u16::from_le_bytes([header[NUM_BUFFERS_AT], header[NUM_BUFFERS_AT + 1]])
-            }
-            _ => 1,
-        };
-        if used <= NET_HEADER || used > room + NET_HEADER || buffers == 0 {
-            polled.invalid += 1;
-            cache.give(frame);
-            return;
-        }
-        if buffers == 1 {
-            polled.frames += 1;
-            polled.bytes += u64::from(frame.len());
-            if let Err(frame) = batch.push(frame) {
-                batch.cache_mut().give(frame);
-            }
-            return;
-        }
-        let mut whole = cache.take_jumbo();
-        match &mut whole {
-            Some(whole) => {
-                cache.append(whole, cache.bytes(&frame));
-            }
-            None => self.counters.no_frames.add(1),
-        }
-        cache.give(frame);
-        self.merging = Some(Merging {
-            frame: whole,
-            left: buffers - 1,
-        });
-    }
 }
 
 #[derive(Default)]
@@ -212,20 +124,8 @@ struct Polled {
     bytes: u64,
     /// Buffers that the device gave back.
     used: usize,
-    invalid: u64,
-    too_long: u64,
+    lost: Lost,
     kick: bool,
-}
-
-impl Polled {
-    /// A packet that was being merged cannot be finished: it is too long, or a buffer of it cannot be.
-    fn lost(&mut self, too_long: bool) {
-        if too_long {
-            self.too_long += 1;
-        } else {
-            self.invalid += 1;
-        }
-    }
 }
 
 impl RxQueue for Rx {
@@ -236,6 +136,7 @@ impl RxQueue for Rx {
             live,
             up,
             arrived,
+            lost,
             armed,
             ..
         } = &mut *half;
@@ -244,16 +145,19 @@ impl RxQueue for Rx {
             return 0;
         }
         let mut before = 0;
-        if !arrived.is_empty() {
+        if !arrived.is_empty() || !lost.is_none() {
+            self.count(&std::mem::take(lost));
             before = hand_over(arrived, batch, &self.counters);
         }
-        let Some(Live { ring, lent, features }) = live else {
+        let Some(Live {
+            ring, lent, packets, ..
+        }) = live
+        else {
             return before;
         };
-        let merges = *features & feature::MRG_RXBUF != 0;
         let polled = match ring {
-            AnyRing::Split(ring) => self.poll_ring(ring, lent, merges, *up, batch),
-            AnyRing::Packed(ring) => self.poll_ring(ring, lent, merges, *up, batch),
+            AnyRing::Split(ring) => self.poll_ring(ring, lent, packets, *up, batch),
+            AnyRing::Packed(ring) => self.poll_ring(ring, lent, packets, *up, batch),
         };
         if polled.kick {
             queue.kick.raise();
@@ -265,9 +169,8 @@ impl RxQueue for Rx {
             }
             self.counters.received.add(polled.frames as u64);
             self.counters.received_bytes.add(polled.bytes);
-            if polled.invalid + polled.too_long > 0 {
-                self.counters.invalid_descriptor.add(polled.invalid);
-                self.counters.too_long.add(polled.too_long);
+            if !polled.lost.is_none() {
+                self.count(&polled.lost);
             }
         }
         before + polled.frames
@@ -321,15 +224,4 @@ fn hand_over(
         count += 1;
     }
     count
-}
-
-impl Drop for Rx {
-    fn drop(&mut self) {
-        if let Some(Merging {
-            frame: Some(frame), ..
-        }) = self.merging.take()
-        {
-            Cache::new(self.shared.umem()).give(frame);
-        }
-    }
 }

@@ -192,7 +192,9 @@ impl TxQueue for Tx {
             live, up, waiting, ..
         } = &mut *half;
         let sent = match live {
-            Some(Live { ring, lent, features }) if *up => {
+            Some(Live {
+                ring, lent, features, ..
+            }) if *up => {
                 let indirect = *features & feature::INDIRECT_DESC != 0;
                 match ring {
                     AnyRing::Split(ring) => self.send_ring(ring, lent, waiting, indirect, batch),
