@@ -133,14 +133,12 @@ describe("examples/dns.ts on a split card", () => {
     await expectRestored();
   });
 
-  it("killed with -9 leaves the flow with the kernel, and nothing that the next split does not clear", async () => {
+  it("killed with -9 leaves the flow with the kernel, and nothing behind", async () => {
     const split = splitCard(...dns);
     await split.event("split");
     expect((await split.end("SIGKILL")).status).toBeNull();
     expect(await kernelHears(53, () => sendUdp(53, "hello"))).toBe("hello");
-    expect(differences(before, await snapshot(card.netns, card.ifname))).toEqual([]);
-    expect((await cli("release", "--stale", "--json")).status).toBe(0);
-    await expectRestored();
+    await vi.waitFor(expectRestored, 10_000);
     const next = splitCard(...dns);
     await next.event("split");
     expect((await next.end()).status).toBe(0);
@@ -273,11 +271,11 @@ describe("several splits", () => {
 
   it("stay when they are confirmed, by Enter or from elsewhere", async () => {
     for (const how of ["Enter", "command"]) {
-      const split = splitCard(...dns, "--confirm", "2s");
+      const split = splitCard(...dns, "--confirm", "5s");
       const { id } = await split.event("split");
       if (how === "Enter") split.type("");
       else expect((await cli("confirm", String(id))).status).toBe(0);
-      await new Promise((resolve) => setTimeout(resolve, 3000));
+      await new Promise((resolve) => setTimeout(resolve, 6000));
       expect((await split.end()).status).toBe(0);
       expect(await split.event("end")).toMatchObject({ reason: "SIGINT" });
       await expectRestored();

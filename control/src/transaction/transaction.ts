@@ -5,11 +5,12 @@ import { join } from "node:path";
 import { BifurcateError, wrapError } from "../errors.js";
 import { bootId, ownIdentity, type ProcessIdentity } from "../facts/processes.js";
 import { launchGuardian, type GuardianHandle, type LaunchGuardian } from "../guardian/launch.js";
+import { launchSweeper } from "../guardian/sweeper.js";
 import type { Kernel } from "../kernel.js";
 import type { Plan, Step } from "../steering/plan.js";
 import { checkCapabilities, type PreparedSplit } from "../prepare.js";
 import { applyStep } from "./change.js";
-import { writeJournal, type Journal, type StepState } from "./journal.js";
+import { journalPath, writeJournal, type Journal, type StepState } from "./journal.js";
 import { locateDevice } from "./locate.js";
 import { splitsOn } from "./registry.js";
 import { Undo, type UndoReport } from "./undo.js";
@@ -58,6 +59,8 @@ export class SplitTransaction {
   #journal: Journal;
   #hooks: TransactionHooks = {};
   #guardian: GuardianHandle | null = null;
+  /** Ends the one who removes the record of a dead owner, where there is no guardian. */
+  #endSweeper: (() => void) | null = null;
   #state: "new" | "applying" | "live" | "done" = "new";
   #undoing: Promise<UndoReport> | null = null;
 
@@ -99,7 +102,16 @@ export class SplitTransaction {
     this.#state = "applying";
     this.#hooks = hooks;
     const seconds = this.plan.confirmSeconds;
-    this.#write({ confirmBy: seconds === null ? null : Date.now() + seconds * 1000 });
+    // Before there is a record, so that there is never one without it.
+    if (!this.plan.guardian) {
+      this.#endSweeper = launchSweeper(journalPath(this.#prepared.stateDirectory, this.id));
+    }
+    try {
+      this.#write({ confirmBy: seconds === null ? null : Date.now() + seconds * 1000 });
+    } catch (thrown) {
+      this.#endSweeper?.();
+      throw thrown;
+    }
     try {
       this.#yieldToOthers();
       if (this.plan.guardian) await this.#startGuardian();
@@ -179,6 +191,8 @@ export class SplitTransaction {
       // A guardian finds the journal gone and ends, or finds it there and tries once this process has ended.
       this.#guardian?.dismiss();
       this.#guardian = null;
+      this.#endSweeper?.();
+      this.#endSweeper = null;
     }
   }
 
