@@ -2,9 +2,9 @@
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
-import { failure, shell } from "../testing/guest-split.js";
+import { failure, own, shell, undone } from "../testing/guest-split.js";
 
-const MINUTES = 300_000;
+const MINUTES = 600_000;
 /** drivers/net/netdevsim: "ID PORTS QUEUES" makes a device with so many queues. */
 const SIM = "sim0";
 
@@ -47,6 +47,27 @@ interface Refused {
   readonly code: string;
   readonly message: string;
 }
+
+/** The step that `--lease` adds to a plan. */
+function step(name: string, queues: readonly number[]): unknown {
+  const lease = { kind: "lease", name, queues };
+  return {
+    when: "before",
+    apply: { ...lease, present: true },
+    undo: { ...lease, present: false },
+    words: `lease queue ${queues.join(", ")}`,
+  };
+}
+
+/** A process that owns a split of the simulated card, and a lease. */
+const lessor = (queue: number): ReturnType<typeof own> =>
+  own(guest, SIM, "udp port 7777", [step("bflease-test", [queue])]);
+
+const leases = (): Promise<{ queue: number; leasedAs: number; elsewhere: boolean }[]> =>
+  kernel(
+    "return netns.queueLeases(sim.index).map(({ queue, leasedAs, elsewhere }) => ({ queue, leasedAs, elsewhere }));",
+  );
+const netkits = (): Promise<unknown[]> => kernel("return netkits();");
 
 describe("a queue lease on netdevsim", () => {
   it(
@@ -104,6 +125,44 @@ describe("a queue lease on netdevsim", () => {
         fewer: { code: "EINVAL" },
         left: ["lease0"],
       });
+    },
+    MINUTES,
+  );
+
+  it.each(["SIGTERM", "SIGKILL"] as const)(
+    "is undone exactly when its owner ends by %s",
+    async (signal) => {
+      await makeSim();
+      const before = await shell(guest, `ip link; ethtool -l ${SIM}`);
+      const { process, said } = await lessor(3);
+      expect(said()).toContain("live");
+      expect(await leases()).toEqual([{ queue: 3, leasedAs: 1, elsewhere: false }]);
+      process.kill(signal);
+      await process.ended;
+      await undone(guest);
+      expect(await netkits()).toEqual([]);
+      expect(await leases()).toEqual([]);
+      expect(await shell(guest, `ip link; ethtool -l ${SIM}`)).toBe(before);
+    },
+    MINUTES,
+  );
+
+  it(
+    "of a queue that somebody has is E_QUEUE_BUSY, of one that is not there E_NO_SUCH_QUEUE, and nothing is left",
+    async () => {
+      await makeSim();
+      await kernel("netns.leaseQueues(sim.index, [1], 'lease9'); return null;");
+      for (const [queue, code] of [
+        [1, "E_QUEUE_BUSY"],
+        [9, "E_NO_SUCH_QUEUE"],
+      ] as const) {
+        const { process, said } = await lessor(queue);
+        await process.ended;
+        expect(said()).toContain(code);
+      }
+      expect(await netkits()).toHaveLength(1);
+      await shell(guest, "ip link del lease9");
+      expect((await guest.run(["sh", "-c", "ls /run/bifurcate"])).stdout).toBe("");
     },
     MINUTES,
   );

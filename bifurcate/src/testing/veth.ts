@@ -98,7 +98,7 @@ export class VethPair {
        socket.on("connect", () => { sent++; socket.write("line"); });
        socket.on("data", () => { answered++; if (sent === ${count}) end(); else { sent++; socket.write("line"); } });
        socket.on("error", end);
-       setTimeout(end, 5000);`,
+       setTimeout(end, 60000);`,
     );
     return JSON.parse(out) as Answers;
   }

@@ -97,7 +97,7 @@ function own(options: Record<string, unknown> = {}): Owner {
 
 async function until(holds: () => boolean): Promise<void> {
   for (let i = 0; !holds(); i++) {
-    if (i > 1000) throw new Error("it never happened");
+    if (i > 3000) throw new Error("it never happened");
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

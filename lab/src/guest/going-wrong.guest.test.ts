@@ -1,0 +1,104 @@
+// How a guest ends when it goes wrong: a panic, a hang, Ctrl-C, a killed owner.
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { cliPath } from "../harness.js";
+import { BOOT_LIMIT, endSharedGuest, sharedGuest } from "./shared.js";
+
+describe("a guest that goes wrong", () => {
+  it(
+    "panics: QEMU ends, and the error shows the kernel's last words",
+    async () => {
+      const doomed = await sharedGuest({ kernel: "lab", iommu: "none" });
+      const failure = doomed.run(["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"]);
+      await expect(failure).rejects.toMatchObject({
+        code: "E_GUEST",
+        why: expect.stringMatching(/its kernel panicked[\s\S]*sysrq triggered crash/) as string,
+      });
+      expect(doomed.alive).toBe(false);
+    },
+    BOOT_LIMIT,
+  );
+
+  it(
+    "hangs: it is ended at the limit with its console, and the next test gets a new one",
+    async () => {
+      const stuck = await sharedGuest({ kernel: "lab", iommu: "none" });
+      await stuck.run(["sh", "-c", "echo last words > /dev/kmsg; echo '<1>seen on the console' > /dev/kmsg"]);
+      await expect(stuck.run(["sleep", "1000"], { limit: 2 })).rejects.toMatchObject({
+        why: expect.stringMatching(/did not end within 2 s[\s\S]*seen on the console/) as string,
+      });
+      const next = await sharedGuest({ kernel: "lab", iommu: "none" });
+      expect((await next.run(["true"])).status).toBe(0);
+    },
+    BOOT_LIMIT,
+  );
+});
+
+/** Processes of this machine whose command line has the word. */
+function processesWith(word: string): string[] {
+  return readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(word);
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** The command line with a command in a guest that never ends; its temporary files are below `folder`. */
+interface Endless {
+  readonly child: ChildProcess;
+  readonly folder: string;
+  readonly closed: Promise<number | null>;
+}
+
+/** Starts it, below `prefix`, and waits until the command speaks. */
+async function endless(prefix: string[] = []): Promise<Endless> {
+  const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-endless-"));
+  const words = ["lab", "guest", "--iommu", "none", "--", "sh", "-c", "echo up; sleep 1000"];
+  const [program, ...args] = [...prefix, process.execPath, cliPath, ...words] as [string, ...string[]];
+  const child = spawn(program, args, {
+    env: { ...process.env, TMPDIR: folder },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
+  await Promise.race([
+    new Promise((resolve) => child.stdout!.once("data", resolve)),
+    closed.then((status) => Promise.reject(new Error(`it ended with ${status} before its command spoke`))),
+  ]);
+  return { child, folder, closed };
+}
+
+describe("bifurcate lab guest", () => {
+  it(
+    "Ctrl-C ends it with 130, and leaves no process and no file",
+    async () => {
+      await endSharedGuest();
+      const { child, folder, closed } = await endless();
+      expect(processesWith(folder).length).toBeGreaterThan(0);
+      child.kill("SIGINT");
+      expect(await closed).toBe(130);
+      expect(processesWith(folder)).toEqual([]);
+      expect(readdirSync(folder)).toEqual([]);
+      rmSync(folder, { recursive: true });
+    },
+    BOOT_LIMIT,
+  );
+
+  it(
+    "works offline when the cache is full, and QEMU ends with it even when it is killed",
+    async ({ skip }) => {
+      skip(process.getuid?.() !== 0, "needs root: it makes a network namespace without a network");
+      await endSharedGuest();
+      const { child, folder, closed } = await endless(["unshare", "--net", "--"]);
+      child.kill("SIGKILL");
+      await closed;
+      await expect.poll(() => processesWith(folder), { timeout: 10_000 }).toEqual([]);
+      rmSync(folder, { recursive: true });
+    },
+    BOOT_LIMIT,
+  );
+});
