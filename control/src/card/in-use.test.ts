@@ -1,27 +1,10 @@
 // What holds a card where it is: routes, sessions, splits and what stands on it, also by way of what is stacked above.
 import { describe, expect, it } from "vitest";
-import type { Link, SocketFacts } from "../kernel.js";
+import type { SocketFacts } from "../kernel.js";
+import { fakeLink } from "../testing/fake-kernel.js";
 import { reasonsToStay, type Surroundings } from "./in-use.js";
 
-const link = (change: Partial<Link>): Link => ({
-  index: 2,
-  name: "eth0",
-  mac: "02:00:00:00:00:01",
-  mtu: 1500,
-  up: true,
-  carrier: true,
-  ethernet: true,
-  loopback: false,
-  kind: null,
-  master: null,
-  link: null,
-  vlanId: null,
-  rxQueues: 1,
-  txQueues: 1,
-  xdp: null,
-  ...change,
-});
-const eth0 = link({});
+const eth0 = fakeLink();
 const around = (change: Partial<Surroundings> = {}): Surroundings => ({
   links: [eth0],
   addresses: [{ ifindex: 2, family: 4, address: "192.0.2.1", prefix: 24 }],
@@ -59,8 +42,8 @@ describe("an interface", () => {
   });
 
   it("stays for what runs over a VLAN or bridge above it", () => {
-    const bridge = link({ index: 9, name: "br0", kind: "bridge" });
-    const port = link({ master: 9 });
+    const bridge = fakeLink({ index: 9, name: "br0", kind: "bridge" });
+    const port = fakeLink({ master: 9 });
     const reasons = reasonsToStay(
       port,
       around({
