@@ -5,7 +5,15 @@ import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BrokerPlace, NOBODY, opened, powerless, whatIsLeft, type Running } from "../testing/broker.js";
+import {
+  BrokerPlace,
+  HANDLER,
+  NOBODY,
+  opened,
+  powerless,
+  whatIsLeft,
+  type Running,
+} from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -34,28 +42,6 @@ device = card0
 flow = udp dst port 7779
 own-queues = 2
 `;
-
-/** Answers, passes what begins with p, and sends what begins with s from another port. */
-const HANDLER = `
-  export function handle(batch) {
-    const { view } = batch;
-    while (batch.next()) {
-      const at = batch.at;
-      if (batch.size < 43 || view.getUint16(at + 12) !== 0x0800 || view.getUint8(at + 14) !== 0x45) continue;
-      const what = String.fromCharCode(view.getUint8(at + 42));
-      if (what === "p") { batch.pass(); continue; }
-      for (const [a, b, words] of [[0, 6, 3], [26, 30, 2], [34, 36, 1]]) {
-        for (let i = 0; i < words; i++) {
-          const word = view.getUint16(at + a + 2 * i);
-          view.setUint16(at + a + 2 * i, view.getUint16(at + b + 2 * i));
-          view.setUint16(at + b + 2 * i, word);
-        }
-      }
-      view.setUint16(at + 40, 0);
-      if (what === "s") view.setUint16(at + 34, 9);
-      batch.send();
-    }
-  }`;
 
 const API = fileURLToPath(new URL("../../dist/index.js", import.meta.url));
 /** A client with sixteen MiB of frames, twice what it may lock itself; all that it has of them is a descriptor. */

@@ -33,6 +33,30 @@ export const REQUEST = {
   pages: "ordinary",
 } as const;
 
+/** A handler that answers, as it should and not as it should: which, the payload's first byte says. */
+export const HANDLER = `
+  export function handle(batch) {
+    const { view } = batch;
+    while (batch.next()) {
+      const at = batch.at;
+      if (batch.size < 43 || view.getUint16(at + 12) !== 0x0800 || view.getUint8(at + 14) !== 0x45) continue;
+      const what = String.fromCharCode(view.getUint8(at + 42));
+      if (what === "p") { batch.pass(); continue; }
+      for (const [a, b, words] of [[0, 6, 3], [26, 30, 2], [34, 36, 1]]) {
+        for (let i = 0; i < words; i++) {
+          const word = view.getUint16(at + a + 2 * i);
+          view.setUint16(at + a + 2 * i, view.getUint16(at + b + 2 * i));
+          view.setUint16(at + b + 2 * i, word);
+        }
+      }
+      view.setUint16(at + 40, 0);
+      if (what === "m") view.setUint8(at + 11, view.getUint8(at + 11) ^ 1);
+      if (what === "f") view.setUint16(at + 20, 0x2000);
+      if (what === "s") { view.setUint16(at + 34, 9); }
+      batch.send();
+    }
+  }`;
+
 /** The user of the clients: nobody. */
 export const NOBODY = 65_534;
 
