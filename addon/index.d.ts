@@ -1056,10 +1056,10 @@ export declare function openPci(options: PciOptions): NativePort;
 export declare function openProcess(pid: number): ProcessHandle;
 
 /** Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it. */
-export declare function openVhostUser(options: VhostUserOptions): NativePort;
+export declare function openVhostUser(options: VhostUserOptions): Promise<NativePort>;
 
 /** Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process. */
-export declare function openVirtioUser(options: VhostUserOptions): NativePort;
+export declare function openVirtioUser(options: VhostUserOptions): Promise<NativePort>;
 
 /** Gives the function to a kernel driver, by driver_override: vfio-pci, uio_pci_generic or igb_uio. */
 export declare function pciBind(address: string, driver: string, root?: string | undefined | null): void;

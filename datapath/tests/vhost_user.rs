@@ -1,7 +1,9 @@
 //! The driver and the device end against each other, over a socket, in one process: every layout and option.
 
+mod place;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bifurcate_datapath::device::vhost;
 use bifurcate_datapath::device::virtio;
@@ -10,6 +12,7 @@ use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
+use place::until;
 
 fn pool(jumbo_frames: u32) -> Arc<Umem> {
     Umem::map(&UmemConfig {
@@ -32,14 +35,6 @@ fn connect(config: &virtio::Config, jumbo_frames: u32) -> Ends {
     let device = vhost::attach(far, config.queues, &pool(jumbo_frames)).unwrap();
     let driver = virtio::attach(near, config, &pool(jumbo_frames)).unwrap();
     Ends { driver, device }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not come about");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn payload(length: usize, seed: usize) -> Vec<u8> {

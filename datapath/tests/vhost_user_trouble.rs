@@ -1,16 +1,14 @@
 //! What a broken or malicious other end can do to a vhost-user port: stop it, and nothing else.
 
-mod back_end;
 mod front_end;
 mod huge_pages;
+mod place;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use back_end::BackEnd;
 use bifurcate_datapath::device::{Port, State, vhost, virtio};
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
@@ -20,6 +18,7 @@ use bifurcate_linux::memory::{MemoryFile, PageKind};
 use bifurcate_linux::stream::{Listener, Stream};
 use front_end::FrontEnd;
 use huge_pages::HugePages;
+use place::{Place, until};
 use std::os::fd::AsFd;
 
 fn pool() -> Arc<Umem> {
@@ -30,29 +29,6 @@ fn pool() -> Arc<Umem> {
         pages: Pages::Ordinary,
     })
     .unwrap()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not come about");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A socket's path that is removed with it.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        Place(std::env::temp_dir().join(format!("bf-trouble-{}-{name}.sock", std::process::id())))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn device(place: &Place) -> vhost::Opened {
@@ -386,106 +362,6 @@ fn frames_that_wait_for_the_next_device_follow_those_that_the_last_one_left() {
     assert_eq!(got, (2..10).map(packet).collect::<Vec<_>>());
     let mut arrived = Batch::new(&driver.port.umem, 32);
     assert_eq!(receive(&mut driver.port, &mut arrived), 1);
-}
-
-/// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4.
-fn merging_driver(place: &Place) -> (virtio::Opened, Arc<Umem>) {
-    let umem = Umem::map(&UmemConfig {
-        frames: 1024,
-        frame_size: 2048,
-        jumbo_frames: 4,
-        pages: Pages::Ordinary,
-    })
-    .unwrap();
-    let config = virtio::Config {
-        server: true,
-        ..virtio::Config::new(&place.0)
-    };
-    (virtio::open(&config, &umem).unwrap(), umem)
-}
-
-/// The next device of the driver, when it has buffers.
-fn next_device(place: &Place, driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) -> BackEnd {
-    let mut device = BackEnd::connect(&place.0, 256);
-    until("buffers", || {
-        drain(driver, got);
-        device.has(8)
-    });
-    device
-}
-
-fn drain(driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) {
-    let mut batch = Batch::new(&driver.port.umem, 32);
-    driver.port.queues[0].rx.poll(&mut batch);
-    got.extend((0..batch.len()).map(|at| batch.bytes(at).to_vec()));
-}
-
-/// Bytes of a packet in a buffer that is full, after the header.
-const ROOM: usize = 1536;
-
-#[test]
-fn a_device_that_goes_leaves_whole_packets_and_nothing_else() {
-    let place = Place::new("merged");
-    let (mut driver, umem) = merging_driver(&place);
-    let mut got = Vec::new();
-    let mut device = next_device(&place, &mut driver, &mut got);
-    // Before the driver looks: one in one buffer, one in three, a buffer longer than it is, one of which the last is
-    // missing.
-    device.put_first(1, &[1; 60]);
-    device.put_first(3, &[2; ROOM]);
-    device.put(&[3; ROOM + 12], ROOM as u32 + 12);
-    device.put(&[4; 100], 100);
-    device.put(&[5; 60], ROOM as u32 + 13);
-    device.put_first(3, &[6; ROOM]);
-    device.put(&[7; ROOM + 12], ROOM as u32 + 12);
-    drop(device);
-    until("the end", || !driver.status.status().connected);
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(1, &[8; 61]);
-    until("the last", || {
-        drain(&mut driver, &mut got);
-        got.iter().any(|bytes| bytes.contains(&8))
-    });
-    let merged = [&[2; ROOM][..], &[3; ROOM + 12], &[4; 100]].concat();
-    assert_eq!(got, [vec![1; 60], merged, vec![8; 61]]);
-    let totals = driver.port.queues[0].rx.counters().totals();
-    assert_eq!((totals.received, totals.invalid_descriptor), (3, 2));
-    drop((driver, device));
-    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
-}
-
-#[test]
-fn a_packet_that_a_device_did_not_finish_is_lost_with_it() {
-    let place = Place::new("unfinished");
-    let (mut driver, umem) = merging_driver(&place);
-    let mut got = Vec::new();
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(3, &[1; ROOM]);
-    // The driver has begun to merge.
-    until("a look", || {
-        drain(&mut driver, &mut got);
-        umem.in_depot().1 == 3
-    });
-    drop(device);
-    until("the end", || !driver.status.status().connected);
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(1, &[2; 60]);
-    device.put_first(1, &[3; 60]);
-    until("the packets", || {
-        drain(&mut driver, &mut got);
-        got.iter().any(|bytes| bytes.contains(&3))
-    });
-    assert_eq!(got, [[2; 60], [3; 60]]);
-    let totals = driver.port.queues[0].rx.counters().totals();
-    assert_eq!((totals.received, totals.invalid_descriptor), (2, 1));
-    // And one that nobody comes after.
-    device.put_first(2, &[4; ROOM]);
-    until("a look", || {
-        drain(&mut driver, &mut got);
-        umem.in_depot().1 == 3
-    });
-    drop((driver, device));
-    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
 }
 
 #[test]

@@ -123,7 +123,10 @@ fn install() -> Result<()> {
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives a siginfo of a SIGBUS, which has an address; errno belongs to this thread.
     let (at, errno) = unsafe { ((*info).si_addr() as usize, *libc::__errno_location()) };
-    for range in &TABLE {
+    // SAFETY: as above. A number of 0 and below is of a signal that a process sent, which has no address (sigaction(2),
+    // "The siginfo_t argument to a SA_SIGINFO handler").
+    let sent = unsafe { (*info).si_code <= 0 };
+    for range in TABLE.iter().take(if sent { 0 } else { RANGES }) {
         let len = range.len.load(Ordering::Acquire);
         let start = range.start.load(Ordering::Relaxed);
         // Read again: the slot may just have changed hands.
@@ -158,30 +161,34 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
         }
         return;
     }
-    pass_on(signal, info, context);
+    pass_on(signal, info, context, sent);
 }
 
-/// Does what would have been done without this handler.
-fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+/// Does what would have been done without this handler. Where that leaves the default, a signal that was `sent` is sent
+/// again, to be taken when this handler returns: it comes once alone, where an instruction faults again. Nobody is left
+/// without guards and alive.
+fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void, sent: bool) {
     let handler = BEFORE.get().map_or(libc::SIG_DFL, |before| before.sa_sigaction);
     let flags = BEFORE.get().map_or(0, |before| before.sa_flags);
-    if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
-        // SAFETY: puts the default back and returns: the instruction faults again and ends the process.
-        unsafe {
+    // SAFETY: all three calls may be made in a signal handler. The kernel held this address for a handler of that type,
+    // which is called as the kernel would; `now` is plain data that the call fills.
+    unsafe {
+        if handler == libc::SIG_IGN && sent {
+            return;
+        } else if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
             libc::signal(signal, libc::SIG_DFL);
-        }
-    } else if flags & libc::SA_SIGINFO != 0 {
-        // SAFETY: the kernel held this address for a handler of that type, which is called as the kernel would.
-        unsafe {
+        } else if flags & libc::SA_SIGINFO != 0 {
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                 std::mem::transmute(handler);
             handler(signal, info, context);
-        }
-    } else {
-        // SAFETY: as above, for a handler that takes the number alone.
-        unsafe {
+        } else {
             let handler: extern "C" fn(libc::c_int) = std::mem::transmute(handler);
             handler(signal);
+        }
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut now);
+        if sent && now.sa_sigaction == libc::SIG_DFL {
+            libc::raise(signal);
         }
     }
 }
@@ -226,27 +233,43 @@ mod tests {
         assert!(!elsewhere.is_lost() && read(&other, 0) == 7, "others keep theirs");
     }
 
+    /// How this test ends in a process of its own, in which it does `what`.
+    fn ends(test: &str, what: fn()) -> Option<i32> {
+        if std::env::var_os("BF_GUARD_FAULT").is_some() {
+            what();
+            std::process::exit(3);
+        }
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("guard::tests::{test}")])
+            .env("BF_GUARD_FAULT", "1")
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        std::os::unix::process::ExitStatusExt::signal(&status)
+    }
+
     #[test]
     fn a_fault_in_memory_that_is_not_guarded_ends_the_process() {
-        // In a child: the test's own process must live.
-        if std::env::var_os("BF_GUARD_FAULT").is_some() {
+        let ended = ends("a_fault_in_memory_that_is_not_guarded_ends_the_process", || {
             let fd = file(PageKind::Ordinary.size());
             let guarded = Mapping::lazy(fd.as_fd(), 0, ORDINARY_PAGE, "test").unwrap();
             let _guard = Guard::new(&guarded, None).unwrap();
             let open = Mapping::lazy(fd.as_fd(), 0, ORDINARY_PAGE, "test").unwrap();
             rustix::fs::ftruncate(&fd, 0).unwrap();
-            std::process::exit(i32::from(read(&open, 0)) + 3);
-        }
-        let name = "guard::tests::a_fault_in_memory_that_is_not_guarded_ends_the_process";
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name])
-            .env("BF_GUARD_FAULT", "1")
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert_eq!(
-            std::os::unix::process::ExitStatusExt::signal(&status),
-            Some(libc::SIGBUS)
-        );
+            assert_eq!(read(&open, 0), 0);
+        });
+        assert_eq!(ended, Some(libc::SIGBUS));
+    }
+
+    #[test]
+    fn the_signal_sent_by_a_process_ends_it_as_ever() {
+        let ended = ends("the_signal_sent_by_a_process_ends_it_as_ever", || {
+            let fd = file(ORDINARY_PAGE);
+            let guarded = Mapping::lazy(fd.as_fd(), 0, ORDINARY_PAGE, "test").unwrap();
+            let _guard = Guard::new(&guarded, None).unwrap();
+            // SAFETY: a signal to this thread, which is to end the process before the call returns.
+            unsafe { libc::raise(libc::SIGBUS) };
+        });
+        assert_eq!(ended, Some(libc::SIGBUS));
     }
 }

@@ -7,11 +7,14 @@ import type { NativePort } from "../native.js";
 import type { OpenOptions } from "../open.js";
 import { Port } from "../port.js";
 import type { SocketSpec } from "../spec.js";
-import { withTapFile } from "../tap-file.js";
+import { whenTapFile } from "../tap-file.js";
 import { watchConnection } from "./watch.js";
 
-/** @throws E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS, E_PEER_FAILED, E_BAD_OPTION, E_NO_MEMORY. */
-export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): Port {
+/**
+ * The other end is waited for away from this thread, 6 s at most.
+ * @throws E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS, E_PEER_FAILED, E_BAD_OPTION, E_NO_MEMORY, E_OUTPUT.
+ */
+export async function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): Promise<Port> {
   const { device, path: at, layout } = spec;
   const name = `${device}:${at}`;
   const make = device === "vhost-user" ? openVhostUser : openVirtioUser;
@@ -29,7 +32,7 @@ export function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): P
       ...(layout === null ? {} : { layout }),
       ...(tap === undefined ? {} : { tap }),
     };
-    native = withTapFile(tap, () => make(wanted));
+    native = await whenTapFile(tap, () => make(wanted));
   } catch (thrown) {
     throw refused(thrown, spec, `open ${name}`);
   }

@@ -3,7 +3,7 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer, type Server } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -246,11 +246,23 @@ describe("bad input", () => {
   });
 
   it("a device that does not answer, or hangs up: E_PEER_FAILED", async () => {
-    const server = createServer((stream) => stream.destroy());
-    servers.push(server);
-    await once(server.listen(socket), "listening");
-    // The kernel takes the connection; this thread, which would accept it, waits for the answer.
-    expect((await errorOf(open(`virtio-user:${socket}`))).code).toBe("E_PEER_FAILED");
+    for (const [name, serve] of [
+      ["rude", (stream: Socket) => stream.destroy()],
+      ["silent", () => undefined],
+    ] as const) {
+      const at = `${socket}-${name}`;
+      const server = createServer(serve);
+      servers.push(server);
+      await once(server.listen(at), "listening");
+      const opening = errorOf(open(`virtio-user:${at}`)).then((error) => error.code);
+      // While it waits, other ports open and move frames.
+      await opened(`vhost-user:${socket},server`);
+      const other = await opened(`virtio-user:${socket}`);
+      if (name === "silent") expect(await Promise.race([opening, other.connection!.connected])).toBe(true);
+      await other.close();
+      for (const port of ports.splice(0)) await port.close();
+      expect(await opening).toBe("E_PEER_FAILED");
+    }
   });
 
   const nonsense: [string, Buffer][] = [

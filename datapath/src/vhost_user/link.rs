@@ -1,17 +1,19 @@
 //! A connection that messages go over.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
 use bifurcate_linux::{Error, Result};
 
-use super::{Inbox, Malformed, Message};
+use super::{Inbox, Inner, Malformed, Message};
 
 const EPROTO: i32 = 71;
 const ECONNRESET: i32 = 104;
 const ETIMEDOUT: i32 = 110;
+const ECANCELED: i32 = 125;
 
 /// How long to wait for the other end to read a message.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Link {
     stream: Stream,
     inbox: Inbox,
+    /// Whose stop ends a wait for a reply.
+    inner: Option<Arc<Inner>>,
 }
 
 impl Link {
@@ -30,7 +34,15 @@ impl Link {
         Link {
             stream,
             inbox: Inbox::default(),
+            inner: None,
         }
+    }
+
+    /// Waits for replies until `inner` is stopped, and no longer.
+    #[must_use]
+    pub fn until_stopped(mut self, inner: &Arc<Inner>) -> Link {
+        self.inner = Some(Arc::clone(inner));
+        self
     }
 
     /// Sends a message with descriptors.
@@ -65,7 +77,8 @@ impl Link {
     /// Sends a message and waits for the reply to it.
     ///
     /// # Errors
-    /// `ETIMEDOUT` when none comes within `patience`; as [`Link::receive`].
+    /// `ETIMEDOUT` when none comes within `patience`; `ECANCELED` when the port is closed meanwhile; as
+    /// [`Link::receive`].
     pub fn ask(&mut self, message: &Message, fds: &[BorrowedFd<'_>], patience: Duration) -> Result<Message> {
         self.send(message, fds)?;
         let deadline = Instant::now() + patience;
@@ -85,7 +98,14 @@ impl Link {
                 let what = format!("request {}: no reply within {patience:?}", message.request);
                 return Err(Error::new("vhost-user", what, ETIMEDOUT));
             }
-            wait_one(self.stream.as_fd(), Interest::Read, Some(left))?;
+            let Some(inner) = &self.inner else {
+                wait_one(self.stream.as_fd(), Interest::Read, Some(left))?;
+                continue;
+            };
+            inner.wait(&[(self.stream.as_fd(), Interest::Read)], Some(left))?;
+            if inner.is_stopped() {
+                return Err(Error::new("vhost-user", "the port is being closed", ECANCELED));
+            }
         }
     }
 

@@ -177,7 +177,7 @@ impl Service {
                         status.connected = true;
                         status.connections += 1;
                         drop(status);
-                        let ended = serve(Link::new(stream), &shared);
+                        let ended = serve(Link::new(stream).until_stopped(&shared), &shared);
                         let mut status = shared.lock();
                         status.connected = false;
                         status.error = ended

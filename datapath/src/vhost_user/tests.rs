@@ -152,6 +152,25 @@ fn a_reply_comes_with_its_descriptors_and_the_end_is_told() {
 }
 
 #[test]
+fn a_port_that_is_closed_does_not_wait_for_an_answer_that_nobody_gives() {
+    let (near, far) = Stream::pair().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let service = Service::start("test", Source::One(Some(near)), move |mut link, _| {
+        let ask = Message::new(request::GET_FEATURES, Vec::new());
+        let answer = link.ask(&ask, &[], Duration::from_secs(60)).map(drop);
+        tell.send(answer.clone()).unwrap();
+        answer
+    })
+    .unwrap();
+    let mut far = Link::new(far);
+    while far.receive().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    drop(service);
+    assert_eq!(told.recv().unwrap().unwrap_err().code(), "ECANCELED");
+}
+
+#[test]
 fn a_message_that_ends_in_the_middle_is_an_error_of_its_own() {
     let (near, far) = Stream::pair().unwrap();
     let mut far = Link::new(far);

@@ -19,6 +19,8 @@ pub struct BackEnd {
     _link: Link,
     memory: Vec<(MemoryRegion, Arc<Mapping>)>,
     receive: SplitDevice,
+    /// The used ring of ring 0.
+    used: *mut u8,
 }
 
 impl BackEnd {
@@ -72,6 +74,7 @@ impl BackEnd {
             _link: link,
             memory,
             receive: SplitDevice::new(places.unwrap(), Options::default(), 0),
+            used: device,
         }
     }
 
@@ -93,6 +96,12 @@ impl BackEnd {
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         self.receive.complete(&heads[0], used);
         self.receive.publish();
+    }
+
+    /// Says that it has used so many buffers since the beginning.
+    pub fn claim(&mut self, used: u16) {
+        // SAFETY: the second word of the used ring, which the driver's region has and `memory` keeps mapped.
+        unsafe { self.used.cast::<u16>().add(1).write_volatile(used) };
     }
 
     /// Whether the driver has given so many buffers.

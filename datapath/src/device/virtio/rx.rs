@@ -23,9 +23,16 @@ pub(super) struct Rx {
     _service: Arc<Service>,
     shared: Arc<Shared>,
     state: State,
+    ring: Receiver,
+    counters: Arc<Counters>,
+}
+
+/// What takes frames out of the ring, while that is locked.
+#[derive(Default)]
+struct Receiver {
+    /// The pool has no frame for every buffer.
     starving: bool,
     hostile: u64,
-    counters: Arc<Counters>,
 }
 
 impl Rx {
@@ -35,12 +42,20 @@ impl Rx {
             _service: Arc::clone(service),
             shared: Arc::clone(shared),
             state: State::Down,
-            starving: false,
-            hostile: 0,
+            ring: Receiver::default(),
             counters: Arc::default(),
         }
     }
 
+    #[cold]
+    fn count(&self, lost: &Lost) {
+        self.counters.invalid_descriptor.add(lost.invalid);
+        self.counters.too_long.add(lost.too_long);
+        self.counters.no_frames.add(lost.no_frames);
+    }
+}
+
+impl Receiver {
     fn poll_ring<R: DriverRing>(
         &mut self,
         ring: &mut R,
@@ -87,13 +102,6 @@ impl Rx {
         polled
     }
 
-    #[cold]
-    fn count(&self, lost: &Lost) {
-        self.counters.invalid_descriptor.add(lost.invalid);
-        self.counters.too_long.add(lost.too_long);
-        self.counters.no_frames.add(lost.no_frames);
-    }
-
     /// Gives the device free frames for every buffer that it lacks. True when it wants to be told.
     fn refill<R: DriverRing>(
         &mut self,
@@ -110,7 +118,6 @@ impl Rx {
             id
         });
         if got < missing {
-            self.counters.no_frames.add(1);
             self.starving = true;
         }
         ring.publish();
@@ -130,7 +137,7 @@ struct Polled {
 
 impl RxQueue for Rx {
     fn poll(&mut self, batch: &mut Batch) -> usize {
-        let queue = Arc::clone(&self.queue);
+        let queue = &*self.queue;
         let mut half = queue.lock();
         let Half {
             live,
@@ -156,8 +163,8 @@ impl RxQueue for Rx {
             return before;
         };
         let polled = match ring {
-            AnyRing::Split(ring) => self.poll_ring(ring, lent, packets, *up, batch),
-            AnyRing::Packed(ring) => self.poll_ring(ring, lent, packets, *up, batch),
+            AnyRing::Split(ring) => self.ring.poll_ring(ring, lent, packets, *up, batch),
+            AnyRing::Packed(ring) => self.ring.poll_ring(ring, lent, packets, *up, batch),
         };
         if polled.kick {
             queue.kick.raise();
@@ -169,9 +176,13 @@ impl RxQueue for Rx {
             }
             self.counters.received.add(polled.frames as u64);
             self.counters.received_bytes.add(polled.bytes);
-            if !polled.lost.is_none() {
-                self.count(&polled.lost);
-            }
+        }
+        if self.ring.starving {
+            self.counters.no_frames.add(1);
+        }
+        // Also of a poll that got nothing: an index that cannot be is all that some devices have to say.
+        if !polled.lost.is_none() {
+            self.count(&polled.lost);
         }
         before + polled.frames
     }
@@ -198,7 +209,7 @@ impl RxQueue for Rx {
     }
 
     fn is_starving(&self) -> bool {
-        self.starving
+        self.ring.starving
     }
 
     fn counters(&self) -> &Arc<Counters> {

@@ -16,13 +16,18 @@ pub(super) struct Tx {
     queue: Arc<Queue>,
     /// The connection lasts as long as a half of a queue does. Before what it shares, so that it has ended by then.
     _service: Arc<Service>,
+    ring: Sender,
+    counters: Arc<Counters>,
+}
+
+/// What places frames in the ring, while that is locked.
+struct Sender {
     shared: Arc<Shared>,
     /// The number of the ring, for its indirect tables.
     index: usize,
     /// The device may have jumbo frames, of which a pool has few: they are collected at once.
     jumbo: bool,
     hostile: u64,
-    counters: Arc<Counters>,
 }
 
 impl Tx {
@@ -30,14 +35,18 @@ impl Tx {
         Tx {
             queue: Arc::clone(queue),
             _service: Arc::clone(service),
-            shared: Arc::clone(shared),
-            index,
-            jumbo: false,
-            hostile: 0,
+            ring: Sender {
+                shared: Arc::clone(shared),
+                index,
+                jumbo: false,
+                hostile: 0,
+            },
             counters: Arc::default(),
         }
     }
+}
 
+impl Sender {
     fn send_ring<R: DriverRing>(
         &mut self,
         ring: &mut R,
@@ -186,7 +195,7 @@ fn collect<R: DriverRing>(ring: &mut R, lent: &mut Lent, cache: &mut Cache, sent
 
 impl TxQueue for Tx {
     fn send(&mut self, batch: &mut Batch) -> usize {
-        let queue = Arc::clone(&self.queue);
+        let queue = &*self.queue;
         let mut half = queue.lock();
         let Half {
             live, up, waiting, ..
@@ -197,8 +206,8 @@ impl TxQueue for Tx {
             }) if *up => {
                 let indirect = *features & feature::INDIRECT_DESC != 0;
                 match ring {
-                    AnyRing::Split(ring) => self.send_ring(ring, lent, waiting, indirect, batch),
-                    AnyRing::Packed(ring) => self.send_ring(ring, lent, waiting, indirect, batch),
+                    AnyRing::Split(ring) => self.ring.send_ring(ring, lent, waiting, indirect, batch),
+                    AnyRing::Packed(ring) => self.ring.send_ring(ring, lent, waiting, indirect, batch),
                 }
             }
             _ => wait_for_device(waiting, usize::from(queue.size), batch),

@@ -101,6 +101,48 @@ impl SplitDriver {
         self.used_seen != self.used
     }
 
+    /// The used entry whose turn it is: an id and a length, neither of them checked.
+    #[inline(always)]
+    fn entry(&self) -> (u32, u32) {
+        // SAFETY: masked; the used ring's slots begin at byte 4 and have 8 bytes each. Copied once.
+        unsafe {
+            let at = self.places.device.add(4 + 8 * usize::from(self.used & self.mask));
+            (
+                at.cast::<u32>().read_volatile(),
+                at.cast::<u32>().add(1).read_volatile(),
+            )
+        }
+    }
+
+    /// As `pop_used`, whatever there is.
+    #[inline(never)]
+    fn pop_any(&mut self) -> Option<Used> {
+        if let Some(last) = self.batch {
+            let id = self.used & self.mask;
+            self.used = self.used.wrapping_add(1);
+            if id == last {
+                self.batch = None;
+            }
+            return Some(Used { id, len: u32::MAX });
+        }
+        loop {
+            if self.used == self.used_seen && !self.refresh() {
+                return None;
+            }
+            let (id, len) = self.entry();
+            if id < u32::from(self.places.size) {
+                let used = Used { id: id as u16, len };
+                if self.options.in_order {
+                    return Some(self.pop_in_order(used));
+                }
+                self.used = self.used.wrapping_add(1);
+                return Some(used);
+            }
+            self.hostile += 1;
+            self.used = self.used.wrapping_add(1);
+        }
+    }
+
     /// The device skipped the entries of a batch: its ids follow one another in the order of the free list.
     #[inline]
     fn pop_in_order(&mut self, used: Used) -> Used {
@@ -194,39 +236,21 @@ impl DriverRing for SplitDriver {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop_used(&mut self) -> Option<Used> {
-        if let Some(last) = self.batch {
-            let id = self.used & self.mask;
-            self.used = self.used.wrapping_add(1);
-            if id == last {
-                self.batch = None;
-            }
-            return Some(Used { id, len: u32::MAX });
-        }
-        loop {
-            if self.used == self.used_seen && !self.refresh() {
-                return None;
-            }
-            // SAFETY: masked; the used ring's slots begin at byte 4 and have 8 bytes each. Copied once.
-            let (id, len) = unsafe {
-                let at = self.places.device.add(4 + 8 * usize::from(self.used & self.mask));
-                (
-                    at.cast::<u32>().read_volatile(),
-                    at.cast::<u32>().add(1).read_volatile(),
-                )
-            };
-            if id < u32::from(self.places.size) {
-                let used = Used { id: id as u16, len };
-                if self.options.in_order {
-                    return Some(self.pop_in_order(used));
-                }
+        // What mostly is: an entry of a burst that was seen, for the next buffer where they are used in order.
+        if self.used != self.used_seen && self.batch.is_none() {
+            let used = self.entry();
+            let in_turn = !self.options.in_order || used.0 == u32::from(self.used & self.mask);
+            if in_turn && used.0 < u32::from(self.places.size) {
                 self.used = self.used.wrapping_add(1);
-                return Some(used);
+                return Some(Used {
+                    id: used.0 as u16,
+                    len: used.1,
+                });
             }
-            self.hostile += 1;
-            self.used = self.used.wrapping_add(1);
         }
+        self.pop_any()
     }
 
     #[inline]

@@ -1,0 +1,133 @@
+//! What a broken or malicious device can do to the driver that it serves: lose its own packets, and nothing else.
+
+mod back_end;
+mod place;
+
+use std::sync::Arc;
+
+use back_end::BackEnd;
+use bifurcate_datapath::device::virtio;
+use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
+use place::{Place, until};
+
+/// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4.
+fn merging_driver(place: &Place) -> (virtio::Opened, Arc<Umem>) {
+    let umem = Umem::map(&UmemConfig {
+        frames: 1024,
+        frame_size: 2048,
+        jumbo_frames: 4,
+        pages: Pages::Ordinary,
+    })
+    .unwrap();
+    let config = virtio::Config {
+        server: true,
+        ..virtio::Config::new(&place.0)
+    };
+    (virtio::open(&config, &umem).unwrap(), umem)
+}
+
+/// The next device of the driver, when it has buffers.
+fn next_device(place: &Place, driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) -> BackEnd {
+    let mut device = BackEnd::connect(&place.0, 256);
+    until("buffers", || {
+        drain(driver, got);
+        device.has(8)
+    });
+    device
+}
+
+fn drain(driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) {
+    let mut batch = Batch::new(&driver.port.umem, 32);
+    driver.port.queues[0].rx.poll(&mut batch);
+    got.extend((0..batch.len()).map(|at| batch.bytes(at).to_vec()));
+}
+
+/// Bytes of a packet in a buffer that is full, after the header.
+const ROOM: usize = 1536;
+
+#[test]
+fn a_device_that_goes_leaves_whole_packets_and_nothing_else() {
+    let place = Place::new("merged");
+    let (mut driver, umem) = merging_driver(&place);
+    let mut got = Vec::new();
+    let mut device = next_device(&place, &mut driver, &mut got);
+    // Before the driver looks: one in one buffer, one in three, a buffer longer than it is, one of which the last is
+    // missing.
+    device.put_first(1, &[1; 60]);
+    device.put_first(3, &[2; ROOM]);
+    device.put(&[3; ROOM + 12], ROOM as u32 + 12);
+    device.put(&[4; 100], 100);
+    device.put(&[5; 60], ROOM as u32 + 13);
+    device.put_first(3, &[6; ROOM]);
+    device.put(&[7; ROOM + 12], ROOM as u32 + 12);
+    drop(device);
+    until("the end", || !driver.status.status().connected);
+    let mut device = next_device(&place, &mut driver, &mut got);
+    device.put_first(1, &[8; 61]);
+    until("the last", || {
+        drain(&mut driver, &mut got);
+        got.iter().any(|bytes| bytes.contains(&8))
+    });
+    let merged = [&[2; ROOM][..], &[3; ROOM + 12], &[4; 100]].concat();
+    assert_eq!(got, [vec![1; 60], merged, vec![8; 61]]);
+    let totals = driver.port.queues[0].rx.counters().totals();
+    assert_eq!((totals.received, totals.invalid_descriptor), (3, 2));
+    drop((driver, device));
+    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+}
+
+#[test]
+fn buffers_that_a_device_cannot_have_used_are_counted_though_none_comes() {
+    let place = Place::new("claims");
+    let (mut driver, _umem) = merging_driver(&place);
+    let mut got = Vec::new();
+    let mut device = next_device(&place, &mut driver, &mut got);
+    let invalid = |driver: &virtio::Opened| driver.port.queues[0].rx.counters().totals().invalid_descriptor;
+    assert_eq!(invalid(&driver), 0);
+    device.claim(300);
+    until("the count", || {
+        drain(&mut driver, &mut got);
+        invalid(&driver) > 0
+    });
+    device.claim(0);
+    device.put_first(1, &[9; 60]);
+    until("a packet", || {
+        drain(&mut driver, &mut got);
+        !got.is_empty()
+    });
+    assert_eq!(got, [vec![9; 60]], "the ring is as it was");
+}
+
+#[test]
+fn a_packet_that_a_device_did_not_finish_is_lost_with_it() {
+    let place = Place::new("unfinished");
+    let (mut driver, umem) = merging_driver(&place);
+    let mut got = Vec::new();
+    let mut device = next_device(&place, &mut driver, &mut got);
+    device.put_first(3, &[1; ROOM]);
+    // The driver has begun to merge.
+    until("a look", || {
+        drain(&mut driver, &mut got);
+        umem.in_depot().1 == 3
+    });
+    drop(device);
+    until("the end", || !driver.status.status().connected);
+    let mut device = next_device(&place, &mut driver, &mut got);
+    device.put_first(1, &[2; 60]);
+    device.put_first(1, &[3; 60]);
+    until("the packets", || {
+        drain(&mut driver, &mut got);
+        got.iter().any(|bytes| bytes.contains(&3))
+    });
+    assert_eq!(got, [[2; 60], [3; 60]]);
+    let totals = driver.port.queues[0].rx.counters().totals();
+    assert_eq!((totals.received, totals.invalid_descriptor), (2, 1));
+    // And one that nobody comes after.
+    device.put_first(2, &[4; ROOM]);
+    until("a look", || {
+        drain(&mut driver, &mut got);
+        umem.in_depot().1 == 3
+    });
+    drop((driver, device));
+    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+}
