@@ -82,9 +82,10 @@ describe("BifurcateError", () => {
       status: 77,
       next: expect.stringContaining("5.18") as string,
     });
-    expect(
-      wrapError(Object.assign(load, { args: "type=Xdp; the verifier says: R1 invalid" }), "x").code,
-    ).toBe("E_SYSTEM");
+    // The verifier's EACCES is about the program: no right that the process lacks would change it.
+    const words = { code: "EACCES", args: "type=Xdp; the verifier says:\nR1 invalid mem access 'scalar'" };
+    expect(wrapError(Object.assign(load, words), "x").code).toBe("E_PROGRAM_REFUSED");
+    expect(wrapError(Object.assign(load, { args: "type=Xdp" }), "x").code).toBe("E_NOT_PRIVILEGED");
     expect(wrapError(error, "again")).toBe(error);
     expect(exitStatus(new Error("anything"))).toBe(1);
   });

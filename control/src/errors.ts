@@ -115,6 +115,11 @@ export const ERRORS = {
     next: "Use --backend af_packet, or let --backend auto choose it.",
     status: 77,
   },
+  E_PROGRAM_REFUSED: {
+    meaning: "The kernel's verifier refused the program that was made for the flow.",
+    next: "Please report it with the message, which ends with the verifier's words, and with `uname -r`.",
+    status: 77,
+  },
   E_NO_ZERO_COPY: {
     meaning: "Zero-copy was required and cannot be had on this path.",
     next: "Use --zero-copy prefer to accept a copy, or another card or driver.",
@@ -576,12 +581,22 @@ export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "
     });
   }
   const errno = errnoOf(thrown);
-  const code = errno === null ? "E_INTERNAL" : (ERRNO_CODES[errno] ?? fallback);
+  const known = verifierRefused(thrown) ? "E_PROGRAM_REFUSED" : ERRNO_CODES[errno ?? ""];
+  const code = errno === null ? "E_INTERNAL" : (known ?? fallback);
   const why = messageOf(thrown);
   // Entering a namespace is the one call whose capability is always the same: setns(2).
   const setns = code === "E_NOT_PRIVILEGED" && why.startsWith("setns");
   const next = setns ? "Another network namespace needs CAP_SYS_ADMIN: run it as root." : undefined;
   return new BifurcateError(code, { what, why, next, cause: thrown });
+}
+
+/**
+ * Whether the kernel's verifier refused a program: it says EACCES, EINVAL and more, of which none is about rights. Its
+ * words stand at the end of the call's arguments.
+ */
+export function verifierRefused(thrown: unknown): boolean {
+  const { args } = thrown as { args?: unknown };
+  return errnoOf(thrown) !== null && typeof args === "string" && args.includes("; the verifier says:\n");
 }
 
 /** The errno name that a Node or kernel error carries ("EBUSY"), or null. */

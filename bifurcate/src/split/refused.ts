@@ -1,6 +1,6 @@
 // A way that the kernel refused at run time: the plan steps down from it and says why.
 
-import { errnoOf, wrapError, type Refusal } from "@bifurcate/control";
+import { errnoOf, verifierRefused, wrapError, type Refusal } from "@bifurcate/control";
 
 /** Thrown by an opening hook when another way may do. */
 export class Refused extends Error {
@@ -32,7 +32,7 @@ export function asRefusal<T>(way: Pick<Refusal, "backend" | "mode">, call: () =>
     return call();
   } catch (thrown) {
     const errno = errnoOf(thrown);
-    if (errno === null || !REFUSALS.has(errno)) throw thrown;
+    if (errno === null || !(REFUSALS.has(errno) || verifierRefused(thrown))) throw thrown;
     const { code, why } = wrapError(thrown, "open the sockets");
     throw new Refused({ ...way, why, code }, thrown);
   }
