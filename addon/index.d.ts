@@ -38,6 +38,11 @@ export interface AfXdpOptions {
   ifname: string
   /** The queues to bind a socket to. */
   queues: Array<number>
+  /**
+   * How many of the card's queues send: the kernel drops what is sent by a socket of a queue from this number on
+   * (net/xdp/xsk.c __xsk_generic_xmit()), so those send by the queues before it. All when left out.
+   */
+  senders?: number
   /** Frames of the pool. */
   frames: number
   /** Bytes of a frame: 2048 or 4096. */

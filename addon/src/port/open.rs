@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bifurcate_datapath::device::show::Show;
 use bifurcate_datapath::device::tap::Tap;
 use bifurcate_datapath::device::{Port, af_packet, af_xdp, loopback};
+use bifurcate_datapath::engine::borrow_senders;
 use bifurcate_datapath::frame::{PageKind, Pages, Umem, UmemConfig};
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result, interface};
@@ -29,6 +30,9 @@ pub struct AfXdpOptions {
     pub ifname: String,
     /// The queues to bind a socket to.
     pub queues: Vec<u32>,
+    /// How many of the card's queues send: the kernel drops what is sent by a socket of a queue from this number on
+    /// (net/xdp/xsk.c __xsk_generic_xmit()), so those send by the queues before it. All when left out.
+    pub senders: Option<u32>,
     /// Frames of the pool.
     pub frames: u32,
     /// Bytes of a frame: 2048 or 4096.
@@ -206,6 +210,9 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
     let opened = netns.within(|| af_xdp::open(&config, &umem, None))?;
     let mut obtained = obtained(&opened.obtained, umem.page_kind());
     let mut port = opened.port;
+    if let Some(senders) = options.senders {
+        borrow_senders(&mut port, senders);
+    }
     if options.show == Some(true) {
         show(&netns, &mut port, &mut obtained);
     }

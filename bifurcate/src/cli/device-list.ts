@@ -74,7 +74,8 @@ function describe(link: Link, links: readonly Link[], facts: Facts | Error, spee
     queues:
       channels === null
         ? { now: link.rxQueues, max: null }
-        : { now: Math.max(1, receiveQueues(channels.now)), max: receiveQueues(channels.max) },
+        : // A driver that counts no queues has one, and cannot be given more.
+          { now: Math.max(1, receiveQueues(channels.now)), max: receiveQueues(channels.max) || null },
     speedMbits: speed,
     relations: relationsOf(link, links),
     xdp: link.xdp,

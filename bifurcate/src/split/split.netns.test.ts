@@ -1,6 +1,6 @@
 // A split of a real veth card: its flow in TypeScript, everything else in the kernel, and the card as it was after.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -105,6 +105,21 @@ describe.skipIf(reason !== null)(
         expect(await veth.ask(7777, 5)).toEqual({ sent: 5, answered: 5 });
       },
     );
+
+    it("answers on every queue of a card that has fewer queues to send by", async () => {
+      execFileSync("ip", ["netns", "exec", veth.netns, "ethtool", "-L", veth.card, "tx", "1"]);
+      const port = await open({ backend: "af_xdp" });
+      const run = port.run(echoFile());
+      for (let socket = 0; socket < 16; socket++) {
+        expect(await veth.ask(7777, 2)).toEqual({ sent: 2, answered: 2 });
+      }
+      const { queues } = port.stats;
+      // Each client's socket has a queue of its own, which is where its frames arrive.
+      expect(queues.map((queue) => queue.received > 0)).toEqual([true, true]);
+      expect(queues.map((queue) => queue.sent)).toEqual([32, 0]);
+      await port.close();
+      await run;
+    });
 
     it.each(ways)("gives passed frames to the kernel's own sockets: %s", async (_, way) => {
       await veth.serve(7777);

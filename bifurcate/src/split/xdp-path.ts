@@ -11,7 +11,7 @@ import {
   type Program,
 } from "@bifurcate/control";
 import { driverNotes } from "@bifurcate/control/steering/drivers";
-import { receiveQueues } from "@bifurcate/control/steering/make-plan";
+import { receiveQueues, transmitQueues } from "@bifurcate/control/steering/make-plan";
 import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";
 import type { NativePort } from "../native.js";
 import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
@@ -29,6 +29,8 @@ export class XdpPath extends AttachedPath {
   /** What the program asks the driver of each frame. */
   private hints: readonly Hint[] = this.plan.path.hints;
   queues: readonly number[] = this.plan.path.queues;
+  /** How many queues of the card send; null where it does not say. */
+  private senders: number | null = null;
   private map: BpfMap | undefined;
   private program: Program | undefined;
 
@@ -52,6 +54,8 @@ export class XdpPath extends AttachedPath {
       }),
     );
     this.program = asRefusal(way, () => this.load());
+    // Before the program comes: the queues that a driver adds for it send no frame of a socket, and are counted then.
+    this.senders = path.lease === null ? this.senderCount() : null;
     if (mode === "driver" && driverNotes(device.driver).changesQueues === true) {
       const before = this.queueCount();
       this.attachFirst();
@@ -59,6 +63,10 @@ export class XdpPath extends AttachedPath {
       if (path.queues.length === before) this.queues = Array.from({ length: this.queueCount() }, (_, i) => i);
     }
     this.native = asRefusal(way, () => this.openSockets(mode));
+    const { senders } = this;
+    if (senders !== null && this.queues.every((queue) => queue >= senders)) {
+      this.notes.push(`nothing can be sent: ${device.name} sends by its queues below ${senders} alone`);
+    }
     // Frames come on the card's queue; a socket on its lease says that queue's number there.
     for (const { queue, fd } of this.native.sockets()) {
       this.map.update(word(path.lease === null ? queue : this.queues[queue - 1]!), word(fd));
@@ -140,6 +148,12 @@ export class XdpPath extends AttachedPath {
     return channels === undefined ? this.plan.path.queues.length : Math.max(1, receiveQueues(channels));
   }
 
+  /** Transmit queues of the card now. */
+  private senderCount(): number | null {
+    const channels = this.netns.channels(this.plan.device.name)?.now;
+    return channels === undefined ? null : Math.max(1, transmitQueues(channels));
+  }
+
   private openSockets(mode: "driver" | "generic"): NativePort {
     const { device, path } = this.plan;
     const { queues } = this;
@@ -148,6 +162,7 @@ export class XdpPath extends AttachedPath {
     const wanted = {
       ifname: path.lease ?? device.name,
       queues: path.lease === null ? [...queues] : queues.map((_, i) => i + 1),
+      ...(this.senders === null ? {} : { senders: this.senders }),
       frames: poolFrames(`split ${device.name}`, frames, queues.length, jumboFrames),
       frameSize: FRAME_SIZE,
       jumboFrames,

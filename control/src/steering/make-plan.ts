@@ -23,6 +23,11 @@ export function receiveQueues(channels: Channels): number {
   return channels.combined + channels.rx;
 }
 
+/** Number of transmit queues that the channels give. */
+export function transmitQueues(channels: Channels): number {
+  return channels.combined + channels.tx;
+}
+
 /** Number of receive queues of the card as it is. */
 export function queuesOf(facts: Facts): number {
   return facts.channels === null ? facts.link.rxQueues : Math.max(1, receiveQueues(facts.channels.now));

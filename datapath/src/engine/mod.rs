@@ -30,7 +30,7 @@ pub use lane::Lane;
 pub use pace::Pace;
 pub use patience::Patience;
 pub use run::{Options, Run, start};
-pub use shared::{SharedTx, share};
+pub use shared::{SharedTx, borrow_senders, share};
 
 /// What looks at received frames and ends each with a verdict.
 pub trait Handler: Send {

@@ -1,8 +1,9 @@
-//! One transmit queue for several loops, where a port has fewer queues than the port that forwards to it.
+//! One transmit queue for several loops: where a port has fewer queues than the port that forwards to it, or fewer that
+//! send than receive.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::device::{Counters, Mtu, TxQueue};
+use crate::device::{Counters, Mtu, Port, QueuePair, TxQueue};
 use crate::frame::Batch;
 
 /// A transmit queue that several threads send by: each has a clone, and the queue is locked once a batch.
@@ -73,4 +74,57 @@ pub fn share(tx: Box<dyn TxQueue>, count: usize) -> Vec<Box<dyn TxQueue>> {
     (0..count)
         .map(|_| -> Box<dyn TxQueue> { Box::new(shared.clone()) })
         .collect()
+}
+
+/// The sending half of a queue that cannot send: another queue's, which counts what it sends as its own.
+struct Borrowed {
+    tx: SharedTx,
+    /// Nothing: this queue sends nothing itself.
+    counters: Arc<Counters>,
+}
+
+impl TxQueue for Borrowed {
+    fn send(&mut self, batch: &mut Batch) -> usize {
+        self.tx.send(batch)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.tx.is_waiting()
+    }
+
+    fn mtu(&self) -> Option<&Mtu> {
+        self.tx.mtu()
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+/// Lets queues of `port` that cannot send, those numbered `senders` and above, send by the ones that can, each by one
+/// of them in turn. Changes nothing where all or none can.
+pub fn borrow_senders(port: &mut Port, senders: u32) {
+    let able = |index: u32| index < senders;
+    let lenders = port.queues.iter().filter(|pair| able(pair.index)).count();
+    let borrowers = port.queues.len() - lenders;
+    if lenders == 0 || borrowers == 0 {
+        return;
+    }
+    let mut shared = Vec::new();
+    let wrap = |mut pair: QueuePair| {
+        if able(pair.index) && shared.len() < borrowers {
+            let tx = SharedTx::new(pair.tx);
+            pair.tx = Box::new(tx.clone());
+            shared.push(tx);
+        }
+        pair
+    };
+    port.queues = port.queues.drain(..).map(wrap).collect();
+    let unable = port.queues.iter_mut().filter(|pair| !able(pair.index));
+    for (pair, tx) in unable.zip(shared.iter().cycle()) {
+        pair.tx = Box::new(Borrowed {
+            tx: tx.clone(),
+            counters: Arc::default(),
+        });
+    }
 }

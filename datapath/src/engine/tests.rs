@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, SharedTx, Verdict, share, start,
+    Count, Discard, Forward, Handler, Lane, Options, Out, PassPath, Reflect, SharedTx, Verdict,
+    borrow_senders, share, start,
 };
 use crate::device::loopback::{NullConfig, Order, null, pair};
 use crate::device::{Port, QueuePair, RxQueue, State, TxQueue};
@@ -328,6 +329,43 @@ fn lanes_are_dealt_to_pinned_threads_and_share_a_transmit_queue() {
     drop(run);
     assert_whole(&a.umem);
     assert_whole(&c.umem);
+}
+
+#[test]
+fn queues_that_cannot_send_send_by_those_that_can_which_count_it() {
+    let (mut a, mut b) = pair(5, &UMEM, 1000).unwrap();
+    borrow_senders(&mut a, 2);
+    let counters = a.counters();
+    for pair in &mut a.queues {
+        let mut batch = Batch::new(&a.umem, 32);
+        let frame = batch.cache_mut().copy_in(&[pair.index as u8; 60]).unwrap();
+        batch.push_send(frame, 0).unwrap();
+        batch.sending_to(0);
+        assert_eq!(pair.tx.send(&mut batch), 1);
+    }
+    let sent: Vec<u64> = counters.iter().map(|queue| queue.totals().sent).collect();
+    assert_eq!(sent, [3, 2, 0, 0, 0]);
+    let mut far: Vec<Peer> = (0..5).map(|_| Peer::of(&mut b)).collect();
+    let first = |packets: Vec<Vec<u8>>| packets.iter().map(|packet| packet[0]).collect::<Vec<u8>>();
+    assert_eq!(first(far[0].received()), [0, 2, 4]);
+    assert_eq!(first(far[1].received()), [1, 3]);
+    assert!(far[2..].iter_mut().all(|peer| peer.received().is_empty()));
+}
+
+#[test]
+fn where_all_queues_can_send_or_none_nothing_is_borrowed() {
+    for senders in [0, 2, 9] {
+        let (mut a, mut b) = pair(2, &UMEM, 1000).unwrap();
+        borrow_senders(&mut a, senders);
+        let mut batch = Batch::new(&a.umem, 32);
+        let frame = batch.cache_mut().copy_in(&[1; 60]).unwrap();
+        batch.push_send(frame, 0).unwrap();
+        batch.sending_to(0);
+        a.queues[1].tx.send(&mut batch);
+        assert_eq!(a.counters()[1].totals().sent, 1);
+        b.queues.remove(0);
+        assert_eq!(Peer::of(&mut b).received().len(), 1);
+    }
 }
 
 #[test]
