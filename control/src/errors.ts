@@ -1,5 +1,6 @@
 // Every error of bifurcate: one table of stable codes, and the error that carries one.
 import { missingFacility } from "./kernel-age.js";
+import { verifierRefused } from "./verifier.js";
 
 /** Exit status of a command that ends with an error. 77 is what test harnesses read as "skipped". */
 export type ExitStatus = 1 | 2 | 77;
@@ -588,15 +589,6 @@ export function wrapError(thrown: unknown, what: string, fallback: ErrorCode = "
   const setns = code === "E_NOT_PRIVILEGED" && why.startsWith("setns");
   const next = setns ? "Another network namespace needs CAP_SYS_ADMIN: run it as root." : undefined;
   return new BifurcateError(code, { what, why, next, cause: thrown });
-}
-
-/**
- * Whether the kernel's verifier refused a program: it says EACCES, EINVAL and more, of which none is about rights. Its
- * words stand at the end of the call's arguments.
- */
-export function verifierRefused(thrown: unknown): boolean {
-  const { args } = thrown as { args?: unknown };
-  return errnoOf(thrown) !== null && typeof args === "string" && args.includes("; the verifier says:\n");
 }
 
 /** The errno name that a Node or kernel error carries ("EBUSY"), or null. */

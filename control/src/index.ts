@@ -1,5 +1,6 @@
 // What the control package offers to the API and the commands.
 export * from "./errors.js";
+export { verifierRefused } from "./verifier.js";
 export type * from "./kernel.js";
 export { findLink, readFacts, type Facts, type Listener, type OtherSplit } from "./facts/facts.js";
 export { changesOf, settingsOf, type Settings } from "./facts/settings.js";
