@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -42,7 +43,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at `path`. A file that a listener before this one left, and on which nobody listens, is taken over.
+    /// Listens at `path`. A file that a listener before this one left, and on which nobody listens, is taken over; of
+    /// several that come at once one listens, and the others are refused.
     ///
     /// # Errors
     /// `EADDRINUSE` when somebody listens there, or the file is no socket; what bind(2) and listen(2) report.
@@ -50,6 +52,8 @@ impl Listener {
         let named = |e| Error::rustix("bind", format!("path={}", path.display()), e);
         let place = address(path, "bind")?;
         let socket = socket()?;
+        // Between bind(2) and listen(2) a socket looks abandoned.
+        let _turn = turn(path);
         let bound = match rustix::net::bind(&socket, &place) {
             Err(Errno::ADDRINUSE) if is_abandoned(path) => {
                 rustix::fs::unlink(path).map_err(named)?;
@@ -99,6 +103,24 @@ impl Drop for Listener {
             let _ = rustix::fs::unlink(&self.path);
         }
     }
+}
+
+/// Holds the lock of the folder (flock(2)) while a socket in it is looked at, removed and bound. Anybody who can read the
+/// folder can hold it for ever, so it is not waited for long, and done without then.
+fn turn(path: &Path) -> Option<OwnedFd> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
+    for _ in 0..100 {
+        if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Some(folder);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
 }
 
 /// Whether the file is a socket on which nobody listens.
@@ -247,6 +269,32 @@ mod tests {
             .send(&vec![0; 1 << 24], &[], Duration::from_millis(20))
             .unwrap_err();
         assert_eq!(error.code(), "ETIMEDOUT");
+    }
+
+    #[test]
+    fn of_several_that_come_at_once_one_listens() {
+        const COMERS: usize = 4;
+        let path = scratch("crowd");
+        for _ in 0..100 {
+            // What a killed process leaves.
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let start = std::sync::Barrier::new(COMERS);
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let come = || {
+                    start.wait();
+                    Listener::bind(&path)
+                };
+                let threads: Vec<_> = (0..COMERS).map(|_| scope.spawn(come)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let listening: Vec<_> = bound.iter().flatten().collect();
+            assert_eq!(listening.len(), 1, "{bound:?}");
+            // Those that only looked whether somebody is there.
+            while listening[0].accept().unwrap().is_some() {}
+            let _near = Stream::connect(&path).unwrap();
+            assert!(listening[0].accept().unwrap().is_some());
+        }
+        assert!(!path.exists());
     }
 
     #[test]
