@@ -93,6 +93,8 @@ export declare class BpfMap {
   lookup(key: Uint8Array): Uint8Array | null
   /** Names the map in a BPF file system: it then outlives the process, until the name is removed. */
   pin(path: string): void
+  /** Another descriptor of the map, to be passed. */
+  descriptor(): Descriptor
   /** Gives the descriptor back; the map stays while a program uses it. */
   close(): void
 }
@@ -175,6 +177,11 @@ export interface ChannelsFacts {
 export declare class Connection {
   /** Who is at the other end. */
   peer(): Peer
+  /**
+   * The network namespace in which the other end made its socket, at the end that accepted. Asks for CAP_NET_ADMIN
+   * over that namespace.
+   */
+  netns(): Netns
   /** Sends one message, whole or not at all; false when the peer has not read what was sent before. */
   send(bytes: Uint8Array, descriptors: readonly Descriptor[]): boolean
   /** Takes one message of at most `longest` bytes; null when none is there. */
@@ -454,6 +461,8 @@ export declare class NativeKernel {
   loadProgram(source: ProgramSource): Program
   /** The map that was pinned as `path`. */
   pinnedMap(path: string): BpfMap
+  /** A name in a BPF file system itself (O_PATH), to be passed: by it another process opens what it may. */
+  openName(path: string): Descriptor
   /** The link that was pinned as `path`: closing the object leaves it attached while the name is there. */
   pinnedLink(path: string): Attachment
   /** null where no such program is loaded any more. */
@@ -566,6 +575,8 @@ export declare class Netns {
   createVeth(name: string, peer: string, queues: number): Array<number>
   /** Changes an interface. */
   setLink(ifindex: number, change: LinkChange): void
+  /** Moves an interface to another namespace, which takes it down. Asks for CAP_NET_ADMIN over both. */
+  moveLink(ifindex: number, to: Netns): void
   /** Makes a pool and AF_XDP sockets over it, bound to the queues, to be passed. Without `transmit` they can never send. */
   createLeaseSockets(options: AfXdpOptions, transmit: boolean): LeaseSockets
   /** Whether an AF_XDP socket is bound to that queue now: tried, by binding one. */
@@ -574,6 +585,8 @@ export declare class Netns {
   createTap(name: string, queues: number): LeaseTap
   /** The namespace file's inode, its identity. */
   get inode(): number
+  /** Who made the user namespace that it belongs to, and so has every right over it. */
+  get owner(): number
   /** Every interface. */
   links(): Array<Link>
   /** Every address. */

@@ -13,4 +13,5 @@ pub use attachment::{Attachment, TcDirection, XdpMode, has_tcx};
 pub use holders::{Holder, ProgramInfo, holders, program_info};
 pub use map::{Map, MapType};
 pub use observe::{Counting, Runs, run_on, runs};
+pub use pin::open_name;
 pub use program::{Bound, CallReference, MapReference, Program, ProgramSource, ProgramType, TestRun};

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The calling thread's namespace; `/proc/self` would be the first thread's.
@@ -12,8 +12,10 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// Where ip-netns(8) keeps named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// NS_GET_NSTYPE of include/uapi/linux/nsfs.h: `_IO(0xb7, 3)`.
+/// include/uapi/linux/nsfs.h: `_IO(0xb7, 1)`, `_IO(0xb7, 3)` and `_IO(0xb7, 4)`.
+const NS_GET_USERNS: usize = 0xb701;
 const NS_GET_NSTYPE: usize = 0xb703;
+const NS_GET_OWNER_UID: usize = 0xb704;
 
 /// An open network namespace. It lives at least as long as this does.
 #[derive(Debug)]
@@ -45,6 +47,12 @@ impl Netns {
         let args = || format!("path={}", path.display());
         let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| Error::rustix("open(netns)", args(), e))?;
+        Self::of_file(file, path)
+    }
+
+    /// The namespace whose file that is; `path` is for errors. EINVAL when it is a file of another kind.
+    pub(crate) fn of_file(file: OwnedFd, path: &Path) -> Result<Self> {
+        let args = || format!("path={}", path.display());
         let stat = rustix::fs::fstat(&file).map_err(|e| Error::rustix("fstat(netns)", args(), e))?;
         let kind =
             namespace_type(file.as_fd()).map_err(|_| Error::new("open(netns)", args(), libc::EINVAL))?;
@@ -57,6 +65,28 @@ impl Netns {
             device: stat.st_dev,
             path: path.to_owned(),
         })
+    }
+
+    /// Who made the user namespace that this one belongs to, and so has every right over it (ioctl_ns(2)): 0 for one
+    /// that root made outside of any.
+    ///
+    /// # Errors
+    /// `EPERM`: it belongs to a user namespace that is none of the caller's.
+    pub fn owner(&self) -> Result<u32> {
+        let args = || format!("path={}", self.path.display());
+        let fd = self.file.as_raw_fd() as usize;
+        // SAFETY: NS_GET_USERNS takes no pointer and gives a descriptor.
+        let users = unsafe { crate::call::call(libc::SYS_ioctl, [fd, NS_GET_USERNS, 0, 0, 0, 0]) }
+            .map_err(|errno| Error::new("ioctl(NS_GET_USERNS)", args(), errno))?;
+        // SAFETY: the kernel just opened this descriptor for us; nobody else knows it.
+        let users = unsafe { OwnedFd::from_raw_fd(users as i32) };
+        let mut uid = 0u32;
+        let pointer = std::ptr::from_mut(&mut uid) as usize;
+        let call = [users.as_raw_fd() as usize, NS_GET_OWNER_UID, pointer, 0, 0, 0];
+        // SAFETY: the kernel writes one uid_t, which is what `uid` is, while it is alive.
+        unsafe { crate::call::call(libc::SYS_ioctl, call) }
+            .map_err(|errno| Error::new("ioctl(NS_GET_OWNER_UID)", args(), errno))?;
+        Ok(uid)
     }
 
     /// The namespace file's inode number, by which the kernel tells namespaces apart.
@@ -108,7 +138,6 @@ impl Drop for Back {
 
 /// CLONE_NEW* of a namespace file (ioctl_ns(2)); an error for any other file.
 fn namespace_type(file: BorrowedFd<'_>) -> std::result::Result<i32, i32> {
-    use std::os::fd::AsRawFd;
     let args = [file.as_raw_fd() as usize, NS_GET_NSTYPE, 0, 0, 0, 0];
     // SAFETY: NS_GET_NSTYPE takes no pointer; on any other file the request is refused with ENOTTY.
     unsafe { crate::call::call(libc::SYS_ioctl, args) }.map(|kind| kind as i32)
@@ -123,6 +152,15 @@ mod tests {
         let own = Netns::open(None).unwrap();
         assert!(own.is_current().unwrap());
         assert_eq!(own.within(|| Ok(7)), Ok(7));
+    }
+
+    #[test]
+    fn the_machines_own_namespace_is_roots() {
+        // A test that runs in a container's user namespace sees no further than that one's maker, or not even there.
+        match Netns::open(None).unwrap().owner() {
+            Ok(uid) => assert!(uid == 0 || uid == rustix::process::geteuid().as_raw(), "{uid}"),
+            Err(error) => assert_eq!(error.code(), "EPERM"),
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::call::call;
+use crate::netns::Netns;
 use crate::sockopt;
 use crate::{Error, Result};
 
@@ -21,6 +22,8 @@ pub const DESCRIPTORS_MAX: usize = 253;
 /// `SO_PEERGROUPS` and `SO_PEERPIDFD` (include/uapi/asm-generic/socket.h).
 const SO_PEERGROUPS: i32 = 59;
 const SO_PEERPIDFD: i32 = 77;
+/// include/uapi/linux/sockios.h.
+const SIOCGSKNS: usize = 0x894c;
 
 /// Waits for connections at a path. The file is removed by whoever made it, not by this type.
 #[derive(Debug)]
@@ -209,6 +212,22 @@ impl Connection {
             groups: self.groups()?,
             process: self.process().or_else(|| ProcessHandle::open(pid).ok()),
         })
+    }
+
+    /// The network namespace in which the other end made its socket, where this is the end that accepted: a connection
+    /// belongs to the namespace of who asked for it (unix_stream_connect() in net/unix/af_unix.c). Asks for
+    /// CAP_NET_ADMIN over that namespace.
+    ///
+    /// # Errors
+    /// `EPERM`: the caller has no right over that namespace.
+    pub fn netns(&self) -> Result<Netns> {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.0) as usize;
+        // SAFETY: SIOCGSKNS takes no pointer and gives a descriptor.
+        let file = unsafe { call(libc::SYS_ioctl, [fd, SIOCGSKNS, 0, 0, 0, 0]) }
+            .map_err(|errno| Error::new("ioctl(SIOCGSKNS)", "AF_UNIX seqpacket", errno))?;
+        // SAFETY: the kernel just opened this descriptor for us; nobody else knows it.
+        let file = unsafe { OwnedFd::from_raw_fd(file as i32) };
+        Netns::of_file(file, Path::new("of a connection"))
     }
 
     fn process(&self) -> Option<ProcessHandle> {

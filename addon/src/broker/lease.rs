@@ -84,6 +84,17 @@ impl Netns {
         self.within(&env, || link::set(ifindex, &change))
     }
 
+    /// Moves an interface to another namespace, which takes it down. Asks for CAP_NET_ADMIN over both.
+    #[napi]
+    pub fn move_link(&self, env: Env, ifindex: u32, to: &Netns) -> napi::Result<()> {
+        let to = to.netns(&env)?;
+        let change = link::Change {
+            netns: Some(&to),
+            ..link::Change::default()
+        };
+        self.within(&env, || link::set(ifindex, &change))
+    }
+
     /// Makes a pool and AF_XDP sockets over it, bound to the queues, to be passed. Without `transmit` they can never send.
     #[napi]
     pub fn create_lease_sockets(

@@ -9,6 +9,7 @@ use napi::{Env, JsValue};
 use napi_derive::napi;
 
 use crate::error::{OrThrow, closed};
+use crate::kernel::Netns;
 use crate::port::ready::Ready;
 
 /// An open descriptor, to be passed to another process or to be opened as what it is.
@@ -170,6 +171,13 @@ impl Connection {
                 handle: Some(handle),
             }),
         })
+    }
+
+    /// The network namespace in which the other end made its socket, at the end that accepted. Asks for CAP_NET_ADMIN
+    /// over that namespace.
+    #[napi]
+    pub fn netns(&self, env: Env) -> napi::Result<Netns> {
+        Ok(Netns::from(self.socket(&env)?.netns().or_throw(&env)?))
     }
 
     /// Sends one message, whole or not at all; false when the peer has not read what was sent before.

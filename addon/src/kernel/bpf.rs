@@ -1,11 +1,13 @@
 //! BPF maps, programs and attachments as JavaScript objects.
 
 use super::open;
+use crate::broker::Descriptor;
 use crate::error::OrThrow;
 use bifurcate_linux::bpf;
 use napi::Env;
 use napi::bindgen_prelude::{ClassInstance, Uint8Array};
 use napi_derive::napi;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// A BPF map.
@@ -49,6 +51,16 @@ impl BpfMap {
     #[napi]
     pub fn pin(&self, env: Env, path: String) -> napi::Result<()> {
         self.map(&env)?.pin(std::path::Path::new(&path)).or_throw(&env)
+    }
+
+    /// Another descriptor of the map, to be passed.
+    #[napi]
+    pub fn descriptor(&self, env: Env) -> napi::Result<Descriptor> {
+        let map = self.map(&env)?;
+        let fd = map.as_fd().try_clone_to_owned();
+        fd.map(Descriptor::from)
+            .map_err(|error| bifurcate_linux::Error::io("fcntl", "F_DUPFD_CLOEXEC", &error))
+            .or_throw(&env)
     }
 
     /// Gives the descriptor back; the map stays while a program uses it.

@@ -7,6 +7,7 @@ mod observe;
 pub(crate) mod pci;
 mod watch;
 
+use crate::broker::Descriptor;
 use crate::error::{OrThrow, closed, invalid};
 use bifurcate_linux as linux;
 use bpf::MapReference;
@@ -175,6 +176,13 @@ impl NativeKernel {
     pub fn pinned_map(&self, env: Env, path: String) -> napi::Result<BpfMap> {
         let map = linux::bpf::Map::pinned(std::path::Path::new(&path)).or_throw(&env)?;
         Ok(BpfMap(Some(Arc::new(map))))
+    }
+
+    /// A name in a BPF file system itself (O_PATH), to be passed: by it another process opens what it may.
+    #[napi]
+    pub fn open_name(&self, env: Env, path: String) -> napi::Result<Descriptor> {
+        let fd = linux::bpf::open_name(std::path::Path::new(&path)).or_throw(&env)?;
+        Ok(Descriptor::from(fd))
     }
 
     /// The link that was pinned as `path`: closing the object leaves it attached while the name is there.

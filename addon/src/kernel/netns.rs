@@ -19,6 +19,12 @@ use std::sync::Arc;
 #[napi]
 pub struct Netns(pub(super) Option<Arc<netns::Netns>>);
 
+impl From<netns::Netns> for Netns {
+    fn from(netns: netns::Netns) -> Netns {
+        Netns(Some(Arc::new(netns)))
+    }
+}
+
 impl Netns {
     /// The namespace, for as long as the caller keeps it.
     pub(crate) fn netns(&self, env: &Env) -> napi::Result<Arc<netns::Netns>> {
@@ -50,6 +56,12 @@ impl Netns {
     #[napi(getter)]
     pub fn inode(&self, env: Env) -> napi::Result<i64> {
         Ok(self.netns(&env)?.inode() as i64)
+    }
+
+    /// Who made the user namespace that it belongs to, and so has every right over it.
+    #[napi(getter)]
+    pub fn owner(&self, env: Env) -> napi::Result<u32> {
+        self.netns(&env)?.owner().or_throw(&env)
     }
 
     /// Every interface.

@@ -1,7 +1,16 @@
-// What root prepares so that the broker needs no root: its BPF file system and its folders.
+// What root prepares so that the broker needs no root: its BPF file system and its folders, and where asked for huge pages
+// and virtual functions.
 
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, statfsSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statfsSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, messageOf } from "@bifurcate/control";
 import { accounts } from "@bifurcate/control/broker/accounts";
@@ -17,6 +26,117 @@ export interface BrokerFolders {
   readonly bpf: string;
   /** Where its socket and records are. */
   readonly run: string;
+}
+
+/** What the machine is to have for its leases. */
+export interface BrokerGround {
+  /** Huge pages at least, in all; null: as it is. */
+  readonly hugepages: number | null;
+  /** Virtual functions of cards. */
+  readonly functions: readonly { readonly device: string; readonly count: number }[];
+}
+
+/** The kernel's files that are written. */
+export interface KernelFiles {
+  readonly hugepages: string;
+  /** A card's folder of its device. */
+  device(name: string): string;
+}
+
+const FILES: KernelFiles = {
+  hugepages: "/proc/sys/vm/nr_hugepages",
+  device: (name) => `/sys/class/net/${name}/device`,
+};
+
+/** "eth0=4": a card and how many virtual functions it is to have. @throws E_BAD_OPTION */
+export function parseFunctions(text: string): BrokerGround["functions"][number] {
+  const [, device, count] = /^([^\s/=]{1,15})=(\d{1,3})$/.exec(text) ?? [];
+  if (device !== undefined && device !== "." && device !== ".." && Number(count) >= 1) {
+    return { device, count: Number(count) };
+  }
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `read --vfs '${text}'`,
+    why: "it is no card and number of virtual functions",
+    next: "Write for example --vfs eth0=4.",
+  });
+}
+
+/** --hugepages. @throws E_BAD_OPTION */
+export function parseHugepages(text: string): number {
+  if (/^\d{1,7}$/.test(text) && Number(text) > 0) return Number(text);
+  const next = "Write for example --hugepages 64.";
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `read --hugepages '${text}'`,
+    why: "it is no number of pages",
+    next,
+  });
+}
+
+/**
+ * Raises what there is of huge pages, and makes virtual functions where a card has none; nothing is ever taken away.
+ * @returns what was done, a line each. @throws E_SYSTEM, E_NOT_PRIVILEGED
+ */
+export function prepareGround({ hugepages, functions }: BrokerGround, files = FILES): string[] {
+  const lines: string[] = [];
+  if (hugepages !== null) lines.push(raise(files.hugepages, hugepages));
+  for (const { device, count } of functions) lines.push(makeFunctions(device, files.device(device), count));
+  return lines;
+}
+
+function number(path: string): number {
+  return Number(readFileSync(path, "utf8").trim());
+}
+
+function raise(path: string, wanted: number): string {
+  const what = `have ${wanted} huge pages`;
+  try {
+    const before = number(path);
+    if (before >= wanted) return `huge pages: ${before}, as before`;
+    writeFileSync(path, `${wanted}`);
+    const now = number(path);
+    if (now >= wanted) return `huge pages: ${now}, where there were ${before}`;
+    // Not for us to keep half of it.
+    writeFileSync(path, `${before}`);
+    const next = "Ask for fewer, or earlier: at boot with hugepages=N on the kernel's command line.";
+    throw new BifurcateError("E_SYSTEM", { what, why: `the kernel has room for ${now}`, next });
+  } catch (thrown) {
+    throw ground(what, thrown);
+  }
+}
+
+function makeFunctions(device: string, folder: string, count: number): string {
+  const what = `make ${count} virtual functions of ${device}`;
+  const now = `${folder}/sriov_numvfs`;
+  try {
+    if (!existsSync(now)) {
+      const why = existsSync(folder) ? "the card, or its driver, has none" : "there is no such card";
+      throw new BifurcateError("E_SYSTEM", { what, why });
+    }
+    const [there, most] = [number(now), number(`${folder}/sriov_totalvfs`)];
+    if (there === count) return `${device}: ${count} virtual functions, as before`;
+    const why =
+      there > 0
+        ? `it has ${there}, and another number takes all of them away first`
+        : count > most
+          ? `it has at most ${most}`
+          : null;
+    if (why !== null) {
+      const next = there > 0 ? `Take them away yourself: echo 0 > ${now}` : undefined;
+      throw new BifurcateError("E_SYSTEM", { what, why, next });
+    }
+    writeFileSync(now, `${count}`);
+    return `${device}: ${number(now)} virtual functions, made`;
+  } catch (thrown) {
+    throw ground(what, thrown);
+  }
+}
+
+function ground(what: string, thrown: unknown): BifurcateError {
+  if (thrown instanceof BifurcateError) return thrown;
+  const denied = (thrown as NodeJS.ErrnoException).code === "EACCES";
+  const next = denied ? "Run it with sudo." : undefined;
+  const code = denied ? "E_NOT_PRIVILEGED" : "E_SYSTEM";
+  return new BifurcateError(code, { what, why: messageOf(thrown), next, cause: thrown });
 }
 
 /** Prepares them; gives what was done. @throws E_NOT_PRIVILEGED, E_BAD_OPTION, E_SYSTEM */

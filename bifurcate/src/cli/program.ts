@@ -7,6 +7,7 @@ import { confirmCommand } from "./commands/confirm.js";
 import { devicesCommand } from "./commands/devices.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { explainCommand } from "./commands/explain.js";
+import { foreignCommand } from "./commands/foreign.js";
 import { forwardCommand } from "./commands/forward.js";
 import { giveCommand } from "./commands/give.js";
 import { labCommand } from "./commands/lab.js";
@@ -49,6 +50,7 @@ export function makeProgram(streams: Streams): Command {
     splitCommand,
     openCommand,
     forwardCommand,
+    foreignCommand,
     releaseCommand,
     leasesCommand,
     takeCommand,
@@ -93,6 +95,7 @@ const COMMANDS: readonly string[] = [
   "split",
   "open",
   "forward",
+  "foreign",
   "release",
   "leases",
   "take",

@@ -100,7 +100,11 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     ],
     ["no JSON", (raw) => void raw.send("hello"), "not JSON"],
     ["a message cut short", (raw) => void raw.send(encode(HELLO).subarray(0, 20)), "not JSON"],
-    ["a version nobody knows", (raw) => void raw.send({ ...HELLO, versions: [999] }), "speaks version 1"],
+    [
+      "a version nobody knows",
+      (raw) => void raw.send({ ...HELLO, versions: [999] }),
+      "speaks version 2, 1, the client 999",
+    ],
     ["a message too long", (raw) => void raw.send(Buffer.alloc(LONGEST + 1, 0x20)), "more than"],
     [
       "hello said twice",

@@ -19,7 +19,7 @@ const TAKING = `
   import { BrokerConnection } from ${JSON.stringify(CLIENT)};
   const broker = await BrokerConnection.connect(process.argv[2]);
   for (let turn = 0; ; turn++) {
-    const lease = { ...${JSON.stringify(REQUEST)}, flows: ["udp dst port " + process.argv[3]] };
+    const lease = { ...JSON.parse(process.argv[4]), flows: ["udp dst port " + process.argv[3]] };
     const got = await broker.lease(lease);
     if (turn === 0) console.log("leased");
     for (const each of [got.memory, ...got.sockets, ...got.ways]) each.close();
@@ -44,16 +44,31 @@ function resident(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) / 1024;
 }
 
-describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
+/** What is leased: a port that answers and passes, or a queue of the card that is the lease's own. */
+const MECHANISMS = {
+  port: {
+    request: REQUEST,
+    rights: "transmit = own\npass = yes\n",
+  },
+  queue: {
+    request: { ...REQUEST, mechanism: "queue", transmit: "raw" },
+    // One for each of the clients that run at once.
+    rights: `transmit = raw\npass = yes\nown-queues = ${Array.from({ length: AT_ONCE }, (_, at) => at + 1).join(", ")}\n`,
+  },
+} as const;
+const skipped = reason === null ? "" : ` (skipped: ${reason})`;
+
+describe.skipIf(reason !== null).each(["port", "queue"] as const)(`leaks of a %s${skipped}`, (mechanism) => {
+  const { request, rights } = MECHANISMS[mechanism];
   let veth: VethPair;
   let place: BrokerPlace;
 
   beforeEach(async () => {
-    veth = new VethPair();
+    veth = new VethPair(AT_ONCE + 1);
     place = new BrokerPlace(veth.netns);
     place.write(
       `[many]\nuser = 0, ${NOBODY}\ndevice = card0\nflow = udp dst portrange 7000-7999\n` +
-        "transmit = own\npass = yes\nleases = 64\nmemory = 1G\n",
+        `${rights}leases = 64\nmemory = 1G\n`,
     );
     place.file("taking.mjs", TAKING);
     await place.start();
@@ -67,7 +82,8 @@ describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${re
   async function take(count: number): Promise<void> {
     const broker = await BrokerConnection.connect(place.socket);
     for (let turn = 0; turn < count; turn++) {
-      const { lease, memory, sockets, ways } = await broker.lease(REQUEST);
+      const { lease, memory, sockets, ways } = await broker.lease(request);
+      expect(lease.mechanism).toBe(mechanism);
       for (const each of [memory, ...sockets, ...ways]) each.close();
       await broker.return(lease.id);
     }
@@ -77,11 +93,15 @@ describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${re
   it(`${LEASES} leases taken and returned leave no descriptor, interface, name, record, program, map or memory`, async () => {
     // What Node takes once, it has taken then.
     await take(50);
+    await place.settled(() => place.leases().then((all) => all.length === 0));
     const [before, kernel, memory] = [whatIsLeft(place), inKernel(), resident(place.pid)];
+    const settings = veth.settings();
     await take(LEASES);
+    await place.settled(() => place.leases().then((all) => all.length === 0));
     await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= before.descriptors));
     expect(whatIsLeft(place)).toEqual(before);
     expect(inKernel()).toEqual(kernel);
+    expect(veth.settings()).toBe(settings);
     // A pool of 512 KiB and a port that stayed, a thousand times over, would be more than half a gigabyte.
     expect(resident(place.pid) - memory).toBeLessThan(128);
   }, 900_000);
@@ -98,6 +118,7 @@ describe.skipIf(reason !== null)(`leaks${reason === null ? "" : ` (skipped: ${re
           place.path("taking.mjs"),
           place.socket,
           String(port),
+          JSON.stringify(request),
         ];
         const client = place.run(command, "the client");
         if (left % 4 !== 0) {

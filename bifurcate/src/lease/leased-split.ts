@@ -2,15 +2,16 @@
 
 import { openLease, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, wrapError } from "@bifurcate/control";
-import { BrokerConnection, type ReceivedLease } from "@bifurcate/control/protocol/client";
+import type { BrokerConnection, ReceivedLease } from "@bifurcate/control/protocol/client";
 import type { GrantedLease, LeaseRequest } from "@bifurcate/control/protocol/messages";
 import { xdpMetadata } from "@bifurcate/control/steering/metadata";
 import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { Port, type PortPath } from "../port.js";
 import type { SplitOptions } from "../split/options.js";
+import { LeaseHold } from "./hold.js";
 
 const RING_SIZE = 2048;
-/** Milliseconds between two looks whether the port is still there, and two attempts to find a broker again. */
+/** Milliseconds between two looks whether the port is still there. */
 const LOOK_MS = 1_000;
 
 function requestOf(device: string, options: SplitOptions): LeaseRequest {
@@ -56,11 +57,10 @@ class LeasedSplit {
   readonly port: Port;
   private readonly lease: GrantedLease;
   private readonly timer: NodeJS.Timeout;
-  private ended = false;
-  private searching = false;
+  private readonly hold: LeaseHold;
 
   constructor(
-    private broker: BrokerConnection,
+    broker: BrokerConnection,
     received: ReceivedLease,
     private readonly options: SplitOptions,
   ) {
@@ -114,50 +114,13 @@ class LeasedSplit {
       },
     );
     this.timer = setInterval(() => {
-      if (native.state() === "gone") this.fail("its port is gone");
+      if (native.state() === "gone") this.hold.lose("its port is gone");
     }, LOOK_MS);
     this.timer.unref();
-    this.follow();
-  }
-
-  private follow(): void {
-    this.broker.onRevoked = (lease, why) => {
-      if (lease === this.lease.id) this.fail(why);
-    };
-    // The broker went; the lease goes on. The next broker watches this process, and hears that it is still there.
-    this.broker.onClosed = () => void this.search();
-  }
-
-  private async search(): Promise<void> {
-    if (this.searching) return;
-    this.searching = true;
-    while (!this.ended) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS).unref());
-      if (this.ended) break;
-      try {
-        const broker = await BrokerConnection.connect();
-        try {
-          await broker.resume(this.lease.id);
-        } catch (thrown) {
-          broker.close();
-          if (thrown instanceof BifurcateError && thrown.code === "E_NO_SUCH_LEASE") {
-            this.fail("the broker that came after does not know it");
-          }
-          continue;
-        }
-        this.broker = broker;
-        this.follow();
-        break;
-      } catch {
-        // None is there yet.
-      }
-    }
-    this.searching = false;
+    this.hold = new LeaseHold(broker, lease.id, (why) => this.fail(why));
   }
 
   private fail(why: string): void {
-    if (this.ended) return;
-    this.ended = true;
     clearInterval(this.timer);
     this.options.onWarning?.(`the lease ${this.lease.id} was taken back: ${why}`);
     const what = `use the lease ${this.lease.id} of ${this.lease.device}`;
@@ -165,15 +128,13 @@ class LeasedSplit {
   }
 
   private async close(shut: () => Promise<void>): Promise<void> {
-    const revoked = this.ended;
-    this.ended = true;
     clearInterval(this.timer);
     try {
       // The kernel has the flow before the device is closed.
-      if (!revoked) await this.broker.return(this.lease.id).catch(() => undefined);
+      await this.hold.return();
       await shut();
     } finally {
-      this.broker.close();
+      this.hold.close();
     }
   }
 }

@@ -229,6 +229,28 @@ describe.skipIf(reason !== null)(`an own queue${reason === null ? "" : ` (skippe
     expect(await answers(7777, "s")).toEqual([9]);
   });
 
+  it("of a client that does not let go of it: the client is ended, where the policy says so", async () => {
+    place.write(POLICY.replace("own-queues = 1\n", "own-queues = 1\ndraining = end-process\n"));
+    await place.reload();
+    const client = lease(NOBODY, 7777);
+    const { id, pid } = await opened(client);
+    process.kill(pid, "SIGSTOP");
+    const release = place.run([process.execPath, ...place.cli("release", id)], "release");
+    expect(await release.ended).toBe(0);
+    // Stopped, it would keep the queue for ever.
+    await place.settled(() => place.leases().then((all) => all.length === 0));
+    await client.ended;
+    expect(client.child.signalCode ?? client.child.exitCode).toSatisfy(
+      (how) => how === "SIGKILL" || how === 137,
+    );
+    expect(await place.logged(({ event }) => event === "end-process")).toMatchObject({
+      outcome: "done",
+      pid,
+      lease: id,
+    });
+    await opened(lease(NOBODY, 7777));
+  });
+
   it("of a client that dies with its broker goes back to the kernel by itself, and to the next broker", async () => {
     await veth.serve(7777);
     const before = whatIsLeft(place);

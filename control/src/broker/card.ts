@@ -32,6 +32,8 @@ export interface QueueSocket {
 /** One card. Its program is attached while there is a lease. */
 export class Card {
   private readonly entries = new Map<number, CardEntry>();
+  /** Of leases whose client makes its socket itself: the map that it comes into. */
+  private readonly presence = new Map<number, PinnableMap>();
   private link: Link | null = null;
   private ports: PinnableMap | null = null;
   private sockets: PinnableMap | null = null;
@@ -86,20 +88,32 @@ export class Card {
     });
   }
 
-  /** Notes a lease that the program of the broker before this one knows already. */
-  note(slot: number, flows: readonly string[], queues: readonly number[] | null): void {
-    this.entries.set(slot, { filter: compileAny(flows), slot, queues });
+  /**
+   * Notes a lease that the program of the broker before this one knows already.
+   * @param present The map of a foreign lease, which is closed with the entry.
+   */
+  note(
+    slot: number,
+    flows: readonly string[],
+    queues: readonly number[] | null,
+    present: PinnableMap | null = null,
+  ): void {
+    this.entries.set(slot, { filter: compileAny(flows), slot, queues, present });
+    if (present !== null) this.presence.set(slot, present);
   }
 
-  /** The lease's flow goes to its port from now on: the map first, then the program. */
-  add(slot: number, flows: readonly string[], near: number): void {
-    this.enter(slot, flows, null, ({ ports }) => ports.update(word(slot), word(near)));
+  /**
+   * The lease's flow goes to its port from now on: the map first, then the program.
+   * @param present Only while this map has a socket; it is closed with the lease.
+   */
+  add(slot: number, flows: readonly string[], near: number, present: PinnableMap | null = null): void {
+    this.enter(slot, flows, null, present, ({ ports }) => ports.update(word(slot), word(near)));
   }
 
   /** The lease's flow goes to these sockets from now on, where it comes on their queues. */
   addQueues(slot: number, flows: readonly string[], sockets: readonly QueueSocket[]): void {
     const queues = sockets.map(({ queue }) => queue);
-    this.enter(slot, flows, queues, (maps) => {
+    this.enter(slot, flows, queues, null, (maps) => {
       for (const { queue, number } of sockets) maps.sockets.update(word(queue), word(number));
     });
   }
@@ -108,9 +122,10 @@ export class Card {
     slot: number,
     flows: readonly string[],
     queues: readonly number[] | null,
+    present: PinnableMap | null,
     fill: (maps: { readonly ports: PinnableMap; readonly sockets: PinnableMap }) => void,
   ): void {
-    this.note(slot, flows, queues);
+    this.note(slot, flows, queues, present);
     try {
       fill(this.open());
       this.install();
@@ -127,6 +142,8 @@ export class Card {
     if (entry.queues === null) forget(this.ports, slot);
     else for (const queue of entry.queues) forget(this.sockets, queue);
     this.entries.delete(slot);
+    this.presence.get(slot)?.close();
+    this.presence.delete(slot);
     if (this.entries.size === 0) this.close();
     else this.install();
   }
@@ -176,6 +193,8 @@ export class Card {
     this.link?.close();
     this.ports?.close();
     this.sockets?.close();
+    for (const each of this.presence.values()) each.close();
+    this.presence.clear();
     this.link = null;
     this.ports = null;
     this.sockets = null;

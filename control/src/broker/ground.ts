@@ -50,6 +50,7 @@ export function chooseGround(asked: Asked): Ground {
 }
 
 function choose(asked: Asked): Ground {
+  if (asked.request.mechanism === "foreign") return onForeignPort(asked);
   const { request, rule } = asked;
   const allowed = (mechanism: "queue" | "port"): boolean =>
     rule.mechanisms.includes(mechanism) && (request.mechanism === "auto" || request.mechanism === mechanism);
@@ -76,6 +77,25 @@ function choose(asked: Asked): Ground {
   }
   const notes = request.mechanism === "auto" ? [`no queue of its own: ${closed}`] : [];
   return { plan: sharedPlan(asked, what), own: null, zeroCopy: "off", notes };
+}
+
+/** A port whose client makes its sockets itself. What it then sets, it sets itself. */
+function onForeignPort(asked: Asked): Ground {
+  const { request } = asked;
+  const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
+  if (request.zeroCopy === "require") {
+    throw new BifurcateError("E_NO_ZERO_COPY", { what, why: "a lease port is veth, which copies" });
+  }
+  const why = request.pass
+    ? "an outsider has no way back into the kernel: pass"
+    : request.queues > 1
+      ? "an outsider's port has one queue"
+      : null;
+  if (why !== null) {
+    const next = "Ask for one queue without pass, or use a client of the broker's own protocol.";
+    throw new BifurcateError("E_LEASE_UNSUPPORTED", { what, why, next });
+  }
+  return { plan: sharedPlan(asked, what), own: null, zeroCopy: "off", notes: [] };
 }
 
 /** @throws E_KERNEL_TOO_OLD where what is sent or passed would stand on tcx and there is none. */

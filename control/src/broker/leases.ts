@@ -13,22 +13,32 @@ import {
 } from "../lease/record.js";
 import { next, steers, type LeaseEvent } from "../lease/state.js";
 import type { GrantedLease, LeaseRequest, ListedLease } from "../protocol/messages.js";
-import { compileFlow } from "../steering/compile-flow.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
+import { ownNamespace, type Outsider } from "./foreign.js";
 import { chooseGround, type Asked } from "./ground.js";
+import { endHolder, isHeld } from "./held.js";
 import { listed } from "./listing.js";
 import type { BrokerKernel, BrokerNetns, Descriptor, Locals, ProcessHandle } from "./machine.js";
 import { checkPass, open, type Opening } from "./opening.js";
 import { decide, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
-import { pinFolder, portCounters, portNames, removePins, removePort, type PortCard } from "./port.js";
+import {
+  foreignSockets,
+  pinFolder,
+  portCounters,
+  portNames,
+  removePins,
+  removePort,
+  type PortCard,
+} from "./port.js";
 import { inherit, undoSteps, undoTable, type CardPlace } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
+import { checkTaken } from "./taken.js";
 
 /** Who asks for a lease, as the kernel says it. */
-export interface Client extends Asker {
+export interface Client extends Asker, Outsider {
   readonly pid: number;
 }
 
@@ -59,6 +69,8 @@ interface Live {
   steered: boolean;
   /** What was last said of settings that could not be undone. */
   told?: string;
+  /** Its client was ended, since it held what is to be free. */
+  ended?: boolean;
 }
 
 /** How long between two looks whether what is drained is free, ms: at first, and at most. */
@@ -126,7 +138,7 @@ export class Leases {
       const rule = decide(this.policy, client, request, (name) => this.holding(uid, name));
       watch.lap("policy");
       const granting = this.make(client, request, rule, watch);
-      const { id, transmit, pass } = granting.lease;
+      const { id, mechanism, transmit, pass } = granting.lease;
       this.tally("granted");
       this.audit.write({
         event: "lease",
@@ -134,6 +146,7 @@ export class Leases {
         ...about,
         lease: id,
         rule: rule.name,
+        mechanism,
         transmit,
         pass,
         took: watch.laps,
@@ -165,12 +178,14 @@ export class Leases {
     }
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
-    this.checkTaken(what, link.index, request.flows);
+    const leases = [...this.leases.values()].map(({ record }) => record);
+    checkTaken(what, link.index, request.flows, leases);
     const asked = { request, rule, mode: card?.mode ?? null, ...this.facts(request, link.index, card) };
     const { facts, carved } = asked;
     const ground = chooseGround(asked);
     watch.lap("facts and plan");
     checkPass(what, request, ground);
+    const theirs = request.mechanism === "foreign" ? ownNamespace(what, client, this.netns.inode) : null;
     const id = this.freshId();
     const about: PortCard = {
       ifindex: link.index,
@@ -211,6 +226,7 @@ export class Leases {
         facts,
         ground,
         rate: rule.rate,
+        client: theirs,
         folder: pinFolder(this.places.bpffs, id),
         carved,
         note: (own) => this.note(live, own),
@@ -220,6 +236,8 @@ export class Leases {
       this.advance(live, "fail");
       this.takeAway(live, "fail");
       throw thrown;
+    } finally {
+      theirs?.close();
     }
   }
 
@@ -276,27 +294,6 @@ export class Leases {
     const made = new Card(this.kernel, this.netns, card.ifindex, name, card.mode, this.places.bpffs);
     this.cards.set(card.ifindex, made);
     return made;
-  }
-
-  /** @throws E_FLOW_TAKEN where a flow may meet another lease's. */
-  private checkTaken(what: string, ifindex: number, flows: readonly string[]): void {
-    const mine = flows.map(compileFlow);
-    for (const { record } of this.leases.values()) {
-      // One that has ended, and whose descriptors are still open somewhere, has no flow.
-      if (record.card.ifindex !== ifindex || !(record.state === "reserved" || steers(record.state))) continue;
-      for (const text of record.request.flows) {
-        const theirs = compileFlow(text);
-        const taken = mine.find((each) => each.overlaps(theirs));
-        if (taken === undefined) continue;
-        // Whose it is, is not for everybody to know.
-        throw new BifurcateError("E_FLOW_TAKEN", {
-          what,
-          why: `'${taken.text}' overlaps a flow that is leased already`,
-          next: "Choose a flow that does not overlap, or wait until the other lease ends.",
-          data: { flow: taken.text },
-        });
-      }
-    }
   }
 
   private freshId(): string {
@@ -367,7 +364,7 @@ export class Leases {
     // A port is deleted, which unbinds its sockets; a queue of the card is not free before the last copy is closed.
     const own = (record.own ?? null) !== null && event !== "fail";
     const draining = next(record.state, "held") === null;
-    const waits = own || draining || (event === "death" && record.draining !== "delete-port");
+    const waits = own || draining || (event === "death" && record.draining === "wait");
     if (!(waits && this.isHeld(record)) && this.clear(live)) return;
     if (!draining) this.advance(live, "held");
     this.drain(live, DRAIN_LEAST_MS);
@@ -384,22 +381,16 @@ export class Leases {
   /** Looks until nobody holds a descriptor, ever less often. */
   private drain(live: Live, after: number): void {
     live.timer = setTimeout(() => {
-      if (this.isHeld(live.record) || !this.clear(live)) this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
+      const held = this.isHeld(live.record);
+      if (held && after >= DRAIN_MOST_MS && live.ended !== true) {
+        live.ended = endHolder(live.record, live.process, this.audit);
+      }
+      if (held || !this.clear(live)) this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
     }, after);
   }
 
-  /** Whether a copy of one of its sockets is open somewhere. */
   private isHeld({ card, own = null, names }: LeaseRecord): boolean {
-    const held = (ifname: string, queue: number): boolean => {
-      try {
-        return this.netns.isQueueHeld(ifname, queue);
-      } catch {
-        return false;
-      }
-    };
-    if (own === null) return held(names.far, 0);
-    const name = this.place(card.ifindex)?.name;
-    return name !== undefined && own.queues.some((queue) => held(name, queue));
+    return isHeld(this.netns, own, names, this.place(card.ifindex)?.name);
   }
 
   /** A card by the name that it has now; null: it is gone. */
@@ -534,7 +525,10 @@ export class Leases {
     }
     // One that has ended may have left its slot to another.
     const steered = record.state === "reserved" || steers(record.state);
-    if (steered) card.note(record.slot, record.request.flows, record.own?.queues ?? null);
+    if (steered) {
+      const present = foreignSockets(this.kernel, record, pinFolder(this.places.bpffs, record.id));
+      card.note(record.slot, record.request.flows, record.own?.queues ?? null, present);
+    }
     this.leases.set(record.id, { record, process: null, timer: null, steered });
     return true;
   }
@@ -557,7 +551,8 @@ export class Leases {
   private whyNot({ card, state, names, client, own = null }: LeaseRecord): string | null {
     if (this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
     if (state !== "granted") return `it was ${state}`;
-    if (own === null && !this.netns.links().some((each) => each.name === names.far))
+    // The far end may lie in another namespace; the two come and go together.
+    if (own === null && !this.netns.links().some((each) => each.name === names.near))
       return "its port is gone";
     return isAlive(client) ? null : `process ${client.pid} has ended`;
   }
@@ -565,9 +560,13 @@ export class Leases {
   /** Ends the leases of a card, or of a port, that is no longer there. */
   lost(ifindex: number, name: string): void {
     for (const { record } of [...this.leases.values()]) {
-      const { card, names, id } = record;
+      const { card, names, id, request } = record;
       if (card.ifindex === ifindex) this.end(id, "loss", `the card ${card.name} is gone`);
-      else if (name !== "" && (names.far === name || names.near === name))
+      // A foreign port's far end has moved, and has not gone.
+      else if (
+        name !== "" &&
+        (names.near === name || (names.far === name && request.mechanism !== "foreign"))
+      )
         this.end(id, "loss", "its port was deleted");
     }
   }

@@ -16,6 +16,16 @@ export interface Descriptor {
 /** A map that can be given a name in a BPF file system. */
 export interface PinnableMap extends BpfMap {
   pin(path: string): void;
+  /** Another descriptor of it, to be passed. */
+  descriptor(): Descriptor;
+}
+
+/** The network namespace that a client's socket was made in, as the kernel tells it. */
+export interface ClientNetns {
+  readonly inode: number;
+  /** Who made the user namespace that it belongs to, and so has every right over it. */
+  readonly owner: number;
+  close(): void;
 }
 
 /** A link that can be given a name, and whose program can be replaced at once. */
@@ -63,6 +73,8 @@ export interface BrokerNetns extends Netns {
   createVeth(name: string, peer: string, queues: number): number[];
   setLink(ifindex: number, change: { up?: boolean; mtu?: number; mac?: number[] }): void;
   deleteLink(ifindex: number): void;
+  /** To another namespace, which takes it down. */
+  moveLink(ifindex: number, to: ClientNetns): void;
   createLeaseSockets(options: LeaseSocketOptions, transmit: boolean): LeaseSockets;
   isQueueHeld(ifname: string, queue: number): boolean;
   /** Calls `told` for everything that happens to an interface, until the watch is closed. */
@@ -76,6 +88,8 @@ export interface BrokerKernel extends Kernel {
   createMap(options: Parameters<Kernel["createMap"]>[0]): PinnableMap;
   pinnedMap(path: string): PinnableMap;
   pinnedLink(path: string): Link;
+  /** A name itself, to be passed: by it another process opens what it may, although it may not enter the folder. */
+  openName(path: string): Descriptor;
   /** Whether the senders behind a card of that driver leave checksums and segmentation to it. */
   isVirtualDriver(driver: string): boolean;
 }

@@ -5,8 +5,8 @@ import type { LeaseRecord } from "../lease/record.js";
 import type { GrantedLease, LeaseRequest } from "../protocol/messages.js";
 import type { Card } from "./card.js";
 import type { Ground } from "./ground.js";
-import type { BrokerKernel, BrokerNetns, Descriptor, LeaseSockets } from "./machine.js";
-import { jumboFrames, makePort, makeWays, socketOptions, type PortCard } from "./port.js";
+import type { BrokerKernel, BrokerNetns, ClientNetns, Descriptor, LeaseSockets } from "./machine.js";
+import { jumboFrames, makeForeignPort, makePort, makeWays, socketOptions, type PortCard } from "./port.js";
 import { applySteps, applyTable, type Note } from "./settings.js";
 import type { Stopwatch } from "./stopwatch.js";
 
@@ -20,6 +20,8 @@ export interface Opening {
   readonly facts: Facts;
   readonly ground: Ground;
   readonly rate: number | null;
+  /** The client's own network namespace, where its port is to lie in it. */
+  readonly client: ClientNetns | null;
   /** Its folder in the BPF file system. */
   readonly folder: string;
   /** Queues that other leases of the card have taken out of its table. */
@@ -28,6 +30,8 @@ export interface Opening {
   readonly note: Note;
   readonly watch: Stopwatch;
 }
+
+type MadeSockets = Pick<LeaseSockets, "obtained" | "filled">;
 
 /** What was made: everything that the client gets. */
 export interface Opened {
@@ -38,7 +42,38 @@ export interface Opened {
 
 /** Makes sockets and pool and turns the flow to them. What it made before it failed, the lease's end takes away. */
 export function open(opening: Opening): Opened {
+  if (opening.client !== null) return openForeign(opening, opening.client);
   return opening.ground.own === null ? openPort(opening) : openQueues(opening);
+}
+
+/** What an outsider's own socket is set to, it sets itself. */
+const NOTHING_MADE: MadeSockets = {
+  filled: 0,
+  obtained: {
+    zeroCopy: false,
+    needWakeup: true,
+    multiBuffer: false,
+    busyPoll: false,
+    pages: "",
+    refused: [],
+  },
+};
+
+function openForeign(opening: Opening, client: ClientNetns): Opened {
+  const { kernel, netns, record, card, about, facts, ground, rate, folder, watch } = opening;
+  const { request, names } = record;
+  const made = makeForeignPort(kernel, netns, about, names, request, rate, folder, client);
+  watch.lap("port in the client's namespace");
+  try {
+    card.add(record.slot, request.flows, made.near, made.map);
+  } catch (thrown) {
+    for (const each of made.passed) each.close();
+    throw thrown;
+  }
+  watch.lap("program on the card");
+  const virtual = kernel.isVirtualDriver(facts.driver.driver);
+  const on = { mechanism: "foreign", port: names.far, portQueues: [0], virtual } as const;
+  return { lease: words(record, about, ground, NOTHING_MADE, on), descriptors: made.passed };
 }
 
 function openPort({
@@ -121,7 +156,7 @@ function words(
   { id, card, request }: LeaseRecord,
   about: PortCard,
   { plan, notes }: Ground,
-  { obtained, filled }: LeaseSockets,
+  { obtained, filled }: MadeSockets,
   on: Pick<GrantedLease, "mechanism" | "port" | "portQueues"> & { readonly virtual: boolean },
 ): GrantedLease {
   const { mechanism, port, portQueues, virtual } = on;

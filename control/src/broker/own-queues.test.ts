@@ -39,6 +39,10 @@ const REQUEST: LeaseRequest = {
   pages: "auto",
 };
 
+function refuseNetns(): never {
+  throw new Error("no lease here lies in its client's namespace");
+}
+
 describe("own queues on a card with rules", () => {
   let folder: string;
   let card: FakeCard;
@@ -71,7 +75,7 @@ describe("own queues on a card with rules", () => {
     return new Leases(broker.kernel, broker.netns, broker.machine, places, parsed, audit);
   }
 
-  const client = { uid: 1000, gids: [], pid: process.pid };
+  const client = { uid: 1000, gids: [], pid: process.pid, netns: refuseNetns };
 
   function take(leases: Leases, port: number, change: Partial<LeaseRequest> = {}) {
     const granting = leases.grant(client, { ...REQUEST, flows: [`udp dst port ${port}`], ...change });

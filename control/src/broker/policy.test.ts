@@ -6,7 +6,15 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "../errors.js";
 import type { LeaseRequest } from "../protocol/messages.js";
-import { decide, parsePolicy, readPolicy, type Asker, type Holding, type Policy } from "./policy.js";
+import {
+  checkMeans,
+  decide,
+  parsePolicy,
+  readPolicy,
+  type Asker,
+  type Holding,
+  type Policy,
+} from "./policy.js";
 
 const NAMES = {
   user: (name: string): number | null => ({ alice: 1000, bob: 1001 })[name] ?? (Number(name) || null),
@@ -98,6 +106,30 @@ describe("a policy", () => {
     });
     expect(probe).toMatchObject({ pass: true, transmit: "raw", queues: 2, rate: 1000, draining: "wait" });
     expect([...policy().admins]).toEqual([1001]);
+  });
+
+  it("gives an outsider's port by name only", () => {
+    const text = (mechanism: string): string =>
+      `[dns]\nuser = alice\ndevice = eth0\nflow = udp\ntransmit = own\n${mechanism}`;
+    const asks = (rules: string, mechanism: LeaseRequest["mechanism"]): string => {
+      try {
+        return decide(policy(rules), alice, { ...REQUEST, mechanism }, () => NOTHING).name;
+      } catch (thrown) {
+        return (thrown as BifurcateError).why;
+      }
+    };
+    expect(asks(text(""), "foreign")).toContain("the mechanism is port or queue, not foreign");
+    expect(asks(text("mechanism = port, foreign\n"), "foreign")).toBe("dns");
+    expect(asks(text("mechanism = foreign\n"), "auto")).toContain("has to be asked for by name");
+    expect(asks(text("mechanism = foreign\n"), "port")).toContain("the mechanism is foreign, not port");
+  });
+
+  it("is refused where it is to end processes and the broker may not", () => {
+    const text = TEXT.replace("draining = wait", "draining = end-process");
+    expect(policy(text).rules[1]).toMatchObject({ draining: "end-process" });
+    expect(() => checkMeans(policy(text), ["CAP_NET_ADMIN", "CAP_KILL"])).not.toThrow();
+    expect(() => checkMeans(policy(), ["CAP_NET_ADMIN"])).not.toThrow();
+    expect(() => checkMeans(policy(text), ["CAP_NET_ADMIN"])).toThrow(/line 14.*CAP_KILL/s);
   });
 
   it("points at the line that is wrong", () => {

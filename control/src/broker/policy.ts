@@ -1,14 +1,24 @@
 // The policy: which users and groups may lease what. One readable file; an error points at its line.
 import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { BifurcateError, messageOf } from "../errors.js";
-import { TRANSMIT, type LeaseRequest, type Mechanism, type Transmit } from "../protocol/messages.js";
+import {
+  MECHANISMS,
+  TRANSMIT,
+  type LeaseRequest,
+  type Mechanism,
+  type Transmit,
+} from "../protocol/messages.js";
 import { compile, contains, parse } from "../steering/rules/index.js";
 import type { Expression } from "../steering/rules/index.js";
 import { accounts, type Accounts } from "./accounts.js";
 import { LineError, readLines, type Section, type Setting } from "./policy-lines.js";
 
-/** What to do with the port of a client that died while another process still holds its socket. */
-export type Draining = "delete-port" | "wait";
+/**
+ * What to do about a socket that is still open when its lease has ended: delete the port, which unbinds it; wait; or
+ * end the client that does not let go of a queue of the card.
+ */
+export type Draining = "delete-port" | "wait" | "end-process";
+const DRAINING: readonly Draining[] = ["delete-port", "wait", "end-process"];
 
 /** One rule of the policy. */
 export interface Rule {
@@ -95,6 +105,15 @@ export function readPolicy(path: string, names: Accounts = accounts()): Policy {
   return parsePolicy(text, path, names);
 }
 
+/** That a broker with these capabilities can do what the policy says. @throws E_POLICY */
+export function checkMeans({ path, rules }: Policy, capabilities: readonly string[]): void {
+  const rule = rules.find(({ draining }) => draining === "end-process");
+  if (rule === undefined || capabilities.includes("CAP_KILL")) return;
+  const why = `[${rule.name}] is to end processes of other users, and the broker lacks CAP_KILL`;
+  const next = "Add CAP_KILL to both sets of the unit, or choose draining = wait.";
+  throw policyError(path, rule.line, why, next);
+}
+
 /** Checks the text of a policy. @throws E_POLICY, at the line that is wrong. */
 export function parsePolicy(text: string, path: string, names: Accounts): Policy {
   try {
@@ -145,7 +164,7 @@ function ruleOf(section: Section, names: Accounts): Rule {
     memory: bytesOf(once.get("memory"), DEFAULTS.memory),
     leases: numberOf(once.get("leases"), DEFAULTS.leases, 4096),
     rate: once.has("rate") ? numberOf(once.get("rate"), 1, RATE_MOST) : null,
-    draining: wordOf(once.get("draining"), ["delete-port", "wait"], "delete-port"),
+    draining: wordOf(once.get("draining"), DRAINING, "delete-port"),
   };
   const missing = (what: string): LineError =>
     new LineError(section.line, `[${section.name}] names no ${what}`);
@@ -188,12 +207,14 @@ function flowOf({ value, line }: Setting): Rule["flows"][number] {
   }
 }
 
+/** An outsider's port is weaker than the others, so it is given by name only. */
 function mechanismsOf(setting: Setting | undefined): Mechanism[] {
   if (setting === undefined) return ["port", "queue"];
   return setting.value.split(",").map((each) => {
     const word = each.trim();
-    if (word === "port" || word === "queue") return word;
-    throw new LineError(setting.line, `'${word}' is no mechanism: port or queue`);
+    const found = MECHANISMS.find((known) => known === word);
+    if (found !== undefined) return found;
+    throw new LineError(setting.line, `'${word}' is no mechanism: ${MECHANISMS.join(", ")}`);
   });
 }
 
@@ -258,6 +279,9 @@ function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | nul
   }
   if (request.mechanism !== "auto" && !rule.mechanisms.includes(request.mechanism)) {
     return `the mechanism is ${rule.mechanisms.join(" or ")}, not ${request.mechanism}`;
+  }
+  if (request.mechanism === "auto" && rule.mechanisms.every((each) => each === "foreign")) {
+    return "the mechanism is foreign, which has to be asked for by name";
   }
   if (request.queues > rule.queues) return `it gives ${rule.queues} queues, not ${request.queues}`;
   if (TRANSMIT.indexOf(request.transmit) > TRANSMIT.indexOf(rule.transmit)) {

@@ -5,7 +5,7 @@
 //
 // A frame that finds no socket at the far end (the client is gone, the broker has not seen it yet) arrives on the card
 // after all, so that the kernel has the flow even while no broker runs.
-import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../errors.js";
 import type { LeaseRequest, Transmit } from "../protocol/messages.js";
@@ -21,7 +21,14 @@ import {
   type OwnSender,
 } from "../steering/rules/index.js";
 import { word } from "./card.js";
-import type { BrokerKernel, BrokerNetns, Descriptor, LeaseSockets } from "./machine.js";
+import type {
+  BrokerKernel,
+  BrokerNetns,
+  ClientNetns,
+  Descriptor,
+  LeaseSockets,
+  PinnableMap,
+} from "./machine.js";
 
 /** The card as a port has to know it. */
 export interface PortCard extends OwnSender {
@@ -77,21 +84,11 @@ export function makePort(
   folder: string,
 ): MadePort {
   const { queues, transmit } = request;
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const [near, far] = netns.createVeth(names.near, names.far, queues) as [number, number];
-  // A frame that comes by the port has the card's address as destination, and what is sent has it as source.
-  const mac = card.mac.split(":").map((each) => Number.parseInt(each, 16));
-  netns.setLink(near, { mtu: card.mtu });
-  netns.setLink(far, { mtu: card.mtu, mac });
-  const xsks = kernel.createMap({
-    type: "xskmap",
-    name: "bifurcated_xsk",
-    keySize: 4,
-    valueSize: 4,
-    maxEntries: queues,
-  });
+  const { near, far, mac } = makePair(netns, card, names, queues, folder);
+  const xsks = socketMap(kernel, queues);
   try {
-    attachFar(kernel, netns, card, far, xsks, folder);
+    attachFar(kernel, netns, far, xsks, folder);
+    attachBack(kernel, netns, card, far, folder);
     attachNear(kernel, netns, card, near, request, rate, folder);
     netns.setLink(near, { up: true });
     netns.setLink(far, { up: true });
@@ -107,6 +104,77 @@ export function makePort(
   } finally {
     xsks.close();
   }
+}
+
+/** A map for the sockets of a port's queues. */
+function socketMap(kernel: BrokerKernel, queues: number): PinnableMap {
+  const name = "bifurcated_xsk";
+  return kernel.createMap({ type: "xskmap", name, keySize: 4, valueSize: 4, maxEntries: queues });
+}
+
+/** The two ends, down, as wide and with the address as the card has them. */
+function makePair(
+  netns: BrokerNetns,
+  card: PortCard,
+  names: PortNames,
+  queues: number,
+  folder: string,
+): { readonly near: number; readonly far: number; readonly mac: number[] } {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const [near, far] = netns.createVeth(names.near, names.far, queues) as [number, number];
+  // A frame that comes by the port has the card's address as destination, and what is sent has it as source.
+  const mac = card.mac.split(":").map((each) => Number.parseInt(each, 16));
+  netns.setLink(near, { mtu: card.mtu });
+  netns.setLink(far, { mtu: card.mtu, mac });
+  return { near, far, mac };
+}
+
+/** The name of a foreign port's map in the lease's folder. */
+const SOCKETS_PIN = "sockets";
+
+/**
+ * A port whose far end lies in the client's namespace, and whose client makes its socket itself: gives the near end, the
+ * map that takes that socket, and what of it is passed. What finds no socket in the map, the card's program has not sent here; so the far end
+ * needs no way back. What was made before it failed, `removePort` takes away.
+ */
+export function makeForeignPort(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  names: PortNames,
+  request: LeaseRequest,
+  rate: number | null,
+  folder: string,
+  client: ClientNetns,
+): { readonly near: number; readonly map: PinnableMap; readonly passed: readonly Descriptor[] } {
+  const { near, far } = makePair(netns, card, names, 1, folder);
+  const map = socketMap(kernel, 1);
+  try {
+    // For the next broker, whose program on the card looks there too; and for a client that opens it by its name, which is
+    // nobody's to find: the folder is the broker's alone.
+    const pin = join(folder, SOCKETS_PIN);
+    map.pin(pin);
+    chmodSync(pin, 0o666);
+    attachFar(kernel, netns, far, map, folder);
+    attachNear(kernel, netns, card, near, request, rate, folder);
+    netns.setLink(near, { up: true });
+    // Last: its new owner has every right over it, and no descriptor of a program.
+    netns.moveLink(far, client);
+    return { near, map, passed: [map.descriptor(), kernel.openName(pin)] };
+  } catch (thrown) {
+    map.close();
+    throw thrown;
+  }
+}
+
+/** The map of a foreign lease that another broker has made; null where the lease is none, or has none yet. */
+export function foreignSockets(
+  kernel: BrokerKernel,
+  { request }: { readonly request: Pick<LeaseRequest, "mechanism"> },
+  folder: string,
+): PinnableMap | null {
+  const path = join(folder, SOCKETS_PIN);
+  return request.mechanism === "foreign" && existsSync(path) ? kernel.pinnedMap(path) : null;
 }
 
 /** Frames longer than one of the pool that a lease's pool has beside. */
@@ -145,23 +213,35 @@ export function socketOptions(
 function attachFar(
   kernel: BrokerKernel,
   netns: BrokerNetns,
-  card: PortCard,
   far: number,
-  xsks: ReturnType<BrokerKernel["createMap"]>,
+  xsks: PinnableMap,
   folder: string,
 ): void {
   const program = kernel.loadProgram(xdpProgram(compile("all"), { map: xsks }));
-  // In generic mode the card's program would see the frame again, and send it round in circles.
-  const back = kernel.loadProgram(redirectProgram(card.mode === "generic" ? null : card.ifindex, true));
   try {
     const xdp = netns.attachXdp(program, far, "driver");
     xdp.pin(join(folder, "far-xdp"));
     xdp.close();
+  } finally {
+    program.close();
+  }
+}
+
+/** What finds no socket at the far end goes back to the card. */
+function attachBack(
+  kernel: BrokerKernel,
+  netns: BrokerNetns,
+  card: PortCard,
+  far: number,
+  folder: string,
+): void {
+  // In generic mode the card's program would see the frame again, and send it round in circles.
+  const back = kernel.loadProgram(redirectProgram(card.mode === "generic" ? null : card.ifindex, true));
+  try {
     const tc = netns.attachTcIngress(back, far);
     tc.pin(join(folder, "far-tc"));
     tc.close();
   } finally {
-    program.close();
     back.close();
   }
 }

@@ -12,6 +12,7 @@ import {
 } from "../protocol/messages.js";
 import type { Audit } from "./audit.js";
 import type { Client, Leases } from "./leases.js";
+import { page } from "./listing.js";
 import type { Connection, Descriptor, Listener, Locals, ProcessHandle } from "./machine.js";
 
 /** How many connections there may be: of everybody, and of one user. */
@@ -121,7 +122,11 @@ class Session {
         return;
       }
       case "list":
-        this.send({ type: "leases", request, leases: leases.list(known) });
+        this.send({
+          type: "leases",
+          request,
+          ...page(leases.list(known), message.after ?? "", this.version!),
+        });
         return;
       case "return":
       case "resume": {
@@ -271,7 +276,7 @@ export class Server {
         process?.close();
         return;
       }
-      const known = { pid, uid, gids: [gid, ...groups], identity };
+      const known = { pid, uid, gids: [gid, ...groups], identity, netns: () => connection.netns() };
       this.sessions.add(new Session(connection, known, process ?? null, this));
     } catch (thrown) {
       connection.close();

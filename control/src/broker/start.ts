@@ -7,7 +7,7 @@ import { auditFile, auditTo, type Audit } from "./audit.js";
 import { Leases } from "./leases.js";
 import { brokerKernel, locals, type BrokerKernel, type Locals } from "./machine.js";
 import { metricsPlace, metricsText, serveMetrics } from "./metrics.js";
-import { readPolicy } from "./policy.js";
+import { checkMeans, readPolicy, type Policy } from "./policy.js";
 import { Server } from "./server.js";
 
 /** What `bifurcated` is told. */
@@ -51,6 +51,13 @@ function checkCapabilities(kernel: BrokerKernel): void {
   });
 }
 
+/** A policy, and that this broker can do what it says. @throws E_POLICY */
+function readMeant(path: string, kernel: BrokerKernel): Policy {
+  const policy = readPolicy(path);
+  checkMeans(policy, kernel.capabilities());
+  return policy;
+}
+
 function checkBpffs(path: string): void {
   const what = `keep names of maps and links in ${path}`;
   const next =
@@ -89,7 +96,7 @@ export function startBroker(options: BrokerOptions): RunningBroker {
   const machine = locals();
   checkCapabilities(kernel);
   const place = options.metrics === null ? null : metricsPlace(options.metrics);
-  const policy = readPolicy(options.policy);
+  const policy = readMeant(options.policy, kernel);
   checkBpffs(options.bpffs);
   takeSocket(machine, options.socket);
   const audit: Audit = options.audit === null ? auditTo(1) : auditFile(options.audit);
@@ -120,7 +127,7 @@ export function startBroker(options: BrokerOptions): RunningBroker {
     server,
     adopted,
     reload: () => {
-      leases.policy = readPolicy(options.policy);
+      leases.policy = readMeant(options.policy, kernel);
       audit.write({ event: "reload", outcome: "done" });
     },
     stop: () => {

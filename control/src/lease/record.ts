@@ -51,7 +51,7 @@ export interface LeaseRecord {
   readonly client: ProcessIdentity & { readonly uid: number };
   /** The policy's rule that gave it. */
   readonly rule: string;
-  readonly draining: "delete-port" | "wait";
+  readonly draining: "delete-port" | "wait" | "end-process";
   readonly request: LeaseRequest;
   /** What the client was told; null until it was. */
   readonly granted: GrantedLease | null;

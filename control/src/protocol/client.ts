@@ -28,6 +28,16 @@ export interface ReceivedLease {
   readonly ways: readonly Descriptor[];
 }
 
+/** A lease whose sockets the client makes itself. */
+export interface ForeignLease {
+  /** `port` is an interface of the network namespace that asked. */
+  readonly lease: GrantedLease;
+  /** The XSKMAP that takes the socket of the port's queue 0. */
+  readonly map: Descriptor;
+  /** The map's name in a BPF file system, to be opened as /proc/self/fd/N. */
+  readonly name: Descriptor;
+}
+
 /** Who serves. */
 export type Welcome = Extract<BrokerMessage, { readonly type: "welcome" }>;
 
@@ -90,13 +100,37 @@ export class BrokerConnection {
       close();
       throw this.broken(`it answered 'lease' with '${message.type}'`);
     }
-    const { queues, pass } = message.lease;
+    const { queues, pass, mechanism } = message.lease;
+    if (mechanism === "foreign") {
+      close();
+      throw this.broken("it gave a lease that was not asked for");
+    }
     const [memory, ...rest] = descriptors;
     if (memory === undefined || rest.length !== queues * (pass ? 2 : 1)) {
       close();
       throw this.broken(`${descriptors.length} descriptors came with a lease of ${queues} queues`);
     }
     return { lease: message.lease, memory, sockets: rest.slice(0, queues), ways: rest.slice(queues) };
+  }
+
+  /**
+   * Asks for a lease in this process's own network namespace, for a program that makes its AF_XDP socket itself.
+   * @throws as `lease`.
+   */
+  async leaseForeign(lease: LeaseRequest): Promise<ForeignLease> {
+    if (this.welcome.version < 2) {
+      throw this.broken("it is of a version that knows no foreign leases");
+    }
+    const request = this.next();
+    const asked = { ...lease, mechanism: "foreign" } as const;
+    const { message, descriptors } = await this.ask({ type: "lease", request, lease: asked });
+    const [map, name, ...rest] = descriptors;
+    const whole = map !== undefined && name !== undefined && rest.length === 0;
+    if (whole && message.type === "granted" && message.lease.mechanism === "foreign") {
+      return { lease: message.lease, map, name };
+    }
+    for (const each of descriptors) each.close();
+    throw this.broken(`it answered with '${message.type}' and ${descriptors.length} descriptors`);
   }
 
   /** Gives a lease back. */
@@ -114,11 +148,19 @@ export class BrokerConnection {
     await this.ask({ type: "release", request: this.next(), lease });
   }
 
-  /** The leases that this user may see. */
+  /** The leases that this user may see, page by page. */
   async list(): Promise<readonly ListedLease[]> {
-    const { message } = await this.ask({ type: "list", request: this.next() });
-    if (message.type === "leases") return message.leases;
-    throw this.broken(`it answered 'list' with '${message.type}'`);
+    const all: ListedLease[] = [];
+    let after: string | undefined;
+    do {
+      const from = after === undefined ? {} : { after };
+      const { message } = await this.ask({ type: "list", request: this.next(), ...from });
+      if (message.type !== "leases") throw this.broken(`it answered 'list' with '${message.type}'`);
+      all.push(...message.leases);
+      if (message.next !== undefined && message.leases.length === 0) throw this.broken("its list has no end");
+      after = message.next;
+    } while (after !== undefined);
+    return all;
   }
 
   /** Closes the connection: leases that were granted over it end. */

@@ -37,6 +37,7 @@ const CLIENT: readonly ClientMessage[] = [
   { type: "resume", request: 1, lease: "lease-00000001" },
   { type: "release", request: 1, lease: "lease-00000001" },
   { type: "list", request: 0xffff_ffff },
+  { type: "list", request: 1, after: "2026-01-01T00:00:00.000Z lease-00000001" },
 ];
 
 const BROKER: readonly BrokerMessage[] = [
@@ -49,6 +50,7 @@ const BROKER: readonly BrokerMessage[] = [
     error: { code: "E_LEASE_DENIED", what: "lease", why: "line one\nline two", next: "ask" },
   },
   { type: "leases", request: 1, leases: [] },
+  { type: "leases", request: 1, leases: [], next: "2026-01-01T00:00:00.000Z lease-00000001" },
 ];
 
 function refused(bytes: Uint8Array): string {

@@ -4,12 +4,14 @@ import type { LeaseState } from "../lease/state.js";
 import { BadMessage, Fields } from "./fields.js";
 
 /** The versions that this end speaks, best first. */
-export const VERSIONS: readonly number[] = [1];
+export const VERSIONS: readonly number[] = [2, 1];
 
 /** Most bytes of a client's message. */
 export const LONGEST = 32_768;
-/** Most bytes of a broker's: a list of leases is longer than a request. */
+/** Most bytes of a broker's. */
 export const ANSWER_LONGEST = 32 * LONGEST;
+/** A page of leases ends with the one that makes it this long, bytes: a socket's buffer takes some 200 KiB. */
+export const PAGE_BYTES = 64 * 1024;
 
 /** Most flows of a lease, and most characters of one. */
 export const FLOWS_MOST = 16;
@@ -23,8 +25,13 @@ const REQUEST_MOST = 0xffff_ffff;
 export type Transmit = "none" | "own" | "raw";
 export const TRANSMIT: readonly Transmit[] = ["none", "own", "raw"];
 
-/** Where the client's sockets are bound: a lease port, or a queue of the card. */
-export type Mechanism = "port" | "queue";
+/**
+ * Where the client's sockets are bound: a lease port, a queue of the card, or, since version 2, a lease port in a
+ * network namespace of the client's own, where it makes its sockets itself.
+ */
+export type Mechanism = "port" | "queue" | "foreign";
+export const MECHANISMS: readonly Mechanism[] = ["port", "queue", "foreign"];
+const CURSOR_LONGEST = 128;
 
 /** What a client asks for. */
 export interface LeaseRequest {
@@ -103,7 +110,8 @@ export type ClientMessage =
   | { readonly type: "return"; readonly request: number; readonly lease: string }
   | { readonly type: "resume"; readonly request: number; readonly lease: string }
   | { readonly type: "release"; readonly request: number; readonly lease: string }
-  | { readonly type: "list"; readonly request: number };
+  /** `after`: what the page before gave as `next`. */
+  | { readonly type: "list"; readonly request: number; readonly after?: string };
 
 /** What a broker sends. */
 export type BrokerMessage =
@@ -117,7 +125,13 @@ export type BrokerMessage =
     }
   | { readonly type: "granted"; readonly request: number; readonly lease: GrantedLease }
   | { readonly type: "done"; readonly request: number }
-  | { readonly type: "leases"; readonly request: number; readonly leases: readonly ListedLease[] }
+  | {
+      readonly type: "leases";
+      readonly request: number;
+      readonly leases: readonly ListedLease[];
+      /** There are more: where they go on. */
+      readonly next?: string;
+    }
   | { readonly type: "revoked"; readonly lease: string; readonly why: string }
   | { readonly type: "error"; readonly request: number | null; readonly error: ErrorJson["error"] };
 
@@ -164,10 +178,15 @@ export function parseClientMessage(bytes: Uint8Array): ClientMessage {
     case "lease":
       return { type, request, lease: leaseRequest(fields.object("lease")) };
     case "list":
-      return { type, request };
+      return { type, request, ...cursor(fields, "after") };
     default:
       return { type, request, lease: fields.text("lease", NAME_LONGEST) };
   }
+}
+
+function cursor<N extends string>(fields: Fields, name: N): { readonly [name in N]?: string } {
+  if (!fields.has(name)) return {};
+  return { [name]: fields.text(name, CURSOR_LONGEST) } as { [name in N]: string };
 }
 
 function flowText(value: unknown, where: string): string {
@@ -193,7 +212,7 @@ function leaseRequest(fields: Fields): LeaseRequest {
   return {
     device: fields.text("device", IFNAME_LONGEST),
     flows,
-    mechanism: fields.word("mechanism", ["auto", "port", "queue"]),
+    mechanism: fields.word("mechanism", ["auto", ...MECHANISMS]),
     transmit: fields.word("transmit", TRANSMIT),
     pass: fields.flag("pass"),
     queues: fields.number("queues", 1, 64),
@@ -230,7 +249,10 @@ export function parseBrokerMessage(bytes: Uint8Array): BrokerMessage {
     default: {
       const request = fields.number("request", 0, REQUEST_MOST);
       if (type === "granted") return { type, request, lease: grantedLease(fields.object("lease")) };
-      if (type === "leases") return { type, request, leases: fields.list("leases", 100_000, listedLease) };
+      if (type === "leases") {
+        const leases = fields.list("leases", 100_000, listedLease);
+        return { type, request, leases, ...cursor(fields, "next") };
+      }
       return { type, request };
     }
   }
@@ -253,7 +275,7 @@ function grantedLease(fields: Fields): GrantedLease {
   return {
     id: fields.text("id", NAME_LONGEST),
     device: fields.text("device", IFNAME_LONGEST),
-    mechanism: fields.word("mechanism", ["port", "queue"]),
+    mechanism: fields.word("mechanism", MECHANISMS),
     port: fields.text("port", IFNAME_LONGEST),
     portQueues,
     mtu: fields.number("mtu", 0, 1 << 20),
@@ -289,7 +311,7 @@ function listedLease(value: unknown, where: string): ListedLease {
     state: fields.word("state", ["free", "reserved", "granted", "revoked", "draining"]),
     device: fields.text("device", IFNAME_LONGEST),
     flows: fields.list("flows", FLOWS_MOST, flowText),
-    mechanism: fields.word("mechanism", ["port", "queue"]),
+    mechanism: fields.word("mechanism", MECHANISMS),
     transmit: fields.word("transmit", TRANSMIT),
     pass: fields.flag("pass"),
     uid: fields.number("uid", 0, REQUEST_MOST),

@@ -2,6 +2,7 @@
 
 use super::attr::{Command, bpf, bpf_fd, raw};
 use crate::{Error, Result};
+use rustix::fs::{Mode, OFlags};
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -49,6 +50,17 @@ pub(super) fn open(path: &Path) -> Result<OwnedFd> {
     // SAFETY: as in `pin`; the command gives a descriptor.
     unsafe { bpf_fd(Command::ObjGet, &mut attr) }
         .map_err(|errno| Error::new(CALL, format!("path={}", path.display()), errno))
+}
+
+/// The name itself (O_PATH), to be passed: by `/proc/self/fd/N` another process opens what stands behind it, as far as
+/// the file's mode lets it, although it may not enter the folder.
+///
+/// # Errors
+/// `ENOENT`, `EACCES`: the path.
+pub fn open_name(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|e| Error::rustix("open(O_PATH)", format!("path={}", path.display()), e))
 }
 
 #[cfg(test)]

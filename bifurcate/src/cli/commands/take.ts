@@ -4,9 +4,9 @@ import { Command } from "commander";
 import { BifurcateError } from "@bifurcate/control";
 import { MECHANISMS, type Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard, type TakenCard } from "@bifurcate/control/card/take";
-import { prepare, type BrokerFolders } from "../for-broker.js";
+import { parseFunctions, parseHugepages, prepare, prepareGround, type BrokerFolders } from "../for-broker.js";
 import { jsonLine, type Streams } from "../io.js";
-import { parseChoice } from "../options.js";
+import { collect, parseChoice } from "../options.js";
 
 const HELP = `
 Examples:
@@ -14,6 +14,7 @@ Examples:
   bifurcate take 0000:01:10.0 --via uio_pci_generic --no-memory-protection
   sudo bifurcate take --for-broker                    before bifurcated starts as its own user
   sudo bifurcate take --for-broker --user netbroker
+  sudo bifurcate take --for-broker --hugepages 64 --vfs eth0=4
 
 A card that carries the default route, an SSH session or anything else that would end is refused without --force.
 Its driver, and its interface's name, addresses, routes and MTU are written down first: give restores them, after a
@@ -26,6 +27,8 @@ interface TakeFlags extends BrokerFolders {
   /** commander's word for --no-memory-protection. */
   readonly memoryProtection: boolean;
   readonly forBroker?: true;
+  readonly hugepages?: number;
+  readonly vfs?: string[];
   readonly json?: true;
 }
 
@@ -42,10 +45,12 @@ export function takeCommand(streams: Streams): Command {
       "--no-memory-protection",
       "let the card reach all memory: what every mechanism but vfio and iommufd does",
     )
-    .option("--for-broker", "the BPF file system and the folders of bifurcated")
+    .option("--for-broker", "the BPF file system and the folders of bifurcated, which runs without root")
     .option("--user <NAME>", "the broker's user: a name, or a number", "bifurcate")
     .option("--bpf <DIR>", "where to mount the BPF file system", "/run/bifurcate-bpf")
     .option("--run <DIR>", "where the broker's socket and records are", "/run/bifurcate")
+    .option("--hugepages <N>", "with --for-broker: have at least that many huge pages", parseHugepages)
+    .option("--vfs <DEVICE=N>", "with --for-broker: make virtual functions; may be repeated", collect)
     .option("--json", "one JSON document")
     .addHelpText("after", HELP)
     .action((address: string | undefined, flags: TakeFlags) => {
@@ -53,9 +58,16 @@ export function takeCommand(streams: Streams): Command {
         const why = address === undefined ? "the card's address is missing" : "--for-broker takes no card";
         throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
       }
+      const { hugepages = null, vfs = [] } = flags;
+      const functions = vfs.map(parseFunctions);
       if (address === undefined) {
         for (const line of prepare(flags)) streams.out(`${line}\n`);
+        for (const line of prepareGround({ hugepages, functions })) streams.out(`${line}\n`);
         return;
+      }
+      if (hugepages !== null || functions.length > 0) {
+        const why = "--hugepages and --vfs are for --for-broker";
+        throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
       }
       const { via, force = false, memoryProtection, json = false } = flags;
       const taken = takeCard({ address, via, force, noMemoryProtection: !memoryProtection });

@@ -61,6 +61,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       },
       lookup: (at) => entries.get(key(at)) ?? null,
       pin: (path) => pin(path, made),
+      descriptor: () => descriptor(),
       close: () => void open.delete(made),
     };
     open.add(made);
@@ -102,6 +103,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
     attachTcIngress: refuse("bpf(LINK_CREATE)"),
     createVeth: refuse("netlink(RTM_NEWLINK)"),
     setLink: refuse("netlink(RTM_SETLINK)"),
+    moveLink: refuse("netlink(RTM_SETLINK)"),
     createTap: refuse("ioctl(TUNSETIFF)"),
     watchLinks: refuse("netlink"),
     isQueueHeld: (_, queue) => held.has(queue),
@@ -136,6 +138,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       return { id: next++, testRun: refuse("bpf(BPF_PROG_TEST_RUN)"), close: () => undefined };
     },
     pinnedMap: (path: string) => reopen<PinnableMap>(path),
+    openName: refuse("open"),
     pinnedLink: (path: string) => reopen<Link>(path),
     isVirtualDriver: () => false,
   });

@@ -33,6 +33,8 @@ export interface CardEntry {
   readonly slot: number;
   /** The card's queues that are the lease's own; null: it has a port. */
   readonly queues: readonly number[] | null;
+  /** XSKMAP: the port gets its frames while this holds a socket for queue 0; null: in any case. */
+  readonly present?: BpfMap | null;
 }
 
 /** Where the frames of leases go. */
@@ -52,8 +54,9 @@ export function cardProgram(entries: readonly CardEntry[], { ports, sockets }: C
   const asm = new Assembler();
   asm.move(CONTEXT, R.r1);
   let open = true;
-  for (const { filter, slot, queues } of entries) {
+  for (const { filter, slot, queues, present = null } of entries) {
     const match = (): void => {
+      if (present !== null) passUnlessHeld(asm, present);
       asm.loadMap(R.r1, queues === null ? ports : sockets);
       if (queues === null) asm.constant(R.r2, slot);
       else asm.load(R.r2, CONTEXT, RX_QUEUE_INDEX, 4);
@@ -82,6 +85,19 @@ export function cardProgram(entries: readonly CardEntry[], { ports, sockets }: C
   if (open) returns(asm, XDP_PASS);
   const { instructions, maps } = finish(asm, entries.map(({ filter }) => filter.source).join(", "));
   return { type: "xdp", name: "bifurcated", instructions, maps, fragments: true };
+}
+
+/** To the kernel with the frame, unless the map has a socket for queue 0. */
+function passUnlessHeld(asm: Assembler, sockets: BpfMap): void {
+  const held = asm.label("held");
+  asm.storeConstant(R.fp, SCRATCH, 0, 4);
+  asm.loadMap(R.r1, sockets);
+  asm.move(R.r2, R.fp);
+  asm.alu64("add", R.r2, SCRATCH);
+  asm.call("map_lookup_elem");
+  asm.jump64("ne", R.r0, 0, held);
+  returns(asm, XDP_PASS);
+  asm.place(held);
 }
 
 /**

@@ -1,0 +1,84 @@
+// What root prepares for a broker: raised or made, never lowered nor taken away.
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BifurcateError } from "@bifurcate/control";
+import { parseFunctions, parseHugepages, prepareGround, type BrokerGround } from "./for-broker.js";
+
+describe("what a broker stands on", () => {
+  let folder: string;
+  const at = (...names: string[]): string => path.join(folder, ...names);
+  const read = (...names: string[]): string => readFileSync(at(...names), "utf8").trim();
+
+  beforeEach(() => {
+    folder = mkdtempSync(path.join(tmpdir(), "bf-for-broker-"));
+    writeFileSync(at("nr_hugepages"), "8\n");
+    for (const [card, there] of [
+      ["eth0", 0],
+      ["eth1", 2],
+    ] as const) {
+      mkdirSync(at(card));
+      writeFileSync(at(card, "sriov_numvfs"), `${there}\n`);
+      writeFileSync(at(card, "sriov_totalvfs"), "7\n");
+    }
+    mkdirSync(at("lo0"));
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  const files = { hugepages: "", device: (name: string) => at(name) };
+  function prepared(change: Partial<BrokerGround>): string {
+    const asked = { hugepages: null, functions: [], ...change };
+    try {
+      return prepareGround(asked, { ...files, hugepages: at("nr_hugepages") }).join("; ");
+    } catch (thrown) {
+      if (thrown instanceof BifurcateError) return `${thrown.code}: ${thrown.why}`;
+      throw thrown;
+    }
+  }
+
+  it("has as many huge pages as are asked for, and never fewer than before", () => {
+    expect(prepared({ hugepages: 64 })).toBe("huge pages: 64, where there were 8");
+    expect(read("nr_hugepages")).toBe("64");
+    expect(prepared({ hugepages: 16 })).toBe("huge pages: 64, as before");
+    expect(read("nr_hugepages")).toBe("64");
+  });
+
+  it("has virtual functions where there were none, and leaves others alone", () => {
+    expect(prepared({ functions: [parseFunctions("eth0=4")] })).toBe("eth0: 4 virtual functions, made");
+    expect(read("eth0", "sriov_numvfs")).toBe("4");
+    expect(prepared({ functions: [parseFunctions("eth0=4")] })).toBe("eth0: 4 virtual functions, as before");
+    expect(prepared({ functions: [parseFunctions("eth1=3")] })).toMatch(
+      /^E_SYSTEM: it has 2, and another number/,
+    );
+    expect(read("eth1", "sriov_numvfs")).toBe("2");
+    rmSync(at("eth0"), { recursive: true });
+    mkdirSync(at("eth0"));
+    expect(prepared({ functions: [parseFunctions("eth0=4")] })).toMatch(/^E_SYSTEM: the card, or its driver/);
+    expect(prepared({ functions: [parseFunctions("eth9=4")] })).toBe("E_SYSTEM: there is no such card");
+  });
+
+  it("asks no card for more than it has", () => {
+    expect(prepared({ functions: [parseFunctions("eth0=8")] })).toBe("E_SYSTEM: it has at most 7");
+    expect(read("eth0", "sriov_numvfs")).toBe("0");
+  });
+
+  it("takes nothing for an option that is none", () => {
+    for (const text of [
+      "eth0",
+      "eth0=",
+      "eth0=0",
+      "=4",
+      "../x=4",
+      "eth0=4=4",
+      "a b=1",
+      "..=1",
+      "eth0=9999",
+    ]) {
+      expect(() => parseFunctions(text), text).toThrow(/read --vfs/);
+    }
+    for (const text of ["0", "-1", "many", "1.5", ""]) {
+      expect(() => parseHugepages(text), text).toThrow(/read --hugepages/);
+    }
+  });
+});

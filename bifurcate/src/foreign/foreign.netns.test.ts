@@ -1,0 +1,190 @@
+// DPDK, unmodified and without any right, on a lease of its own: both ways that its driver for AF_XDP sockets has to ask for
+// a map.
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { provideDpdk, testpmd } from "@bifurcate/lab/peers/dpdk";
+import { BrokerPlace, NOBODY, powerless, REQUEST, whatIsLeft, type Running } from "../testing/broker.js";
+import { cannotRun, VethPair } from "../testing/veth.js";
+
+const reason = cannotRun();
+const FLOW = "udp dst port 7777";
+const POLICY = `
+[outsiders]
+user = ${NOBODY}
+device = card0
+flow = ${FLOW}
+mechanism = foreign, port
+transmit = own
+`;
+/**
+ * DPDK's memory pool is its UMEM, which has to fit the 8 MiB that a user may lock, and its driver wants more than 2,048
+ * of it: 2,368 bytes each where the pool stands in huge pages, a page of 4 KiB each where it does not.
+ */
+const MBUFS = 3000;
+/** Huge pages of 2 MiB that testpmd takes. */
+const PAGES = 24;
+const RESERVED = "/proc/sys/vm/nr_hugepages";
+
+/** Reserves so many more huge pages, or so many fewer: others have some at the same time. */
+function reserve(more: number): void {
+  writeFileSync(RESERVED, `${Math.max(0, Number(readFileSync(RESERVED, "utf8")) + more)}`);
+}
+
+describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
+  /** DPDK where other users may read it, which the cache is not, and nobody may write, or it loads no driver from there. */
+  let dpdk: string;
+  let veth: VethPair;
+  let place: BrokerPlace;
+  let broker: Running;
+
+  beforeAll(async () => {
+    const cached = await provideDpdk(() => undefined);
+    dpdk = mkdtempSync("/run/bifurcate-dpdk-");
+    execFileSync("mount", ["--bind", cached, dpdk]);
+    execFileSync("chmod", ["755", dpdk]);
+    reserve(PAGES);
+  }, 600_000);
+  afterAll(() => {
+    reserve(-PAGES);
+    execFileSync("umount", [dpdk]);
+    rmdirSync(dpdk);
+  });
+  beforeEach(async () => {
+    veth = new VethPair();
+    // DPDK's driver knows nothing of a checksum that a virtual sender leaves to the card: it would send it back undone.
+    execFileSync("ip", ["netns", "exec", veth.peerNetns, "ethtool", "-K", veth.peer, "tx", "off"]);
+    place = new BrokerPlace(veth.netns);
+    place.write(POLICY);
+    broker = await place.start();
+  });
+  afterEach(async () => {
+    await place.remove();
+    veth.remove();
+  });
+
+  /** testpmd behind `bifurcate foreign`, by that option of its driver, forwarding in that way. */
+  function outsider(ask: string, forward: string, ...more: string[]): Running {
+    const eal = [
+      "--in-memory",
+      "-m",
+      "16",
+      "--no-pci",
+      "--iova-mode=va",
+      "--no-telemetry",
+      "--lcores",
+      "0@0,1@1",
+    ];
+    const vdev = `net_af_xdp0,iface={interface},${ask}`;
+    const own = [`--total-num-mbufs=${MBUFS}`, `--forward-mode=${forward}`, "--port-topology=loop"];
+    const program = [...testpmd(dpdk), ...eal, "--vdev", vdev, "--", ...own, "--stats-period=1"];
+    const limited = ["prlimit", `--memlock=${8 << 20}:${8 << 20}`, ...powerless()];
+    const command = ["foreign", "card0", "--flow", FLOW, "--json", ...more, "--", ...program];
+    return place.run([...limited, process.execPath, ...place.cli(...command)], "testpmd");
+  }
+
+  /** When it forwards: the lease's id, and testpmd's process. */
+  async function forwards(running: Running): Promise<{ readonly id: string; readonly pid: number }> {
+    await running.line("Port statistics");
+    const told = running.stderr.split("\n").find((line) => line.startsWith('{"event":"lease"'))!;
+    const { id, pid } = JSON.parse(told) as { id: string; pid: number };
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
+    return { id, pid: Number(children[0]) };
+  }
+
+  const asked: [string, string][] = [
+    ["use_cni", "use_cni=1,dp_path={socket}"],
+    ["use_pinned_map", "use_pinned_map=1,dp_path={map}"],
+  ];
+  it.each(asked)("testpmd answers a leased flow with %s, and the kernel everything else", async (_, ask) => {
+    const before = whatIsLeft(place);
+    const settings = veth.settings();
+    await veth.serve(7000);
+    await veth.serve(7777);
+    const running = outsider(ask, "5tswap");
+    const { id, pid } = await forwards(running);
+    // Outside of its namespaces it is nobody, and may lock no more than anybody.
+    expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(new RegExp(`^Uid:\\s+${NOBODY}\\s`, "m"));
+    expect(await place.leases()).toMatchObject([
+      { id, state: "granted", mechanism: "foreign", transmit: "own", uid: NOBODY },
+    ]);
+    const asks = (port: number): Promise<number> => veth.ask(port, 20).then(({ answered }) => answered);
+    expect(await asks(7777)).toBe(20);
+    // Those were testpmd's answers: it has counted them.
+    const counted = (): number =>
+      Math.max(0, ...running.lines.map((line) => Number(/RX-packets: (\d+)/.exec(line)?.[1] ?? 0)));
+    await running.until(() => (counted() >= 20 ? true : undefined));
+    expect(await asks(7000)).toBe(20);
+    expect((await veth.askTcp(7000, 5)).answered).toBe(5);
+    // Its socket leaves the map by itself: the kernel has the flow, whatever else is left of the lease.
+    process.kill(pid, "SIGKILL");
+    expect(await asks(7777)).toBe(20);
+    expect(await running.ended).toBe(128 + 9);
+    await place.settled(() => place.leases().then((all) => all.length === 0));
+    expect(whatIsLeft(place)).toEqual(before);
+    expect(veth.settings()).toBe(settings);
+    expect(await place.logged(({ event }) => event === "lease")).toMatchObject({
+      outcome: "done",
+      uid: NOBODY,
+      mechanism: "foreign",
+    });
+  });
+
+  it("testpmd sends nothing but answers", async () => {
+    // As they came: the sender's own address as the source, which is not the card's.
+    const running = outsider("use_cni=1,dp_path={socket}", "io");
+    await forwards(running);
+    expect((await veth.ask(7777, 2)).answered).toBe(0);
+    const sent = (): number =>
+      Math.max(0, ...running.lines.map((line) => Number(/TX-packets: (\d+)/.exec(line)?.[1] ?? 0)));
+    await running.until(() => (sent() >= 2 ? true : undefined));
+  });
+
+  it("goes on over the broker's death, and ends with a clear error when it is taken back", async () => {
+    await veth.serve(7777);
+    const running = outsider("use_cni=1,dp_path={socket}", "5tswap");
+    const { id } = await forwards(running);
+    await broker.end("SIGKILL");
+    expect((await veth.ask(7777, 5)).answered).toBe(5);
+    broker = await place.start();
+    expect(broker.stderr).toContain("adopted 1 leases, ended 0");
+    expect((await veth.ask(7777, 5)).answered).toBe(5);
+    // Back with its client, which looks for a broker each second.
+    await place.settled(() => place.leases().then(([lease]) => lease?.state === "granted"));
+    const release = place.run([process.execPath, ...place.cli("release", id)], "release");
+    expect(await release.ended).toBe(0);
+    expect((await veth.ask(7777, 5)).answered).toBe(5);
+    expect(await running.ended).toBe(1);
+    expect(running.stderr).toContain("E_LEASE_REVOKED");
+  });
+
+  it("is refused to who asks from a namespace that is not his own, and where the policy does not name it", async () => {
+    const client = new URL("../../../control/dist/protocol/client.js", import.meta.url).pathname;
+    place.file(
+      "ask.mjs",
+      `import { BrokerConnection } from ${JSON.stringify(client)};
+       const broker = await BrokerConnection.connect();
+       const lease = { ...${JSON.stringify(REQUEST)}, pass: false, flows: [${JSON.stringify(FLOW)}], ...JSON.parse(process.argv[2]) };
+       const said = await broker.leaseForeign(lease).then(() => "granted", (error) => error.code + ": " + error.why);
+       console.log(said);
+       broker.close();`,
+    );
+    const ask = async (netns: string, change: object = {}, uid = NOBODY): Promise<string> => {
+      const script = [process.execPath, place.path("ask.mjs"), JSON.stringify(change)];
+      const running = place.run([...powerless(uid), ...script], "the client", netns);
+      return running.line(":");
+    };
+    expect(await ask(veth.netns)).toBe(
+      "E_LEASE_UNSUPPORTED: the client asks from the card's own network namespace",
+    );
+    expect(await ask(veth.peerNetns)).toBe(
+      `E_LEASE_UNSUPPORTED: the client's network namespace belongs to user 0, and it is user ${NOBODY}`,
+    );
+    expect(await ask(veth.peerNetns, { pass: true })).toMatch(/^E_LEASE_DENIED/);
+    expect(await ask(veth.peerNetns, {}, 65_533)).toMatch(/^E_LEASE_DENIED/);
+    place.write(POLICY.replace("foreign, port", "port"));
+    await place.reload();
+    expect(await ask(veth.peerNetns)).toMatch(/^E_LEASE_DENIED: .*the mechanism is port, not foreign/);
+  });
+});
