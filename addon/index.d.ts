@@ -538,6 +538,8 @@ export declare class NativeQueue {
    * its frames; -1 when the queue is asked back. A plain function, since a method costs 300 ns a call more.
    */
   get turn(): () => number
+  /** Whether its loop is never to sleep. */
+  get busyPoll(): boolean
   /**
    * Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1.
    * While many frames arrive it looks away for a moment instead, so that they are taken together: 1 as well.
@@ -565,8 +567,6 @@ export interface NativeRunOptions {
   do: string
   /** The cores to bind threads to; none: a thread a queue, not bound. */
   cores?: Array<number>
-  /** Never sleep. */
-  busyPoll?: boolean
 }
 
 /** An open network namespace. */
@@ -983,6 +983,8 @@ export interface VhostUserOptions {
    * chooses.
    */
   layout?: string
+  /** Loops on it never sleep. */
+  busyPoll: boolean
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
   /** Add to that file what a port before this one has begun. */

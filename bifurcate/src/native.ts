@@ -50,6 +50,8 @@ export interface NativeQueue {
   block(): ArrayBuffer;
   /** Carries out the verdicts in the block and fills it anew. Gives the number of frames; -1 when asked to stop. */
   readonly turn: () => number;
+  /** Whether its loop is never to sleep. */
+  readonly busyPoll: boolean;
   /** Blocks the thread until there is something to do: 1; nothing came in `timeoutMs`: 0; asked to stop: -1. */
   wait(timeoutMs: number): number;
   /**
@@ -112,5 +114,4 @@ export interface NativePort {
 export interface NativeRunOptions {
   do: string;
   cores?: number[];
-  busyPoll?: boolean;
 }

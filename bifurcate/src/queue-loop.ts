@@ -61,6 +61,7 @@ export class QueueLoop {
   failures = 0;
   private readonly batch: Batch;
   private readonly kept: KeptFrames;
+  private readonly busy: boolean;
   // Asked for once: each asking makes a new function, and the optimiser wants to see the same one.
   private readonly turn: () => number;
   private wake: () => void = () => undefined;
@@ -77,6 +78,7 @@ export class QueueLoop {
     const { batch, block } = batchOf(queue);
     this.batch = batch;
     this.turn = queue.turn;
+    this.busy = queue.busyPoll;
     this.kept = new KeptFrames(block, () => this.wake());
     this.context = {
       port: options.port,
@@ -108,12 +110,16 @@ export class QueueLoop {
 
   /** Turns until there is nothing, the slice is over, or the queue is to stop. */
   private step(): Left {
-    const { batch, context, handler, turn } = this;
+    const { batch, context, handler, turn, busy } = this;
     const until = performance.now() + SLICE_MS;
     do {
       for (let turns = 0; turns < TURNS_A_LOOK; turns++) {
         const count = turn();
-        if (count <= 0) return count === 0 ? "idle" : "stopped";
+        if (count < 0) return "stopped";
+        if (count === 0) {
+          if (busy) continue;
+          return "idle";
+        }
         batch.begin(count);
         let result: unknown;
         try {

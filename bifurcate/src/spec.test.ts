@@ -16,6 +16,7 @@ describe("a spec", () => {
       jumboFrames: 48,
       ringSize: 256,
       layout: null,
+      busyPoll: false,
     });
   });
 

@@ -35,6 +35,8 @@ export interface SocketSpec {
   readonly ringSize: number;
   /** The layout of rings: what the driver insists on (split when null); at the device end `split` offers no packed ones. */
   readonly layout: "packed" | "split" | null;
+  /** Never sleep while nothing comes. */
+  readonly busyPoll: boolean;
 }
 
 /** A device that is no card. */
@@ -44,9 +46,9 @@ export type Spec = LoopbackSpec | SocketSpec;
 const EXAMPLES = {
   loopback: "loopback:queues=2,order=cold; the keys are queues, frames, frameSize, length and order",
   "vhost-user":
-    "vhost-user:/run/vm0.sock,server,queues=2; the keys are server, queues, frames, frameSize, jumboFrames and layout",
+    "vhost-user:/run/vm0.sock,server,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, layout and busyPoll",
   "virtio-user":
-    "virtio-user:/run/device.sock,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, ringSize and layout",
+    "virtio-user:/run/device.sock,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, ringSize, layout and busyPoll",
 } as const;
 type Device = keyof typeof EXAMPLES;
 const DEVICES = Object.keys(EXAMPLES) as Device[];
@@ -168,7 +170,7 @@ function loopback(spec: string, rest: string): LoopbackSpec {
 
 function socket(spec: string, device: SocketSpec["device"], rest: string): SocketSpec {
   const [path = "", ...parts] = rest.split(",");
-  const keys = ["server", "queues", "frames", "frameSize", "jumboFrames", "layout"];
+  const keys = ["server", "queues", "frames", "frameSize", "jumboFrames", "layout", "busyPoll"];
   if (device === "virtio-user") keys.push("ringSize");
   const reader = new Reader(spec, device, keys, parts);
   if (path === "") throw reader.bad("the path of the socket is missing");
@@ -198,5 +200,6 @@ function socket(spec: string, device: SocketSpec["device"], rest: string): Socke
     jumboFrames: reader.whole("jumboFrames", JUMBO_FRAMES_A_QUEUE * queues, 0, 16_384),
     ringSize,
     layout: reader.choice("layout", ["packed", "split"]),
+    busyPoll: reader.flag("busyPoll"),
   };
 }

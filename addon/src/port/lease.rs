@@ -106,7 +106,7 @@ fn lease_port(
     })?;
     let told = obtained(&opened.obtained, opened.port.umem.page_kind());
     let (port, tap) = tapped(opened.port, options.tap.as_deref(), false)?;
-    let shared = PortShared::new(port, opened.sockets, tap)?;
+    let shared = PortShared::new(port, opened.sockets, tap, told.busy_poll)?;
     if !ways.is_empty() {
         let way = |fd| {
             let way = TapPass::received(TapQueue::from(fd), options.mtu);

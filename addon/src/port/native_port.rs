@@ -78,8 +78,6 @@ pub struct NativeRunOptions {
     pub what: String,
     /// The cores to bind threads to; none: a thread a queue, not bound.
     pub cores: Option<Vec<u32>>,
-    /// Never sleep.
-    pub busy_poll: Option<bool>,
 }
 
 /// How passed frames get back into the kernel.
@@ -248,7 +246,7 @@ impl NativePort {
     ) -> napi::Result<PromiseRaw<'e, ()>> {
         let cores = options.cores.unwrap_or_default();
         let to = to.map(|port| &port.shared);
-        let busy = options.busy_poll.unwrap_or(false);
+        let busy = self.shared.busy_poll;
         let run = run::start(&self.shared, &options.what, to, cores, busy).or_throw(env)?;
         in_background(env, "bf-run", move || run.wait())
     }

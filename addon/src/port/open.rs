@@ -163,7 +163,7 @@ fn af_packet_port(
     }
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
     Ok(NativePort::new(
-        PortShared::new(port, Vec::new(), tap)?,
+        PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?,
         obtained,
         Some(netns),
     ))
@@ -217,7 +217,7 @@ fn af_xdp_port(netns: Arc<Netns>, options: &AfXdpOptions) -> Result<NativePort> 
         show(&netns, &mut port, &mut obtained);
     }
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
-    let shared = PortShared::new(port, opened.sockets, tap)?;
+    let shared = PortShared::new(port, opened.sockets, tap, obtained.busy_poll)?;
     Ok(NativePort::new(shared, obtained, Some(netns)))
 }
 
@@ -253,7 +253,7 @@ fn loopback_port(options: &LoopbackOptions) -> Result<NativePort> {
         tap: None,
     };
     Ok(NativePort::new(
-        PortShared::new(port, Vec::new(), None)?,
+        PortShared::new(port, Vec::new(), None, obtained.busy_poll)?,
         obtained,
         None,
     ))

@@ -90,7 +90,7 @@ fn port(options: &PciOptions) -> Result<NativePort> {
     let weak = std::sync::Arc::downgrade(&card);
     drop(card);
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
-    let shared = PortShared::new(port, Vec::new(), tap)?;
+    let shared = PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?;
     Ok(NativePort::new(shared, obtained, None).with_card(weak))
 }
 

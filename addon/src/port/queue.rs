@@ -172,11 +172,21 @@ impl NativeQueue {
         }
     }
 
+    /// Whether its loop is never to sleep.
+    #[napi(getter)]
+    pub fn busy_poll(&self) -> bool {
+        self.held.borrow().port.busy_poll
+    }
+
     /// Blocks the thread until there may be frames: 1; nothing for `timeout_ms`: 0; the queue is asked back: -1.
     /// While many frames arrive it looks away for a moment instead, so that they are taken together: 1 as well.
     #[napi]
     pub fn wait(&self, env: Env, timeout_ms: u32) -> napi::Result<i32> {
         let held = &mut *self.held.borrow_mut();
+        if held.port.busy_poll {
+            let asked = held.port.slots[held.place].asked();
+            return Ok(if asked { STOP } else { 1 });
+        }
         if let Some(nap) = held.pace.nap(Instant::now()) {
             std::thread::sleep(nap);
             return Ok(1);
@@ -210,7 +220,7 @@ impl NativeQueue {
     #[napi]
     pub fn on_ready(&self, env: Env, ready: Function<'_, (), ()>) -> napi::Result<bool> {
         let held = &mut *self.held.borrow_mut();
-        if held.short_round() {
+        if held.port.busy_poll || held.short_round() {
             return Ok(false);
         }
         if !held.queue.as_mut().ok_or_else(given_back)?.prepare_to_wait() {

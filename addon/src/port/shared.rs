@@ -29,6 +29,8 @@ pub(crate) struct PortShared {
     /// Writes every frame of the port to a file, until the port is closed.
     tap: Mutex<Option<Tap>>,
     closed: AtomicBool,
+    /// Its loops never sleep, and never nap.
+    pub(crate) busy_poll: bool,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -45,6 +47,7 @@ impl PortShared {
         port: Port,
         sockets: Vec<Arc<QueueSocket>>,
         tap: Option<Tap>,
+        busy_poll: bool,
     ) -> bifurcate_linux::Result<Arc<PortShared>> {
         let counters = port.counters();
         let slots = port
@@ -63,6 +66,7 @@ impl PortShared {
             senders: Mutex::default(),
             tap: Mutex::new(tap),
             closed: AtomicBool::new(false),
+            busy_poll,
         });
         lock(&PORTS).insert(shared.id, Arc::downgrade(&shared));
         Ok(shared)

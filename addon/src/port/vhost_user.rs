@@ -38,6 +38,8 @@ pub struct VhostUserOptions {
     /// "packed" or "split": the one layout to use. None: split at the driver, and at the device end what its driver
     /// chooses.
     pub layout: Option<String>,
+    /// Loops on it never sleep.
+    pub busy_poll: bool,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
     /// Add to that file what a port before this one has begun.
@@ -203,13 +205,13 @@ fn port(port: Port, status: Arc<Inner>, options: &VhostUserOptions, zero_copy: b
         zero_copy,
         need_wakeup: true,
         multi_buffer: options.jumbo_frames > 0,
-        busy_poll: false,
+        busy_poll: options.busy_poll,
         pages: page_name(&port.umem),
         refused: Vec::new(),
         tap: None,
     };
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
-    let shared = PortShared::new(port, Vec::new(), tap)?;
+    let shared = PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?;
     Ok(Opened {
         shared,
         obtained,

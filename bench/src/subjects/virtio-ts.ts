@@ -8,7 +8,7 @@ import { open } from "bifurcate";
 const socket = process.argv[2] ?? "";
 const seconds = Number(process.argv[3] ?? 3);
 
-const port = await open(`virtio-user:${socket}`);
+const port = await open(`virtio-user:${socket},busyPoll`);
 const running = port.run({ file: fileURLToPath(new URL("./reflect.js", import.meta.url)) });
 await sleep(3000); // the handler is compiled by then, and the far end has sent its first packets
 const began = process.hrtime.bigint();

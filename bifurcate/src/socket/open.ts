@@ -29,6 +29,7 @@ export async function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptio
       jumboFrames: spec.jumboFrames,
       pages: "auto",
       ringSize: spec.ringSize,
+      busyPoll: spec.busyPoll,
       ...(layout === null ? {} : { layout }),
       ...(tap === undefined ? {} : { tap }),
     };

@@ -145,6 +145,21 @@ describe("two processes", () => {
     expect(await roundTrip(driver, 3000)).toEqual({ sent: 3000, returned: 3000 });
   });
 
+  it("ports that never sleep carry frames, in workers and here, and close", async () => {
+    const device = await opened(`vhost-user:${socket},server,busyPoll`);
+    expect(device.path.obtained?.busyPoll).toBe(true);
+    const running = device.run(swap);
+    const driver = new Peer(`virtio-user:${socket},busyPoll`);
+    await driver.answer();
+    expect(await driver.ask({ trips: 100, length: 60 })).toEqual({ sent: 100, returned: 100 });
+    await device.stop();
+    await running;
+    const native = device.runNative("reflect");
+    expect(await driver.ask({ trips: 100, length: 60 })).toEqual({ sent: 100, returned: 100 });
+    await device.close();
+    await native;
+  });
+
   it("a driver that is killed is told of, the socket waits, and the next one is served", async () => {
     const said: string[] = [];
     const device = await opened(`vhost-user:${socket},server`, { onWarning: (text) => said.push(text) });
