@@ -24,6 +24,8 @@ export interface Counters {
   readonly handlerInvalid: number;
   /** Frames that a handler keeps now: received, and not ended yet. The other numbers only grow. */
   readonly kept: number;
+  /** Frames that the device gave back with an error: not sent, or not received whole. */
+  readonly deviceError: number;
   /** Frames that a copy for who watches (`tap`) had no room for. */
   readonly tapLost: number;
 }

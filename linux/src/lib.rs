@@ -28,6 +28,7 @@ pub mod stream;
 pub mod tap;
 pub mod thread;
 pub mod uio;
+pub mod verbs;
 pub mod vfio;
 pub mod xsk;
 

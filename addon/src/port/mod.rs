@@ -11,4 +11,5 @@ pub(crate) mod ready;
 mod run;
 mod shared;
 mod slot;
+mod verbs;
 mod vhost_user;

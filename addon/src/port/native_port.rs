@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::Totals;
 use bifurcate_datapath::device::pmd::{Presence, Quiet};
+use bifurcate_datapath::device::verbs::Control;
 use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice};
 use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::netns::Netns;
@@ -17,6 +18,7 @@ use napi_derive::napi;
 use super::open::Obtained;
 use super::run;
 use super::shared::PortShared;
+use super::verbs::state_name;
 use super::vhost_user::Connection;
 use crate::error::{OrThrow, thrown};
 
@@ -48,6 +50,8 @@ pub struct Counters {
     pub handler_invalid: i64,
     /// Frames that a handler keeps now.
     pub kept: i64,
+    /// Frames that the device gave back with an error.
+    pub device_error: i64,
     /// Frames that a capture file or tcpdump's interface had no room for.
     pub tap_lost: i64,
 }
@@ -105,6 +109,8 @@ pub struct NativePort {
     connection: Option<Arc<Inner>>,
     /// The card, where our own driver has one. Only its queues keep it going.
     card: Weak<Quiet>,
+    /// Of a port over queue pairs of an RDMA device.
+    pub(super) rdma: Option<Arc<Control>>,
 }
 
 impl Drop for NativePort {
@@ -123,6 +129,7 @@ impl NativePort {
             tap: Mutex::default(),
             connection: None,
             card: Weak::new(),
+            rdma: None,
         }
     }
 
@@ -135,6 +142,12 @@ impl NativePort {
     /// The port with the card that our own driver has behind it.
     pub(crate) fn with_card(mut self, card: Weak<Quiet>) -> NativePort {
         self.card = card;
+        self
+    }
+
+    /// The port is over queue pairs.
+    pub(crate) fn with_rdma(mut self, control: Arc<Control>) -> NativePort {
+        self.rdma = Some(control);
         self
     }
 
@@ -195,17 +208,15 @@ impl NativePort {
             }
             .to_owned();
         }
+        if let Some(control) = &self.rdma {
+            return state_name(control.status().report().state).to_owned();
+        }
         let state = self
             .shared
             .sockets()
             .first()
             .map_or(State::Up, |socket| socket.check());
-        let name = match state {
-            State::Up => "up",
-            State::Down => "down",
-            State::Gone => "gone",
-        };
-        name.to_owned()
+        state_name(state).to_owned()
     }
 
     /// The counters now. Cheap, and right at any time, from any thread.
@@ -327,7 +338,7 @@ fn deadline(grace_ms: u32) -> Instant {
 }
 
 /// Does blocking work on a thread of its own, and settles a promise with what comes of it.
-fn in_background<'e, T>(
+pub(super) fn in_background<'e, T>(
     env: &'e Env,
     name: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -363,6 +374,7 @@ fn counters(totals: &Totals) -> Counters {
         too_long: number(totals.too_long),
         handler_invalid: number(totals.handler_invalid),
         kept: number(totals.kept),
+        device_error: number(totals.device_error),
         tap_lost: number(totals.tap_lost),
     }
 }

@@ -59,6 +59,8 @@ counters! {
     handler_invalid
     /// Frames that a handler keeps now: they came, and have not ended yet. Not a sum over time as the others are.
     kept
+    /// Frames that the device gave back with an error: not sent, or not received whole.
+    device_error
     /// Frames that a copy for somebody who watches (a capture file, tcpdump) had no room for.
     tap_lost
 }

@@ -21,6 +21,7 @@ mod observed;
 pub mod pmd;
 pub mod show;
 pub mod tap;
+pub mod verbs;
 pub mod vhost;
 pub mod virtio;
 

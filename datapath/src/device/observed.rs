@@ -49,6 +49,10 @@ impl<O: Observer> RxQueue for ObservedRx<O> {
         self.inner.ready_fd()
     }
 
+    fn prepare_to_wait(&mut self) -> bool {
+        self.inner.prepare_to_wait()
+    }
+
     fn state(&self) -> State {
         self.inner.state()
     }
