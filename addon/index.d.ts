@@ -232,6 +232,8 @@ export interface Counters {
   handlerInvalid: number
   /** Frames that a handler keeps now. */
   kept: number
+  /** Frames that the device gave back with an error. */
+  deviceError: number
   /** Frames that a capture file or tcpdump's interface had no room for. */
   tapLost: number
 }
@@ -522,6 +524,17 @@ export declare class NativePort {
    * queues that were not given back in time; with any, the port stays as it is.
    */
   close(graceMs: number): Promise<number[]>
+  /** How its queue pairs are; null for a port that has none. */
+  get rdma(): RdmaFacts | null
+  /**
+   * Datagrams of that end are taken from now on, and of no other; beginRdma sends to it. Takes up to some seconds,
+   * while the kernel looks for the way.
+   */
+  connectRdma(to: RdmaAddress): Promise<void>
+  /** What is sent goes to the end that was named last: it takes our datagrams by now. */
+  beginRdma(): void
+  /** Nobody is at the other end any more: what is sent is dropped, and counted as ringFull. */
+  disconnectRdma(): void
 }
 
 /** One queue of a port. It belongs to the thread that took it. */
@@ -885,6 +898,32 @@ export interface QueueLease {
   elsewhere: boolean
 }
 
+/** How queue pairs of datagrams are reached. */
+export interface RdmaAddress {
+  /** The address of their port, as an IPv6 address. */
+  gid: string
+  /** Their numbers, in the order of the queues. */
+  queuePairs: Array<number>
+  /** The key that they check. */
+  qkey: number
+  /** Bytes of the largest frame that they take. */
+  largest: number
+}
+
+/** How a port over queue pairs is. */
+export interface RdmaFacts {
+  /** How the other end reaches it; none with raw packets. */
+  address?: RdmaAddress
+  /** Bytes of the largest frame that its link takes. */
+  largest: number
+  /** "up", "down" or "gone". */
+  state: string
+  /** Times that a queue pair was set up again after an error. */
+  restarts: number
+  /** Why nothing will move any more; else the last error that a queue pair was set up again for. */
+  why?: string
+}
+
 /** `ethtool -g`. */
 export interface Rings {
   rx: number
@@ -958,6 +997,34 @@ export interface TestRun {
   verdict: number
   /** The frame as it left it. */
   frame: Uint8Array
+}
+
+/** What openVerbs is asked for. */
+export interface VerbsOptions {
+  /** The RDMA device, e.g. "mlx5_0". */
+  device: string
+  /** Its port, from 1. */
+  port: number
+  /** Number of queue pairs. */
+  queues: number
+  /** Frames of the pool. */
+  frames: number
+  /** Bytes of a frame: 2048 or 4096. */
+  frameSize: number
+  /** Work requests of each side of a queue pair, a power of two. */
+  ringSize: number
+  /** "auto", "huge" or "ordinary". */
+  pages: string
+  /** Raw packets: flow rules, each a struct ibv_flow_attr with its specifications. None: datagrams. */
+  rules?: Array<Uint8Array>
+  /** With datagrams: which of the port's addresses; none: one for RoCE version 2. */
+  gid?: number
+  /** With datagrams: the key of the queue pairs. */
+  qkey?: number
+  /** A pcapng file to write every received and sent frame to. */
+  tap?: string
+  /** Add to that file what a port before this one has begun. */
+  tapAppend?: boolean
 }
 
 /** What openVirtioUser and openVhostUser are asked for. */
@@ -1048,6 +1115,9 @@ export interface XskUmem {
 /** Connects to who listens at `path`. */
 export declare function connectLocal(path: string): Connection;
 
+/** Whether rdma-core's libibverbs can be loaded here. */
+export declare function hasVerbsLibrary(): boolean;
+
 /** Listens at `path`, which must not exist. */
 export declare function listenLocal(path: string): Listener;
 
@@ -1074,6 +1144,9 @@ export declare function openPci(options: PciOptions): NativePort;
 
 /** Opens a handle of the process with that number now. */
 export declare function openProcess(pid: number): ProcessHandle;
+
+/** Opens queue pairs of an RDMA device, which stays with the kernel. */
+export declare function openVerbs(options: VerbsOptions): NativePort;
 
 /** Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it. */
 export declare function openVhostUser(options: VhostUserOptions): Promise<NativePort>;

@@ -40,6 +40,8 @@ export const {
   openLease,
   openLoopback,
   openProcess,
+  hasVerbsLibrary,
+  openVerbs,
   openVhostUser,
   openVirtioUser,
   openPci,

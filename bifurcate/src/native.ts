@@ -85,6 +85,24 @@ export interface NativeConnection {
   readonly over: boolean;
 }
 
+/** How queue pairs of datagrams are reached. */
+export interface NativeRdmaAddress {
+  readonly gid: string;
+  readonly queuePairs: number[];
+  readonly qkey: number;
+  readonly largest: number;
+}
+
+/** How a port over queue pairs of an RDMA device is. */
+export interface NativeRdma {
+  readonly address?: NativeRdmaAddress | null;
+  readonly largest: number;
+  /** "up", "down" or "gone". */
+  readonly state: string;
+  readonly restarts: number;
+  readonly why?: string | null;
+}
+
 /** A port's queues and pool. */
 export interface NativePort {
   /** By which a worker names it. */
@@ -93,6 +111,8 @@ export interface NativePort {
   readonly obtained: Obtained;
   /** Of a port over a vhost-user socket. */
   readonly connection?: NativeConnection | null;
+  /** Of a port over queue pairs of an RDMA device. */
+  readonly rdma?: NativeRdma | null;
   sockets(): QueueSocket[];
   /** "up", "down" or "gone": asks the kernel. */
   state(): string;

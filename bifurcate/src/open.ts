@@ -4,11 +4,12 @@ import { openLoopback, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, rxMetadata } from "@bifurcate/control";
 import { openCard } from "./card/open.js";
 import { isCardSpec } from "./card/spec.js";
-import { call, checkValue, readOptions, text, type Kinds } from "./check-options.js";
+import { call, checkValue, list, readOptions, text, type Kinds } from "./check-options.js";
 import type { NativePort } from "./native.js";
 import { Port, type PortPath } from "./port.js";
 import { openSocket } from "./socket/open.js";
 import { parseSpec } from "./spec.js";
+import { openVerbsPort } from "./verbs/open.js";
 
 /** How to open a device that is no card. */
 export interface OpenOptions {
@@ -19,9 +20,11 @@ export interface OpenOptions {
   readonly onWarning?: ((text: string) => void) | undefined;
   /** A pcapng file to write every received and sent frame to; not of loopback. */
   readonly tap?: string | undefined;
+  /** Of verbs without `server` or `peer`: the flows that the card's rules bring here, pcap-filter(7) expressions. */
+  readonly flows?: readonly string[] | undefined;
 }
 
-const KINDS: Kinds<OpenOptions> = { onWarning: call, tap: text };
+const KINDS: Kinds<OpenOptions> = { onWarning: call, tap: text, flows: list(text) };
 
 /**
  * Opens a device by a word.
@@ -29,7 +32,9 @@ const KINDS: Kinds<OpenOptions> = { onWarning: call, tap: text };
  *   "loopback" or "loopback:queues=2,order=cold,length=1500": memory to memory, for tests and measurements.
  *   "vhost-user:/run/vm0.sock,server,queues=2": the device's end of a vhost-user socket, which a guest or another
  *   driver attaches to. "virtio-user:/run/device.sock": the driver's end. docs/vhost-user.md has all keys.
- * @throws E_BAD_OPTION, E_NO_MEMORY, E_EXTERNAL_BUFFERS; of a socket E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS,
+ *   "verbs:mlx5_0": queue pairs of an RDMA card, with `flows`; "verbs:rxe0,server=192.0.2.1:7471": datagrams between two
+ *   ends. docs/verbs.md has all keys.
+ * @throws E_BAD_OPTION, E_NO_MEMORY, E_EXTERNAL_BUFFERS; of verbs what openVerbsPort throws; of a socket E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS,
  *   E_PEER_FAILED, E_NOT_PRIVILEGED; of a card what openCard throws.
  */
 export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
@@ -37,8 +42,13 @@ export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
     checkValue("open a device", "the device", spec, text);
     const checked = readOptions(`open ${spec}`, options, KINDS);
     const { tap } = checked;
-    if (isCardSpec(spec)) return openCard(spec, tap);
+    if (isCardSpec(spec)) {
+      noFlows(spec, checked);
+      return openCard(spec, tap);
+    }
     const wanted = parseSpec(spec);
+    if (wanted.device === "verbs") return openVerbsPort(wanted, checked);
+    noFlows(spec, checked);
     if (wanted.device !== "loopback") return openSocket(wanted, checked);
     if (tap !== undefined) {
       const why = "tap has nothing to see: the loopback device makes its frames of nothing";
@@ -56,6 +66,17 @@ export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
       metadata: rxMetadata("loopback", []),
       notes: [],
     });
+  });
+}
+
+function noFlows(spec: string, { flows }: OpenOptions): void {
+  if (flows === undefined) return;
+  const why = "flows are of verbs: what comes here is not chosen by flows";
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `open ${spec}`,
+    why,
+    next: "Leave flows out.",
+    data: { option: "flows" },
   });
 }
 

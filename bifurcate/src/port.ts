@@ -22,7 +22,7 @@ import { Tally } from "./tally.js";
 
 /** How frames travel. */
 export interface PortPath {
-  readonly backend: "af_xdp" | "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user";
+  readonly backend: "af_xdp" | "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user" | "verbs";
   /** The card's queues that have a socket, in the order of `context.queue`. */
   readonly queues: readonly number[];
   /** Whether the kernel copies each frame, or the card writes into the pool itself. */
@@ -30,7 +30,7 @@ export interface PortPath {
   /** Where the XDP program runs: in the driver, or in the kernel's generic place after it. */
   readonly xdp: "driver" | "generic" | null;
   /** What brings the flow here. */
-  readonly steering: "ntuple" | "xdp" | "packet-socket" | "lease" | "none";
+  readonly steering: "ntuple" | "xdp" | "packet-socket" | "lease" | "flow-rules" | "none";
   readonly obtained: Obtained;
   /** What the accessors `hash`, `vlan` and `timestamp` of a frame give; "not available" where they are undefined. */
   readonly metadata: RxMetadata;

@@ -1,5 +1,6 @@
-// What can be opened by a word: "loopback:queues=2,order=cold", "vhost-user:/run/vm0.sock,server", "virtio-user:...".
+// What can be opened by a word: "loopback:queues=2,order=cold", "vhost-user:/run/vm0.sock,server", "verbs:rxe0,...".
 
+import { isIP } from "node:net";
 import { BifurcateError } from "@bifurcate/control";
 import { isCardSpec, parseCardSpec } from "./card/spec.js";
 
@@ -39,8 +40,37 @@ export interface SocketSpec {
   readonly busyPoll: boolean;
 }
 
-/** A device that is no card. */
-export type Spec = LoopbackSpec | SocketSpec;
+/** An address and a port of TCP. */
+export interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** What queue pairs of an RDMA device are asked for. */
+export interface VerbsSpec {
+  readonly device: "verbs";
+  /** The RDMA device, e.g. "mlx5_0". */
+  readonly name: string;
+  /** Its port, from 1. */
+  readonly port: number;
+  /**
+   * How the two ends of datagrams find each other: one listens, the other connects. null: raw packets, which flow rules
+   * of the card bring.
+   */
+  readonly meeting: { readonly listens: boolean; readonly at: Endpoint } | null;
+  /** Which of the port's addresses; null: one for RoCE version 2. */
+  readonly gid: number | null;
+  /** Queue pairs. */
+  readonly queues: number;
+  /** Frames of the pool. */
+  readonly frames: number;
+  readonly frameSize: 2048 | 4096;
+  /** Work requests of each side of a queue pair. */
+  readonly ringSize: number;
+}
+
+/** A device that is no card of our own driver's. */
+export type Spec = LoopbackSpec | SocketSpec | VerbsSpec;
 
 /** The devices, and an example of each. */
 const EXAMPLES = {
@@ -49,6 +79,9 @@ const EXAMPLES = {
     "vhost-user:/run/vm0.sock,server,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, layout and busyPoll",
   "virtio-user":
     "virtio-user:/run/device.sock,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, ringSize, layout and busyPoll",
+  verbs:
+    "verbs:mlx5_0, or verbs:rxe0,server=192.0.2.1:7471 and at the other end verbs:rxe0,peer=192.0.2.1:7471; " +
+    "the keys are server, peer, port, gid, queues, frames, frameSize and ringSize",
 } as const;
 type Device = keyof typeof EXAMPLES;
 const DEVICES = Object.keys(EXAMPLES) as Device[];
@@ -121,6 +154,18 @@ class Reader {
     return choice;
   }
 
+  /** An address and a port of TCP, or null. */
+  endpoint(key: string): Endpoint | null {
+    if (!this.found.has(key)) return null;
+    const [, six, four, port] = /^(?:\[(.+)\]|([^:]+)):([0-9]{1,5})$/.exec(this.found.get(key) ?? "") ?? [];
+    const address = six ?? four ?? "";
+    const version = six === undefined ? 4 : 6;
+    if (isIP(address) !== version || Number(port) > 65_535) {
+      throw this.bad(`${key} is an address and a port, as 192.0.2.1:7471 or [2001:db8::1]:7471`);
+    }
+    return { address, port: Number(port) };
+  }
+
   /** A word that stands alone. */
   flag(key: string): boolean {
     if (this.found.get(key) !== undefined) throw this.bad(`${key} takes no value`);
@@ -147,6 +192,7 @@ export function parseSpec(spec: string): Spec {
   const [device, rest = ""] = spec.split(/:(.*)/s, 2) as [string, string | undefined];
   if (device === "loopback") return loopback(spec, rest);
   if (device === "vhost-user" || device === "virtio-user") return socket(spec, device, rest);
+  if (device === "verbs") return verbs(spec, rest);
   throw new BifurcateError("E_BAD_OPTION", {
     what: `open ${spec}`,
     why: `there is no device named '${device}'; there are: ${DEVICES.join(", ")}`,
@@ -201,5 +247,42 @@ function socket(spec: string, device: SocketSpec["device"], rest: string): Socke
     ringSize,
     layout: reader.choice("layout", ["packed", "split"]),
     busyPoll: reader.flag("busyPoll"),
+  };
+}
+
+function verbs(spec: string, rest: string): VerbsSpec {
+  const [name = "", ...parts] = rest.split(",");
+  const keys = ["server", "peer", "port", "gid", "queues", "frames", "frameSize", "ringSize"];
+  const reader = new Reader(spec, "verbs", keys, parts);
+  // IB_DEVICE_NAME_MAX of the kernel's include/rdma/ib_verbs.h is 64, its zero included.
+  if (!/^[\w.-]{1,63}$/.test(name)) throw reader.bad("the name of the RDMA device is missing, or is none");
+  const [server, peer] = [reader.endpoint("server"), reader.endpoint("peer")];
+  if (server !== null && peer !== null)
+    throw reader.bad("server and peer exclude each other: one end listens");
+  const at = server ?? peer;
+  const queues = reader.whole("queues", 1, 1, 16);
+  if (at === null && queues > 1) throw reader.bad("raw packets have one queue");
+  const gid = reader.whole("gid", -1, 0, 255);
+  if (at === null && gid >= 0) throw reader.bad("gid is of datagrams, which need server or peer");
+  const ringSize = reader.whole("ringSize", RING_SIZE, 16, 16_384);
+  if (!Number.isInteger(Math.log2(ringSize))) throw reader.bad("ringSize is a power of two");
+  const frameSize = reader.frameSize();
+  const least = 4 * ringSize;
+  const frames = reader.frames(Math.max(FRAMES_A_QUEUE, least) * queues, frameSize);
+  if (frames < (least / 2) * queues) {
+    throw reader.bad(
+      `frames is at least ${(least / 2) * queues}: so many stand in ${2 * queues} rings of ${ringSize}`,
+    );
+  }
+  return {
+    device: "verbs",
+    name,
+    port: reader.whole("port", 1, 1, 255),
+    meeting: at === null ? null : { listens: server !== null, at },
+    gid: gid < 0 ? null : gid,
+    queues,
+    frames,
+    frameSize,
+    ringSize,
   };
 }

@@ -57,6 +57,11 @@ export const ERRORS = {
     next: "Look for parts of the expression that exclude each other.",
     status: 2,
   },
+  E_FLOW_NO_RULE: {
+    meaning: "A flow cannot be said in the flow rules of an RDMA card.",
+    next: "Say it by addresses, protocols and ports, which a card can look at; the handler decides the rest.",
+    status: 2,
+  },
   E_HANDLER_FILE: {
     meaning: "The handler file cannot be read, bundled or loaded, or exports no handler.",
     next: "The file exports a function named `handle`; docs/handlers.md shows one.",
@@ -406,12 +411,13 @@ export const ERRORS = {
 
   // The other end of a vhost-user socket.
   E_SOCKET_IN_USE: {
-    meaning: "Somebody else listens at the path of the socket, or a file that is no socket is there.",
+    meaning:
+      "Somebody else listens at the path or address of the socket, or a file that is no socket is there.",
     next: "End who listens there (`ss -xlp`), name another path, or leave `server` out to connect to it.",
     status: 1,
   },
   E_SOCKET_MISSING: {
-    meaning: "Nobody listens at the path of the socket.",
+    meaning: "Nobody listens at the path or address of the socket.",
     next: "Start the other end first, or let this end listen: add `,server`.",
     status: 1,
   },
@@ -424,6 +430,23 @@ export const ERRORS = {
     meaning: "The other end of the socket did not answer, closed it, or sent what it may not.",
     next: "Look at what the other end says; it has to speak vhost-user, as its device or driver.",
     status: 1,
+  },
+
+  // RDMA devices.
+  E_NO_RDMA_CORE: {
+    meaning: "rdma-core, the library by which queue pairs are reached, is not installed, or too old.",
+    next: "Install it: `apt-get install libibverbs1 ibverbs-providers`, or the package rdma-core of another system.",
+    status: 77,
+  },
+  E_NO_RDMA_DEVICE: {
+    meaning: "There is no RDMA device of that name, or it has no such port.",
+    next: "List them with `rdma link`; `rdma link add rxe0 type rxe netdev NAME` makes one of an interface, in software.",
+    status: 1,
+  },
+  E_QP_REFUSED: {
+    meaning: "The RDMA device has no queue pairs of the kind that was asked for, or no flow rules.",
+    next: "Name another end with server= or peer= to carry frames in datagrams, or use a card with raw packet queue pairs.",
+    status: 77,
   },
 
   // What has no code of its own.

@@ -18,6 +18,7 @@ export { compileFlow } from "./steering/compile-flow.js";
 export type { CompileFlow, Flow } from "./steering/flow.js";
 export { HINTS, rxMetadata, xdpMetadata, type Hint, type RxMetadata } from "./steering/metadata.js";
 export { makePlan } from "./steering/make-plan.js";
+export { verbsRules } from "./steering/verbs-flows.js";
 export type * from "./steering/plan.js";
 export { stateDirectory } from "./transaction/journal.js";
 export { listSplits, type SplitEntry } from "./transaction/registry.js";

@@ -178,8 +178,8 @@ impl NativePort {
         })
     }
 
-    /// From now on datagrams go to that end, and are taken from it alone. Takes up to some seconds, while the kernel
-    /// looks for the way.
+    /// Datagrams of that end are taken from now on, and of no other; beginRdma sends to it. Takes up to some seconds,
+    /// while the kernel looks for the way.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn connect_rdma<'e>(&self, env: &'e Env, to: RdmaAddress) -> napi::Result<PromiseRaw<'e, ()>> {
         let control = self.control().map(Arc::clone);
@@ -189,6 +189,14 @@ impl NativePort {
             })?;
             control.connect(&remote(&to)?)
         })
+    }
+
+    /// What is sent goes to the end that was named last: it takes our datagrams by now.
+    #[napi]
+    pub fn begin_rdma(&self) {
+        if let Some(control) = self.control() {
+            control.begin();
+        }
     }
 
     /// Nobody is at the other end any more: what is sent is dropped, and counted as ringFull.

@@ -24,7 +24,7 @@ const NOT_ASKED = "it was not asked for";
 
 /** What a backend gives that does not ask the card's driver, when it is asked for `hints`. */
 export function rxMetadata(
-  backend: "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user",
+  backend: "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user" | "verbs",
   hints: readonly Hint[],
 ): RxMetadata {
   switch (backend) {
@@ -35,6 +35,7 @@ export function rxMetadata(
         timestamp: "the kernel's clock, nanoseconds since 1970",
       };
     case "pci":
+    case "verbs":
     case "vhost-user":
     case "virtio-user":
       // No offload is negotiated: the network header before each frame is zeros (VIRTIO 1.2, section 5.1.6).

@@ -17,9 +17,11 @@ Examples:
   bifurcate open vhost-user:/run/vm0.sock,server,queues=4 --do run=examples/firewall.ts
   bifurcate open virtio-user:/run/device.sock --do forward=eth1      the driver's end: attaches to a device
   bifurcate open pci:0000:01:10.0,via=vfio --do run=examples/dns.ts   a card that \`bifurcate take\` took
+  bifurcate open verbs:mlx5_0 --flow 'udp dst port 53' --do run=examples/dns.ts   queue pairs of an RDMA card
+  bifurcate open verbs:rxe0,server=192.0.2.1:7471 --do reflect        datagrams, to and from who says peer= there
   bifurcate open loopback --do reflect --seconds 5
 
-The keys of a spec: docs/vhost-user.md, docs/direct-access.md. With --json stdout has one object a line: {"event":"open"}, then
+The keys of a spec: docs/vhost-user.md, docs/direct-access.md, docs/verbs.md. With --json stdout has one object a line: {"event":"open"}, then
 {"event":"rates"} each second, then {"event":"end"}.
 `;
 
@@ -28,6 +30,7 @@ interface OpenFlags {
   readonly output?: string[];
   readonly seconds?: number;
   readonly cores?: number[];
+  readonly flow?: string[];
   readonly tap?: string;
   readonly netns?: string;
   readonly json?: true;
@@ -36,15 +39,22 @@ interface OpenFlags {
 /** The command. */
 export function openCommand(streams: Streams): Command {
   const command = new Command("open")
-    .description("open a card taken whole, an end of a vhost-user socket, or the loopback device")
+    .description(
+      "open a card taken whole, an end of a vhost-user socket, queue pairs of an RDMA device, or loopback",
+    )
     .argument(
       "<SPEC>",
-      "pci:ADDRESS[,via=vfio][,queues=N], vhost-user:PATH[,server][,queues=N], virtio-user:PATH[,server][,queues=N] or loopback",
+      "pci:ADDRESS[,via=vfio][,queues=N], vhost-user:PATH[,server][,queues=N], virtio-user:PATH[,server][,queues=N], verbs:DEVICE[,server=ADDRESS:PORT|,peer=ADDRESS:PORT] or loopback",
     )
     .option(
       "--do <ACTION>",
       "drop, count, reflect, forward=TO (an interface or a spec), or run=FILE; count when left out",
       parseAction,
+    )
+    .option(
+      "--flow <EXPRESSION>",
+      "of verbs: what the card's flow rules bring here; may be repeated",
+      collect,
     )
     .option("--output <TO>", "with run=FILE: what the handler sends out of as well; may be repeated", collect)
     .option("--tap <FILE>", "write every received and sent frame to FILE (pcapng)", (file: string) =>
@@ -75,7 +85,9 @@ async function open(streams: Streams, spec: string, flags: OpenFlags): Promise<v
   await checkAction(request);
   const { json } = request;
   await runPorts({ json, seconds, read: readAction }, streams, async (session) => {
-    const port = session.keep(await session.api.open(spec, { onWarning: session.warn, tap }));
+    const port = session.keep(
+      await session.api.open(spec, { onWarning: session.warn, tap, flows: flags.flow }),
+    );
     session.show((output, warnings) => {
       if (json) {
         const { name, path } = port;

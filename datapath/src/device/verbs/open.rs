@@ -1,6 +1,6 @@
 //! Opening: the card, the pool as one memory region, a queue pair a queue; and who is at the other end of datagrams.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bifurcate_linux::verbs::{
     AddressHandle, Capacity, CompletionChannel, CompletionQueue, Device, Domain, Flow, Gid, GidType, Kind,
@@ -84,6 +84,8 @@ pub struct Control {
     gid: Option<Gid>,
     local: Option<Local>,
     mtu: u32,
+    /// Whom to send to once it says that it takes our datagrams, and the largest of them.
+    pending: Mutex<(Vec<Peer>, u32)>,
 }
 
 /// What [`open`] gives.
@@ -113,8 +115,8 @@ impl Control {
         self.mtu
     }
 
-    /// From now on datagrams go to that end, and are taken from it. May take some seconds: the kernel asks the neighbours
-    /// for the way.
+    /// Datagrams of that end are taken from now on, and of no other; [`Control::begin`] sends to it. May take some seconds:
+    /// the kernel asks the neighbours for the way.
     ///
     /// # Errors
     /// `EINVAL` for another number of queue pairs than ours, or for an end that takes no whole Ethernet header;
@@ -128,24 +130,43 @@ impl Control {
             return Err(Error::new("connect", args(), ENOTCONN));
         };
         let way = Arc::new(AddressHandle::new(&domain, self.port, gid, remote.gid)?);
-        for (queue, &queue_pair) in self.queues.iter().zip(&remote.queue_pairs) {
-            if let Some(queue) = queue.upgrade() {
-                let peer = Peer {
-                    way: Some(Arc::clone(&way)),
-                    queue_pair,
-                    qkey: remote.qkey,
-                };
-                queue.meet(Some(peer), self.mtu.min(remote.largest));
-            }
+        for (queue, &queue_pair) in self.queues().zip(&remote.queue_pairs) {
+            queue.expect(queue_pair);
         }
+        let peers = remote.queue_pairs.iter().map(|&queue_pair| Peer {
+            way: Some(Arc::clone(&way)),
+            queue_pair,
+            qkey: remote.qkey,
+        });
+        *self.pending() = (peers.collect(), self.mtu.min(remote.largest));
         Ok(())
+    }
+
+    /// What is sent goes to the end that was named last: it takes our datagrams by now.
+    pub fn begin(&self) {
+        let (peers, largest) = std::mem::take(&mut *self.pending());
+        for (queue, peer) in self.queues().zip(peers) {
+            queue.meet(Some(peer), largest);
+        }
     }
 
     /// Nobody is at the other end any more.
     pub fn disconnect(&self) {
-        for queue in self.queues.iter().filter_map(Weak::upgrade) {
+        *self.pending() = (Vec::new(), 0);
+        for queue in self.queues() {
+            queue.expect(0);
             queue.meet(None, self.mtu);
         }
+    }
+
+    /// The queues; none when the port is closed, which closes all of them.
+    fn queues(&self) -> impl Iterator<Item = Arc<Queue>> {
+        self.queues.iter().filter_map(Weak::upgrade)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, (Vec<Peer>, u32)> {
+        // Only ever replaced whole.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -244,6 +265,7 @@ pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
         gid,
         local,
         mtu: largest,
+        pending: Mutex::default(),
     });
     let halves = (0..).zip(&queues).map(|(index, (_, queue))| Halves {
         index,

@@ -267,11 +267,14 @@ impl Queue {
         }
     }
 
-    /// Who is at the other end from now on; datagrams are at most `largest` bytes.
+    /// Datagrams of that queue pair are taken from now on, and of no other; of none: 0.
+    pub(super) fn expect(&self, queue_pair: u32) {
+        self.from.store(queue_pair, Ordering::Relaxed);
+    }
+
+    /// Who frames are sent to from now on; datagrams are at most `largest` bytes.
     pub(super) fn meet(&self, peer: Option<Peer>, largest: u32) {
         let mut half = self.tx();
-        self.from
-            .store(peer.as_ref().map_or(0, |peer| peer.queue_pair), Ordering::Relaxed);
         self.mtu.set(largest.saturating_sub(ETHERNET_HEADER));
         half.before = std::mem::replace(&mut half.peer, peer);
     }

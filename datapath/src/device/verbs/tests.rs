@@ -49,6 +49,7 @@ fn rig_of(frames: u32) -> Rig {
         queue_pair: PEER,
         qkey: 1,
     };
+    queue.expect(PEER);
     queue.meet(Some(peer), 1024);
     Rig {
         rx: Some(Rx::new(&queue)),
@@ -178,7 +179,9 @@ fn what_a_card_takes_in_part_is_taken_back() {
 #[test]
 fn nobody_at_the_other_end_takes_nothing_and_gives_nothing() {
     let mut rig = rig();
-    rig.queue.as_ref().unwrap().meet(None, 1024);
+    let queue = rig.queue.as_ref().unwrap();
+    queue.expect(0);
+    queue.meet(None, 1024);
     assert_eq!(rig.send(&[frame(1)]), 0);
     assert_eq!(rig.queue.as_ref().unwrap().sent.totals().ring_full, 1);
     rig.model.deliver(PEER, &frame(2));
