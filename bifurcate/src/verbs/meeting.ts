@@ -172,8 +172,11 @@ export async function visit(what: string, at: Endpoint, meeter: Meeter): Promise
         now.setTimeout(PATIENCE_MS, () => now.destroy(new Error("nobody answered")));
         now.once("error", reject).once("connect", resolve);
       });
-      now.on("error", () => undefined).unref();
-      return await meet(now, meeter);
+      now.on("error", () => undefined);
+      const met = await meet(now, meeter);
+      // It keeps no process going that has nothing else to do.
+      now.unref();
+      return met;
     } catch (thrown) {
       now.destroy();
       throw thrown;
