@@ -11,7 +11,7 @@ export function errorsPage(): string {
   );
   return [
     "# Errors\n",
-    "<!-- Made from control/src/errors.ts. Do not edit by hand: a test compares them. -->\n",
+    "<!-- Made from control/src/error-table.ts. Do not edit by hand: a test compares them. -->\n",
     "Every error says what was tried, why it failed and what to do next, and has one of these codes. A code " +
       "keeps its meaning for ever, so scripts can compare with it: `--json` prints " +
       '`{"error":{"code","what","why","next"}}`, and in the API it is `error.code`.\n',
