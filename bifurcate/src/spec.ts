@@ -67,6 +67,8 @@ export interface VerbsSpec {
   readonly frameSize: 2048 | 4096;
   /** Work requests of each side of a queue pair. */
   readonly ringSize: number;
+  /** Never sleep while nothing comes. */
+  readonly busyPoll: boolean;
 }
 
 /** A device that is no card of our own driver's. */
@@ -81,7 +83,7 @@ const EXAMPLES = {
     "virtio-user:/run/device.sock,queues=2; the keys are server, queues, frames, frameSize, jumboFrames, ringSize, layout and busyPoll",
   verbs:
     "verbs:mlx5_0, or verbs:rxe0,server=192.0.2.1:7471 and at the other end verbs:rxe0,peer=192.0.2.1:7471; " +
-    "the keys are server, peer, port, gid, queues, frames, frameSize and ringSize",
+    "the keys are server, peer, port, gid, queues, frames, frameSize, ringSize and busyPoll",
 } as const;
 type Device = keyof typeof EXAMPLES;
 const DEVICES = Object.keys(EXAMPLES) as Device[];
@@ -252,7 +254,7 @@ function socket(spec: string, device: SocketSpec["device"], rest: string): Socke
 
 function verbs(spec: string, rest: string): VerbsSpec {
   const [name = "", ...parts] = rest.split(",");
-  const keys = ["server", "peer", "port", "gid", "queues", "frames", "frameSize", "ringSize"];
+  const keys = ["server", "peer", "port", "gid", "queues", "frames", "frameSize", "ringSize", "busyPoll"];
   const reader = new Reader(spec, "verbs", keys, parts);
   // IB_DEVICE_NAME_MAX of the kernel's include/rdma/ib_verbs.h is 64, its zero included.
   if (!/^[\w.-]{1,63}$/.test(name)) throw reader.bad("the name of the RDMA device is missing, or is none");
@@ -284,5 +286,6 @@ function verbs(spec: string, rest: string): VerbsSpec {
     frames,
     frameSize,
     ringSize,
+    busyPoll: reader.flag("busyPoll"),
   };
 }

@@ -39,6 +39,8 @@ pub struct VerbsOptions {
     pub gid: Option<u32>,
     /// With datagrams: the key of the queue pairs.
     pub qkey: Option<u32>,
+    /// Loops on it never sleep.
+    pub busy_poll: bool,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
     /// Add to that file what a port before this one has begun.
@@ -115,7 +117,7 @@ fn port(options: &VerbsOptions) -> Result<NativePort> {
         zero_copy: true,
         need_wakeup: false,
         multi_buffer: false,
-        busy_poll: false,
+        busy_poll: options.busy_poll,
         pages: page_name(&umem),
         refused: Vec::new(),
         tap: None,
@@ -125,7 +127,7 @@ fn port(options: &VerbsOptions) -> Result<NativePort> {
         options.tap.as_deref(),
         options.tap_append == Some(true),
     )?;
-    let shared = PortShared::new(port, Vec::new(), tap)?;
+    let shared = PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?;
     Ok(NativePort::new(shared, obtained, None).with_rdma(opened.control))
 }
 

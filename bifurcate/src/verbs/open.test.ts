@@ -21,6 +21,7 @@ describe("queue pairs by a word", () => {
       frames: 4096,
       frameSize: 2048,
       ringSize: 256,
+      busyPoll: false,
     });
   });
 

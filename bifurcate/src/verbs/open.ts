@@ -84,11 +84,11 @@ function openNative(
   rules: Uint8Array[] | undefined,
   tap: string | undefined,
 ): Opened {
-  const { name: device, port, queues, frames, frameSize, ringSize, gid } = spec;
+  const { name: device, port, queues, frames, frameSize, ringSize, busyPoll, gid } = spec;
   try {
     return withTapFile(tap, () =>
       openVerbs({
-        ...{ device, port, queues, frames, frameSize, ringSize, pages: "auto" },
+        ...{ device, port, queues, frames, frameSize, ringSize, busyPoll, pages: "auto" },
         ...(rules === undefined ? { qkey: randomInt(1, QKEYS) } : { rules }),
         ...(gid === null ? {} : { gid }),
         ...(tap === undefined ? {} : { tap }),

@@ -12,7 +12,10 @@ export const verbs: Known = {
   kernelNetdev: fact("yes: the card stays with the kernel, flow rules take their packets out", RAW),
   vm: fact("with a virtual function passed through", "DPDK guides 20.08, Linux Drivers: Bifurcated Driver"),
   ethernet: fact("yes with raw packet queue pairs; other queue pairs carry RDMA messages", RAW),
-  hardware: fact("a ConnectX (mlx4, mlx5); rxe and siw refuse raw packet queue pairs", "docs/lab.md"),
+  hardware: fact(
+    "raw packets: a ConnectX (mlx4, mlx5), not run on hardware; datagrams between two ends: any RDMA device over Ethernet, also rxe in software",
+    "docs/verbs.md",
+  ),
   security: fact(
     "the card translates addresses of registered memory alone; CAP_NET_RAW for raw packets",
     "Documentation/infiniband/user_verbs.rst",
