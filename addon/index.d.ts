@@ -1021,6 +1021,8 @@ export interface VerbsOptions {
   gid?: number
   /** With datagrams: the key of the queue pairs. */
   qkey?: number
+  /** Loops on it never sleep. */
+  busyPoll: boolean
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
   /** Add to that file what a port before this one has begun. */

@@ -17,6 +17,7 @@ import {
   type Settings,
 } from "@bifurcate/control";
 import { setTimeout as delay } from "node:timers/promises";
+import { overRdma } from "./rdma.js";
 import { measure, type Means, type Wire, type WireEnd } from "./phases.js";
 
 /** What to measure on, and how. */
@@ -48,7 +49,9 @@ const MEANS: Readonly<Record<string, Means>> = {
 /** Why a mechanism has no means here, where it lacks nothing. */
 const UNMEASURED =
   "the card would have to leave the kernel's driver, which compare does not do by itself: docs/direct-access.md";
-const NOT_BUILT = "verbs is not built here";
+/** The same of verbs. */
+const NO_RDMA =
+  "raw packets need flow rules of the card, and datagrams an RDMA device at both ends of the wire: docs/verbs.md";
 
 /** How long a card may take to be as before when a mechanism has given it back (igb's link), in milliseconds. */
 const BACK_MS = 15_000;
@@ -61,15 +64,16 @@ export async function measureAll(options: MeasureAllOptions): Promise<Map<string
   const states = new Map(probeMechanisms({ machine, card }).map((state) => [state.name, state]));
   const outcomes = new Map<string, Outcome>();
   for (const mechanism of Object.keys(KNOWN)) {
-    const means = MEANS[mechanism];
+    const datagrams = mechanism === "verbs" ? overRdma(wire) : undefined;
+    const means = datagrams ?? MEANS[mechanism];
     const lacks = states.get(mechanism)?.lacks ?? [];
-    // Two processes need no more than memory; huge pages are advice.
-    if (lacks.length > 0 && mechanism !== "vhost-user") {
+    // Two processes need no more than memory, huge pages are advice; and datagrams need no raw packets.
+    if (lacks.length > 0 && mechanism !== "vhost-user" && datagrams === undefined) {
       outcomes.set(mechanism, { why: lacks.map(({ what }) => what).join("; ") });
       continue;
     }
     if (means === undefined) {
-      outcomes.set(mechanism, { why: mechanism === "verbs" ? NOT_BUILT : UNMEASURED });
+      outcomes.set(mechanism, { why: mechanism === "verbs" ? NO_RDMA : UNMEASURED });
       continue;
     }
     progress(`measuring ${mechanism}`);

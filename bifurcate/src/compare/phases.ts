@@ -1,6 +1,7 @@
 // One mechanism measured: quiet, a moderate rate, flooded, stopped; the kernel's own traffic beside it all the while.
 
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -28,12 +29,17 @@ export interface Wire {
 export type Means =
   | { readonly kind: "socket" }
   | { readonly kind: "split"; readonly options: Extract<SubjectSettings["by"], { kind: "split" }>["options"] }
-  | { readonly kind: "vhost-user" };
+  | { readonly kind: "vhost-user" }
+  /** Datagrams between RDMA devices of both ends of the wire. */
+  | { readonly kind: "verbs"; readonly card: string; readonly peer: string };
 
 /** Packets a second of the phase that latency is measured in: far below what any mechanism can take. */
 const MODERATE_RATE = 10_000;
 /** What is in flight when a phase ends arrives within this time, in milliseconds. */
 const SETTLE_MS = 200;
+/** Where two ends of datagrams meet: both are processes of this machine. */
+const LOOPBACK = "127.0.0.1";
+
 /**
  * Measures one mechanism: four phases of `seconds` each.
  * @throws E_MEASUREMENT when a process of it fails; the reason names the error that it had.
@@ -63,11 +69,12 @@ export async function measure(
     await start("echo-server", card.netns, server);
     const asking: EchoClientSettings = { address: card.address, ifname: peer.ifname, port: ECHO_PORT };
     const [client] = await start("echo-client", peer.netns, asking);
+    const meeting = means.kind === "verbs" ? await freePort() : 0;
     const [subject, path] = await start<string>("subject", means.kind === "socket" ? card.netns : null, {
-      by: receiving(means, card, folder),
+      by: receiving(means, card, folder, meeting),
       core: cores.subject,
     } satisfies SubjectSettings);
-    const out = means.kind === "vhost-user" ? { spec: `virtio-user:${folder}/vm.sock` } : peer;
+    const out = sendingTo(means, peer, folder, meeting);
     const sending: SenderSettings = { from: peer, to: card, out, core: cores.sender };
     const [sender] = await start("sender", null, sending);
 
@@ -124,7 +131,29 @@ async function reachable(client: Child): Promise<void> {
   }
 }
 
-function receiving(means: Means, card: WireEnd, folder: string): SubjectSettings["by"] {
+/** A port of TCP that nobody listens at, for two ends of datagrams to meet. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject).listen(0, LOOPBACK, resolve);
+  });
+  const { port } = server.address() as { port: number };
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return port;
+}
+
+function sendingTo(means: Means, peer: WireEnd, folder: string, meeting: number): SenderSettings["out"] {
+  switch (means.kind) {
+    case "vhost-user":
+      return { spec: `virtio-user:${folder}/vm.sock` };
+    case "verbs":
+      return { spec: `verbs:${means.peer},peer=${LOOPBACK}:${meeting}` };
+    default:
+      return peer;
+  }
+}
+
+function receiving(means: Means, card: WireEnd, folder: string, meeting: number): SubjectSettings["by"] {
   switch (means.kind) {
     case "socket":
       return { kind: "socket", address: card.address, ifname: card.ifname };
@@ -132,6 +161,8 @@ function receiving(means: Means, card: WireEnd, folder: string): SubjectSettings
       return { kind: "split", ifname: card.ifname, netns: card.netns, options: means.options };
     case "vhost-user":
       return { kind: "open", spec: `vhost-user:${folder}/vm.sock,server` };
+    case "verbs":
+      return { kind: "open", spec: `verbs:${means.card},server=${LOOPBACK}:${meeting}` };
   }
 }
 

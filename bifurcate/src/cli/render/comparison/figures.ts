@@ -81,7 +81,7 @@ export function aboutMachine(comparison: Comparison): string {
 /** How the figures came, for those who want to judge them. */
 export const HOW = [
   "A sender process makes 78-byte UDP packets as fast as it can (flooded), or 10,000 a second (for times), and sends them " +
-    "by a packet socket from the other end of the wire; to vhost-user by our virtio driver.",
+    "by a packet socket from the other end of the wire; to vhost-user by our virtio driver, to verbs by a port over the RDMA device there.",
   "The program is one thread of TypeScript that looks at each packet. CPU is that of its whole process; what the kernel does " +
     "in interrupts for it is not in it, and on a veth pair most of that falls to the sender.",
   "Times are one way, from stamping a packet until the program looks at it, on one clock.",
