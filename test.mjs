@@ -1,6 +1,7 @@
 // Runs every tier of tests and adds up what they say: `N passed, N failed, N skipped` is the last line.
 //
 //   npm test [-- --tier lint|rust|unit|netns|guest ...] [-- FILTER]
+//   npm run test:guest -- --report     also writes what was seen of cards taken whole into docs/direct-access.md
 //
 // A test that cannot run says why and counts as skipped, never as passed; with CI=true a skip is a failure.
 import { spawn } from "node:child_process";
@@ -22,7 +23,10 @@ const MET = /INTEROP (\|.*\|)$/gm;
 const wanted = process.argv.flatMap((word, at, all) => (word === "--tier" ? [all[at + 1]] : []));
 const filters = process.argv
   .slice(2)
-  .filter((word, at, all) => word !== "--tier" && all[at - 1] !== "--tier");
+  .filter((word, at, all) => word !== "--tier" && word !== "--report" && all[at - 1] !== "--tier");
+/** Where guest tests write a line a mechanism and driver, for the table of docs/direct-access.md. */
+const cardLines = path.join(scratch, "cards");
+if (process.argv.includes("--report")) process.env.BIFURCATE_GUEST_REPORT = cardLines;
 
 /** Runs a command, shows its output as it comes, and gives it back with the exit status. */
 function stream(command, args, env = {}) {
@@ -177,6 +181,21 @@ async function guest() {
   count("guest", 0, cannot ? 0 : 1, cannot ? 1 : 0);
 }
 
+/** Writes what the guest tests saw of each driver by each mechanism into the docs, and shows it. */
+async function reportCards() {
+  if (!fs.existsSync(cardLines)) return console.log("no test wrote a line for the report");
+  const results = fs
+    .readFileSync(cardLines, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const { cardTable, withTable } = await import("./lab/dist/guest/card-table.js");
+  const page = path.join(root, "docs/direct-access.md");
+  const table = cardTable(results);
+  fs.writeFileSync(page, withTable(fs.readFileSync(page, "utf8"), table));
+  console.log(`${table}\nwritten to docs/direct-access.md`);
+}
+
 const tiers = { lint, rust, unit: () => vitest("unit"), netns: () => vitest("netns"), guest };
 
 try {
@@ -190,6 +209,7 @@ try {
     if (wanted.length === 0 || wanted.includes(name)) await tier();
   }
   if (met.length > 0) console.log(`interoperation over vhost-user:\n  ${met.join("\n  ")}`);
+  if (process.argv.includes("--report")) await reportCards();
   if (reasons.length > 0) console.log(`skipped:\n  ${reasons.join("\n  ")}`);
   const strict = process.env.CI === "true" && total.skipped > 0;
   if (strict) console.log("CI=true: a skip is a failure");

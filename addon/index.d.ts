@@ -482,6 +482,16 @@ export declare class NativePort {
   /** The card behind the port; null for devices that are none of our own drivers', and after the close. */
   card(): CardFacts | null
   /**
+   * What the IOMMU stopped of the card since this was last asked, as the kernel's log says it: a card that reached for
+   * memory it was not given. null where nothing was, or where nobody looks.
+   */
+  dmaFault(): string | null
+  /**
+   * Makes a TAP of that name with the card's address: frames with the verdict pass arrive there, and what the kernel
+   * sends there leaves by the card. In this process's own network namespace; gone with the port. Gives its index.
+   */
+  enableException(name: string, mtu: number): number
+  /**
    * Lets the card steer what the filter says; gives its number. Throws EOPNOTSUPP where the card cannot, ENOSPC when
    * it has no filter left.
    */
@@ -678,6 +688,11 @@ export declare class Netns {
   restoreStanding(saved: Array<Uint8Array>, before: number, now: number): Array<string>
   /** Gives an interface another name; one that is up is taken down for it, and up again. */
   renameLink(ifindex: number, name: string): void
+  /**
+   * Sets virtual function `number` of a card: the address whose frames it gets, the VLAN that it is in (0: none), and
+   * whether the card drops what it sends from another address. Throws EOPNOTSUPP, EINVAL, EPERM.
+   */
+  setVirtualFunction(ifindex: number, number: number, mac: Array<number>, vlan: number, spoofCheck: boolean): void
   /** Gives the namespace's descriptor back. */
   close(): void
   /** The counters of an interface, and how it receives. */
@@ -791,6 +806,8 @@ export interface PciOptions {
   frames: number
   /** Bytes of a frame: 2048 or 4096. */
   frameSize: number
+  /** Long frames of the pool: virtio merges packets of several buffers to them. */
+  jumboFrames: number
   /** Slots of each ring, a power of two from 64 to 4096. */
   ringSize: number
   /** "auto", "huge" or "ordinary". Without an IOMMU only huge pages will do. */
@@ -801,6 +818,13 @@ export interface PciOptions {
   interrupts: boolean
   /** An address other than the card's own, as 02:00:00:00:00:01. */
   mac?: string
+  /** Rings in the packed layout: virtio alone. */
+  packed: boolean
+  /**
+   * A classic BPF program (struct sock_filter, this machine's byte order): handlers see what it wants, everything else
+   * is passed. All frames when left out.
+   */
+  filter?: Uint8Array
   /** A pcapng file to write every received and sent frame to. */
   tap?: string
   /** Add to that file what a port before this one has begun. */

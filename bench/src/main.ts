@@ -7,6 +7,7 @@ import { afXdp } from "./benches/af-xdp.js";
 import { api } from "./benches/api.js";
 import type { Bench } from "./benches/bench.js";
 import { broker } from "./benches/broker.js";
+import { guestPmd } from "./benches/guest-pmd.js";
 import { loopback } from "./benches/loopback.js";
 import { loopbackTs } from "./benches/loopback-ts.js";
 import { node } from "./benches/node.js";
@@ -14,7 +15,18 @@ import { soak } from "./benches/soak.js";
 import { virtio } from "./benches/virtio.js";
 import { toLine, toText } from "./rows.js";
 
-const benches: readonly Bench[] = [loopback, loopbackTs, afXdp, afPacket, node, api, soak, virtio, broker];
+const benches: readonly Bench[] = [
+  loopback,
+  loopbackTs,
+  afXdp,
+  afPacket,
+  node,
+  api,
+  soak,
+  virtio,
+  broker,
+  guestPmd,
+];
 
 function usage(why: string): never {
   process.stderr.write(

@@ -116,6 +116,8 @@ export interface NativePort {
   sockets(): QueueSocket[];
   /** "up", "down" or "gone": asks the kernel. */
   state(): string;
+  /** What the IOMMU stopped of a card of our own driver since this was last asked. */
+  dmaFault?(): string | null;
   stats(): { readonly total: Counters; readonly queues: Counters[] };
   /** Opens the way back into the kernel for the verdict pass. */
   enablePass(generic: boolean): { readonly tap?: string; readonly reason?: string };

@@ -4,14 +4,14 @@ import { openLoopback, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, rxMetadata } from "@bifurcate/control";
 import { openCard } from "./card/open.js";
 import { isCardSpec } from "./card/spec.js";
-import { call, checkValue, list, readOptions, text, type Kinds } from "./check-options.js";
+import { call, checkValue, either, flag, list, readOptions, text, type Kinds } from "./check-options.js";
 import type { NativePort } from "./native.js";
 import { Port, type PortPath } from "./port.js";
 import { openSocket } from "./socket/open.js";
 import { parseSpec } from "./spec.js";
 import { openVerbsPort } from "./verbs/open.js";
 
-/** How to open a device that is no card. */
+/** How to open a device by a word. */
 export interface OpenOptions {
   /**
    * Told what should not be overlooked while the port is open: the other end of a socket came, went, or did what it
@@ -20,11 +20,25 @@ export interface OpenOptions {
   readonly onWarning?: ((text: string) => void) | undefined;
   /** A pcapng file to write every received and sent frame to; not of loopback. */
   readonly tap?: string | undefined;
-  /** Of verbs without `server` or `peer`: the flows that the card's rules bring here, pcap-filter(7) expressions. */
+  /**
+   * pcap-filter(7) expressions. Of a card taken whole: handlers see frames of any of them, and everything else is
+   * passed; all frames when left out. Of verbs without `server` or `peer`: what the card's rules bring here.
+   */
   readonly flows?: readonly string[] | undefined;
+  /**
+   * Of a card taken whole: keeps the kernel's stack reachable on it, through a TAP with the card's address. true: with
+   * the name, addresses and routes that the card's interface had when it was taken; or a name. Frames with the verdict
+   * pass arrive there, and what the kernel sends there leaves by the card.
+   */
+  readonly exception?: boolean | string | undefined;
 }
 
-const KINDS: Kinds<OpenOptions> = { onWarning: call, tap: text, flows: list(text) };
+const KINDS: Kinds<OpenOptions> = {
+  onWarning: call,
+  tap: text,
+  flows: list(text),
+  exception: either(flag, text),
+};
 
 /**
  * Opens a device by a word.
@@ -42,9 +56,10 @@ export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
     checkValue("open a device", "the device", spec, text);
     const checked = readOptions(`open ${spec}`, options, KINDS);
     const { tap } = checked;
-    if (isCardSpec(spec)) {
-      noFlows(spec, checked);
-      return openCard(spec, tap);
+    if (isCardSpec(spec)) return openCard(spec, checked);
+    if (checked.exception !== undefined) {
+      const why = "exception is for a card taken whole";
+      throw new BifurcateError("E_BAD_OPTION", { what: `open ${spec}`, why, data: { option: "exception" } });
     }
     const wanted = parseSpec(spec);
     if (wanted.device === "verbs") return openVerbsPort(wanted, checked);
@@ -71,7 +86,7 @@ export function open(spec: string, options: OpenOptions = {}): Promise<Port> {
 
 function noFlows(spec: string, { flows }: OpenOptions): void {
   if (flows === undefined) return;
-  const why = "flows are of verbs: what comes here is not chosen by flows";
+  const why = "flows are of cards and verbs: what comes here is not chosen by flows";
   throw new BifurcateError("E_BAD_OPTION", {
     what: `open ${spec}`,
     why,

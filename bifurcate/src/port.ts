@@ -22,7 +22,8 @@ import { Tally } from "./tally.js";
 
 /** How frames travel. */
 export interface PortPath {
-  readonly backend: "af_xdp" | "af_packet" | "pci" | "loopback" | "vhost-user" | "virtio-user" | "verbs";
+  readonly backend:
+    "af_xdp" | "af_packet" | "vf" | "pci" | "loopback" | "vhost-user" | "virtio-user" | "verbs";
   /** The card's queues that have a socket, in the order of `context.queue`. */
   readonly queues: readonly number[];
   /** Whether the kernel copies each frame, or the card writes into the pool itself. */
@@ -30,7 +31,7 @@ export interface PortPath {
   /** Where the XDP program runs: in the driver, or in the kernel's generic place after it. */
   readonly xdp: "driver" | "generic" | null;
   /** What brings the flow here. */
-  readonly steering: "ntuple" | "xdp" | "packet-socket" | "lease" | "flow-rules" | "none";
+  readonly steering: "ntuple" | "xdp" | "packet-socket" | "mac" | "lease" | "flow-rules" | "none";
   readonly obtained: Obtained;
   /** What the accessors `hash`, `vlan` and `timestamp` of a frame give; "not available" where they are undefined. */
   readonly metadata: RxMetadata;

@@ -201,9 +201,24 @@ export const ERRORS = {
     next: "The message lists the cards that are known; for others leave the card to the kernel and use `split`.",
     status: 77,
   },
+  E_NO_VF: {
+    meaning: "The card has no virtual functions.",
+    next: "Use a card and a driver with SR-IOV, switched on in the firmware; or split it with --backend auto.",
+    status: 77,
+  },
   E_CARD_FAILED: {
     meaning: "The card did not answer as its datasheet says.",
     next: "Give it back and take it again, which resets it; the message names the step and the register.",
+    status: 1,
+  },
+  E_CARD_ASTRAY: {
+    meaning: "The card reached for memory that it was not given, and the IOMMU stopped it.",
+    next: "Nothing outside of its frames was touched. Open it again; if it goes on, the card or its driver is broken.",
+    status: 1,
+  },
+  E_CARD_GONE: {
+    meaning: "The card was unplugged, unbound, or reset by somebody else while it was in use.",
+    next: "When it is there again, `bifurcate give ADDRESS` restores its interface; or take and open it anew.",
     status: 1,
   },
 

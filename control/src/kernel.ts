@@ -184,6 +184,17 @@ export interface Netns extends ObservedNetns {
    * order, and brings it up; all of it or nothing.
    */
   leaseQueues(ifindex: number, queues: readonly number[], name: string): void;
+  /**
+   * Gives virtual function `number` of a card the address of the frames that it gets and a VLAN (0: none); `spoofCheck`:
+   * the card drops what it sends from another address.
+   */
+  setVirtualFunction(
+    ifindex: number,
+    number: number,
+    mac: readonly number[],
+    vlan: number,
+    spoofCheck: boolean,
+  ): void;
   /** Deletes an interface; what was lent to it goes back. */
   deleteLink(ifindex: number): void;
   /** Attaches by bpf_link: it goes away with the returned object's close() or with the process. */

@@ -1,10 +1,13 @@
 // From a request to a plan on this machine: opens the namespace, reads the facts, plans. Changes nothing.
+import { machineBus } from "./card/bus.js";
+import { probesByItself } from "./card/virtual-function.js";
 import { BifurcateError, errnoOf, wrapError } from "./errors.js";
 import { findLink, readFacts, type Facts } from "./facts/facts.js";
 import type { Kernel, Netns } from "./kernel.js";
 import { compileFlow } from "./steering/compile-flow.js";
 import { makePlan } from "./steering/make-plan.js";
 import type { Plan, SplitRequest } from "./steering/plan.js";
+import { makeVfPlan, type VfCard } from "./steering/vf-plan.js";
 import { stateDirectory } from "./transaction/journal.js";
 import { splitsOn } from "./transaction/registry.js";
 
@@ -49,6 +52,7 @@ export function netnsPath(name: string | null): string {
 const NEEDED = {
   af_xdp: ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"],
   af_packet: ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"],
+  vf: ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"],
 } as const;
 
 /** The capabilities that a split through `backend` needs and that are missing. */
@@ -70,6 +74,15 @@ export function checkCapabilities(plan: Plan, capabilities: readonly string[]): 
   });
 }
 
+/** The card as a PCI function; null for what is none. */
+function vfCard(address: string): VfCard | null {
+  try {
+    return { function: machineBus().function(address), probes: probesByItself(address) };
+  } catch {
+    return null;
+  }
+}
+
 /**
  * Reads the facts and plans the split. Errors: those of readFacts and makePlan, and E_NO_SUCH_NETNS.
  * Capabilities are checked when the plan is applied, so that a dry run needs none.
@@ -81,7 +94,10 @@ export function prepareSplit(kernel: Kernel, options: PrepareOptions): PreparedS
     const link = findLink(netns.links(), options.ifname);
     const others = splitsOn(directory, netns.inode, link.index);
     const facts = readFacts(kernel, netns, options.ifname, others);
-    const plan = makePlan(facts, options, compileFlow);
+    const plan =
+      options.backend === "vf"
+        ? makeVfPlan(facts, options, vfCard(facts.driver.bus))
+        : makePlan(facts, options, compileFlow);
     return { plan, facts, netns, netnsPath: netnsPath(options.netns ?? null), stateDirectory: directory };
   } catch (thrown) {
     netns.close();

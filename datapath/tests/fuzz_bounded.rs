@@ -1,5 +1,7 @@
 //! The fuzz targets on bytes of a fixed generator: the same every time, and as long as a suite can spare.
 
+#[path = "../fuzz/src/card.rs"]
+mod card;
 #[path = "../fuzz/src/driven.rs"]
 mod driven;
 #[path = "../fuzz/src/messages.rs"]
@@ -28,6 +30,13 @@ fn the_device_half_of_a_ring_copes_with_any_driver() {
 fn the_driver_half_of_a_ring_copes_with_any_device() {
     for seed in 0..1500 {
         driven::driver_ring(&bytes(seed, 600));
+    }
+}
+
+#[test]
+fn the_descriptor_rings_cope_with_any_card() {
+    for seed in 0..1500 {
+        card::card(&bytes(seed, 600));
     }
 }
 

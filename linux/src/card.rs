@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use crate::dma::{DmaTable, Guardian};
+use crate::dma::{DmaTable, FaultLog, Guardian};
 use crate::event::EventFd;
 use crate::memory::{HUGE_PAGE, Mapping, PageKind};
 use crate::pci::{Address, Bar, Bus, ConfigSpace, Function};
@@ -111,6 +111,8 @@ enum Access {
 #[derive(Debug)]
 struct Memory {
     next: u64,
+    /// What the IOMMU says of the card. None where nothing protects, or the log is not ours to read.
+    faults: Option<FaultLog>,
     guardian: Option<Guardian>,
 }
 
@@ -146,6 +148,10 @@ impl Card {
             interrupts: None,
             memory: Mutex::new(Memory {
                 next: IOVA_BASE,
+                faults: via
+                    .protects_memory()
+                    .then(|| FaultLog::open(address).ok())
+                    .flatten(),
                 guardian: None,
             }),
         })
@@ -227,6 +233,13 @@ impl Card {
         Ok(())
     }
 
+    /// What the IOMMU stopped of this card since the last time that this was asked, as the kernel's log says it. None
+    /// where nothing was, where no IOMMU stands before it, or where this process may not read the log.
+    #[must_use]
+    pub fn dma_fault(&self) -> Option<String> {
+        self.memory().faults.as_mut()?.next_fault()
+    }
+
     /// Resets the card, where the mechanism knows a way.
     ///
     /// # Errors
@@ -241,7 +254,7 @@ impl Card {
     /// Switches interrupts on, `wanted` vectors where there are as many; gives how many there are: 1 under UIO.
     ///
     /// # Errors
-    /// `ENXIO` when it has none.
+    /// `ENXIO` when it has none; `EOPNOTSUPP` when it has none under UIO.
     pub fn enable_interrupts(&mut self, wanted: u32) -> Result<u32> {
         match &self.access {
             Access::Vfio { device, .. } => {
@@ -250,7 +263,15 @@ impl Card {
                 self.interrupts = Some(interrupts);
                 Ok(count)
             }
-            Access::Uio(_) => Ok(1),
+            Access::Uio(_) if self.function.has_interrupt() => Ok(1),
+            Access::Uio(_) => {
+                let address = self.function.address;
+                let why = format!(
+                    "address={address} via={}: the kernel has no interrupt for it",
+                    self.via
+                );
+                Err(Error::new("uio", why, libc::EOPNOTSUPP))
+            }
         }
     }
 

@@ -16,6 +16,7 @@ pub mod route;
 pub mod socket;
 pub mod standing;
 pub mod tc;
+pub mod vf;
 pub mod watch;
 
 #[cfg(test)]

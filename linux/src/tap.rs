@@ -1,7 +1,7 @@
 //! TAP devices: Ethernet interfaces whose far side is a file descriptor; here never persistent.
 
 use std::fs::{File, OpenOptions};
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -128,6 +128,20 @@ impl TapQueue {
                 Err(error) => return Err(error.raw_os_error()),
             }
         }
+    }
+}
+
+impl TapQueue {
+    /// Takes the next frame that the kernel sends on the interface, from its Ethernet header on, into `frame`, and what
+    /// the kernel left to do of it into the header's place, which stays empty for a TAP that offers no offload. Gives the
+    /// frame's bytes; `None` when there is none now. Longer frames than `frame` are cut, and so refused by whoever knows
+    /// how long one may be. Never waits.
+    #[inline]
+    pub fn take(&self, frame: &mut [u8]) -> Option<usize> {
+        let mut header = [0; 10];
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(frame)];
+        let read = rustix::io::readv(&self.0, &mut parts).ok()?;
+        read.checked_sub(10)
     }
 }
 

@@ -7,7 +7,9 @@ use super::facts::{
 };
 use super::{ProgramSource, open};
 use crate::error::{OrThrow, invalid};
-use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route, standing};
+use bifurcate_linux::Error;
+use bifurcate_linux::netlink::vf::VirtualFunction;
+use bifurcate_linux::netlink::{address, ingress, lease, link, netdev, netkit, route, standing, vf};
 use bifurcate_linux::{bpf, ethtool, netns, sockets};
 use napi::Env;
 use napi::bindgen_prelude::Uint8Array;
@@ -346,6 +348,31 @@ impl Netns {
     #[napi]
     pub fn rename_link(&self, env: Env, ifindex: u32, name: String) -> napi::Result<()> {
         self.within(&env, || link::rename(ifindex, &name))
+    }
+
+    /// Sets virtual function `number` of a card: the address whose frames it gets, the VLAN that it is in (0: none), and
+    /// whether the card drops what it sends from another address. Throws EOPNOTSUPP, EINVAL, EPERM.
+    #[napi]
+    pub fn set_virtual_function(
+        &self,
+        env: Env,
+        ifindex: u32,
+        number: u32,
+        mac: Vec<u32>,
+        vlan: u32,
+        spoof_check: bool,
+    ) -> napi::Result<()> {
+        self.within(&env, || {
+            let bytes: Vec<u8> = mac.iter().filter_map(|byte| u8::try_from(*byte).ok()).collect();
+            let invalid = || Error::new("netlink(RTM_SETLINK)", format!("mac={mac:?} vlan={vlan}"), 22);
+            let vf = VirtualFunction {
+                number,
+                mac: bytes.try_into().map_err(|_| invalid())?,
+                vlan: u16::try_from(vlan).map_err(|_| invalid())?,
+                spoof_check,
+            };
+            vf::set(ifindex, &vf)
+        })
     }
 
     /// Gives the namespace's descriptor back.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bifurcate_datapath::device::pmd::{Filter, Presence, Quiet};
+use bifurcate_datapath::engine::PassPath;
+use bifurcate_datapath::engine::pass::ExceptionPath;
 use bifurcate_linux::{Error, Result};
 use napi::Env;
 use napi_derive::napi;
@@ -98,6 +100,28 @@ impl NativePort {
             }
             .to_owned(),
         })
+    }
+
+    /// What the IOMMU stopped of the card since this was last asked, as the kernel's log says it: a card that reached for
+    /// memory it was not given. null where nothing was, or where nobody looks.
+    #[napi]
+    pub fn dma_fault(&self) -> Option<String> {
+        self.quiet()?.card.as_ref()?.dma_fault()
+    }
+
+    /// Makes a TAP of that name with the card's address: frames with the verdict pass arrive there, and what the kernel
+    /// sends there leaves by the card. In this process's own network namespace; gone with the port. Gives its index.
+    #[napi]
+    pub fn enable_exception(&self, env: Env, name: String, mtu: u32) -> napi::Result<u32> {
+        let open = || {
+            let mac = self.card_or_gone()?.nic.mac();
+            let queues = self.port().slots.len() as u32;
+            let (ifindex, ways) = ExceptionPath::open(&name, mac, mtu, queues)?;
+            let boxed = |way| Box::new(way) as Box<dyn PassPath>;
+            self.port().set_pass(ways.into_iter().map(boxed).collect());
+            Ok(ifindex)
+        };
+        open().or_throw(&env)
     }
 
     /// Lets the card steer what the filter says; gives its number. Throws EOPNOTSUPP where the card cannot, ENOSPC when

@@ -152,6 +152,11 @@ impl NativePort {
     }
 
     /// The card, while its queues are there.
+    /// The port itself.
+    pub(crate) fn port(&self) -> &Arc<PortShared> {
+        &self.shared
+    }
+
     pub(crate) fn quiet(&self) -> Option<Arc<Quiet>> {
         self.card.upgrade()
     }

@@ -2,11 +2,13 @@
 
 use bifurcate_datapath::device::cards;
 use bifurcate_datapath::device::pmd::Config;
+use bifurcate_datapath::filter::Program;
 use bifurcate_datapath::frame::{Pages, Umem, UmemConfig};
 use bifurcate_linux::card::Via;
 use bifurcate_linux::pci::Address;
 use bifurcate_linux::{Error, Result};
 use napi::Env;
+use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 
 use super::native_port::NativePort;
@@ -30,6 +32,8 @@ pub struct PciOptions {
     pub frames: u32,
     /// Bytes of a frame: 2048 or 4096.
     pub frame_size: u32,
+    /// Long frames of the pool: virtio merges packets of several buffers to them.
+    pub jumbo_frames: u32,
     /// Slots of each ring, a power of two from 64 to 4096.
     pub ring_size: u32,
     /// "auto", "huge" or "ordinary". Without an IOMMU only huge pages will do.
@@ -40,6 +44,11 @@ pub struct PciOptions {
     pub interrupts: bool,
     /// An address other than the card's own, as 02:00:00:00:00:01.
     pub mac: Option<String>,
+    /// Rings in the packed layout: virtio alone.
+    pub packed: bool,
+    /// A classic BPF program (struct sock_filter, this machine's byte order): handlers see what it wants, everything else
+    /// is passed. All frames when left out.
+    pub filter: Option<Uint8Array>,
     /// A pcapng file to write every received and sent frame to.
     pub tap: Option<String>,
     /// Add to that file what a port before this one has begun.
@@ -65,7 +74,10 @@ fn port(options: &PciOptions) -> Result<NativePort> {
         promiscuous: options.promiscuous,
         interrupts: options.interrupts,
         mac: options.mac.as_deref().map(mac).transpose()?,
+        packed: options.packed,
     };
+    let program = options.filter.as_deref().map(Program::from_bytes).transpose();
+    let program = program.map_err(|wrong| Error::new("open", format!("filter: {wrong}"), 22))?;
     let pages = match pages(&options.pages)? {
         // The addresses of ordinary pages may change under the card.
         Pages::Auto if !via.protects_memory() => Pages::Huge,
@@ -74,7 +86,7 @@ fn port(options: &PciOptions) -> Result<NativePort> {
     let umem = Umem::map(&UmemConfig {
         frames: options.frames,
         frame_size: options.frame_size,
-        jumbo_frames: 0,
+        jumbo_frames: options.jumbo_frames,
         pages,
     })?;
     let (port, card) = cards::open(&bus(None), address, via, &config, &umem)?;
@@ -91,6 +103,9 @@ fn port(options: &PciOptions) -> Result<NativePort> {
     drop(card);
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
     let shared = PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?;
+    if let Some(program) = program {
+        shared.set_filter(program);
+    }
     Ok(NativePort::new(shared, obtained, None).with_card(weak))
 }
 

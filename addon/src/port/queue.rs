@@ -95,8 +95,11 @@ fn take(id: u32, place: usize, outputs: Option<&[u32]>) -> bifurcate_linux::Resu
     let own = tx.map(|tx| Out::new(tx, &port.umem, &port.umem));
     let outs = own.into_iter().chain(others).collect();
     let mut queue = RemoteQueue::new(rx, &port.umem, BATCH_DEFAULT, outs);
-    if let Some(way) = port.pass(place) {
+    if let Some(way) = port.pass(place, true) {
         queue = queue.with_pass(way);
+    }
+    if let Some(program) = port.filter() {
+        queue = queue.with_filter(program);
     }
     slot.counting(queue.counters());
     let no_frames = port.no_frames(place);

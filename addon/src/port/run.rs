@@ -70,8 +70,11 @@ fn take(
         // Forwarding leaves the port's own sending half where others can use it.
         slot.keep_tx(spare);
         let mut lane = Lane::new(rx, &port.umem, BATCH_DEFAULT, handler, out.into_iter().collect());
-        if let Some(way) = port.pass(place) {
+        if let Some(way) = port.pass(place, to.is_none()) {
             lane = lane.with_pass(way);
+        }
+        if let Some(program) = port.filter() {
+            lane = lane.with_filter(program);
         }
         slot.counting(lane.counters());
         lanes.push(lane);

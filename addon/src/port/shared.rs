@@ -9,6 +9,7 @@ use bifurcate_datapath::device::af_xdp::QueueSocket;
 use bifurcate_datapath::device::tap::Tap;
 use bifurcate_datapath::device::{Port, QueueCounters, Totals};
 use bifurcate_datapath::engine::PassPath;
+use bifurcate_datapath::filter::Program;
 use bifurcate_datapath::frame::Umem;
 
 use super::pass::SharedPass;
@@ -22,6 +23,8 @@ pub(crate) struct PortShared {
     pub(crate) slots: Vec<Arc<Slot>>,
     /// One way back into the kernel for each queue, once the port has been told to open them.
     pass: Mutex<Vec<SharedPass>>,
+    /// Decides which frames handlers see, where nothing before the port has.
+    filter: Mutex<Option<Program>>,
     counters: Vec<QueueCounters>,
     sockets: Mutex<Vec<Arc<QueueSocket>>>,
     /// Ports whose loops send by this port's queues.
@@ -61,6 +64,7 @@ impl PortShared {
             umem: port.umem,
             slots,
             pass: Mutex::default(),
+            filter: Mutex::default(),
             counters,
             sockets: Mutex::new(sockets),
             senders: Mutex::default(),
@@ -105,9 +109,20 @@ impl PortShared {
     }
 
     /// The way back of the queue at `place`. `None`: passed frames are dropped.
-    pub(crate) fn pass(&self, place: usize) -> Option<Box<dyn PassPath>> {
+    /// `own`: the loop sends by the port's own queue, and so for the kernel too.
+    pub(crate) fn pass(&self, place: usize, own: bool) -> Option<Box<dyn PassPath>> {
         let way = lock(&self.pass).get(place).cloned()?;
-        Some(Box::new(way))
+        Some(Box::new(if own { way } else { way.one_way() }))
+    }
+
+    /// Shows handlers only what `program` wants; everything else is passed.
+    pub(crate) fn set_filter(&self, program: Program) {
+        *lock(&self.filter) = Some(program);
+    }
+
+    /// What handlers are to see; none: everything.
+    pub(crate) fn filter(&self) -> Option<Program> {
+        lock(&self.filter).clone()
     }
 
     /// Notes a port whose loops are going to send by this port's queues: this one's close waits for them.

@@ -12,17 +12,20 @@ describe("a card by a word", () => {
       queues: 1,
       frames: 2048,
       frameSize: 2048,
+      jumboFrames: 0,
       ringSize: 512,
       promiscuous: true,
       interrupts: false,
+      packed: false,
     });
   });
 
   it("takes every key, and a pool that goes with the rings", () => {
     const spec = parseCardSpec(
-      "pci:01:00.0,via=igb_uio,queues=4,ringSize=1024,interrupts=yes,mac=02:00:00:00:00:01",
+      "pci:01:00.0,via=igb_uio,queues=4,ringSize=1024,interrupts=yes,packed=yes,jumboFrames=64,mac=02:00:00:00:00:01",
     );
     expect(spec).toMatchObject({ via: "igb_uio", queues: 4, frames: 16_384, interrupts: true });
+    expect(spec).toMatchObject({ packed: true, jumboFrames: 64 });
     expect(spec.mac).toBe("02:00:00:00:00:01");
   });
 
@@ -34,6 +37,8 @@ describe("a card by a word", () => {
     ["pci:0000:01:10.0,queues=0", "1 to 16"],
     ["pci:0000:01:10.0,ringSize=100", "power of two"],
     ["pci:0000:01:10.0,interrupts=maybe", "yes or no"],
+    ["pci:0000:01:10.0,packed=perhaps", "yes or no"],
+    ["pci:0000:01:10.0,jumboFrames=5000", "0 to 4096"],
     ["pci:0000:01:10.0,speed=9", "'speed' is not a key"],
   ])("refuses %s", (spec, why) => {
     expect(() => parseCardSpec(spec)).toThrow(

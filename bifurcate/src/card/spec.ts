@@ -14,17 +14,22 @@ export interface CardSpec {
   /** Frames of the pool. */
   readonly frames: number;
   readonly frameSize: 2048 | 4096;
+  /** Long frames of the pool, for packets longer than a frame: virtio alone. */
+  readonly jumboFrames: number;
   /** Slots of each ring. */
   readonly ringSize: number;
   /** Every frame on the wire, not only those addressed to the card. */
   readonly promiscuous: boolean;
   /** Sleep until a frame comes, by the card's interrupts; else the queues are polled. */
   readonly interrupts: boolean;
+  /** Rings in the packed layout: virtio alone. */
+  readonly packed: boolean;
   /** An address other than the card's own. */
   readonly mac?: string;
 }
 
-const KEYS = "via, noMemoryProtection, queues, frames, frameSize, ringSize, promiscuous, interrupts and mac";
+const KEYS =
+  "via, noMemoryProtection, queues, frames, frameSize, jumboFrames, ringSize, promiscuous, interrupts, packed and mac";
 
 function bad(spec: string, why: string): BifurcateError {
   return new BifurcateError("E_BAD_OPTION", {
@@ -62,9 +67,11 @@ export function parseCardSpec(spec: string): CardSpec {
     queues: 1,
     frames: 0,
     frameSize: 2048 as 2048 | 4096,
+    jumboFrames: 0,
     ringSize: 512,
     promiscuous: true,
     interrupts: false,
+    packed: false,
     mac: undefined as string | undefined,
   };
   for (const pair of pairs) {
@@ -86,6 +93,9 @@ export function parseCardSpec(spec: string): CardSpec {
         if (value !== "2048" && value !== "4096") throw bad(spec, "frameSize is 2048 or 4096");
         found.frameSize = Number(value) as 2048 | 4096;
         break;
+      case "jumboFrames":
+        found.jumboFrames = number(spec, key, value, 0, 4096);
+        break;
       case "ringSize":
         found.ringSize = number(spec, key, value, 64, 4096);
         if ((found.ringSize & (found.ringSize - 1)) !== 0) throw bad(spec, "ringSize is a power of two");
@@ -93,6 +103,7 @@ export function parseCardSpec(spec: string): CardSpec {
       case "noMemoryProtection":
       case "promiscuous":
       case "interrupts":
+      case "packed":
         found[key] = yesOrNo(spec, key, value);
         break;
       case "mac":

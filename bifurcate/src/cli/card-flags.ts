@@ -9,7 +9,7 @@ import { collect, parseChoice, parseCores, parseDuration, parseQueues } from "./
 export interface CardFlags {
   readonly flow?: string[];
   readonly queues?: number[];
-  readonly backend: "auto" | "af_xdp" | "af_packet";
+  readonly backend: (typeof BACKENDS)[number];
   readonly zeroCopy: "require" | "prefer" | "off";
   readonly confirm?: number;
   readonly netns?: string;
@@ -22,7 +22,7 @@ export interface CardFlags {
 export interface CardRequest {
   readonly flows: readonly string[];
   readonly queues: readonly number[] | undefined;
-  readonly backend: "auto" | "af_xdp" | "af_packet";
+  readonly backend: (typeof BACKENDS)[number];
   readonly zeroCopy: "require" | "prefer" | "off";
   /** null: no need to confirm. */
   readonly confirmSeconds: number | null;
@@ -42,7 +42,12 @@ export function addCardOptions(command: Command): Command {
       collect,
     )
     .option("--queues <LIST>", "queues to use, e.g. 3 or 0,2-3; chosen for you when left out", parseQueues)
-    .option("--backend <B>", "auto, af_xdp or af_packet", parseChoice("--backend", BACKENDS), "auto")
+    .option(
+      "--backend <B>",
+      "auto, af_xdp, af_packet, or vf (a virtual function of the card)",
+      parseChoice("--backend", BACKENDS),
+      "auto",
+    )
     .option("--zero-copy <Z>", "require, prefer or off", parseChoice("--zero-copy", ZERO_COPY), "prefer")
     .option(
       "--confirm <T>",

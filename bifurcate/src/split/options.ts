@@ -19,7 +19,7 @@ import {
 } from "../check-options.js";
 import { FRAMES_MAX, FRAMES_MIN } from "../pool.js";
 
-export const BACKENDS = ["auto", "af_xdp", "af_packet"] as const;
+export const BACKENDS = ["auto", "af_xdp", "af_packet", "vf"] as const;
 export const ZERO_COPY = ["require", "prefer", "off"] as const;
 export const VIA = ["auto", "broker", "in-process"] as const;
 export const TRANSMIT = ["none", "own", "raw"] as const;
@@ -36,8 +36,8 @@ export interface SplitOptions {
   readonly netns?: string | null | undefined;
   /** How many own queues, or exactly which queues; chosen when left out. */
   readonly queues?: number | readonly number[] | undefined;
-  /** "auto": AF_XDP, or AF_PACKET where XDP is refused. */
-  readonly backend?: "auto" | "af_xdp" | "af_packet" | undefined;
+  /** "auto": AF_XDP, or AF_PACKET where XDP is refused. "vf": a virtual function of the card, by our own driver. */
+  readonly backend?: "auto" | "af_xdp" | "af_packet" | "vf" | undefined;
   /** "require" makes a copy an error; "prefer", the default, says so; "off" asks for a copy. */
   readonly zeroCopy?: "require" | "prefer" | "off" | undefined;
   /** Where the XDP program is to run. */

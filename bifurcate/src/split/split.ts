@@ -4,6 +4,7 @@ import { nativeKernel } from "@bifurcate/control";
 import { leaseSplit } from "../lease/leased-split.js";
 import { findBroker } from "../lease/via.js";
 import type { Port } from "../port.js";
+import { splitByFunction } from "./vf.js";
 import { LiveSplit } from "./live.js";
 import { readSplitOptions, type SplitOptions } from "./options.js";
 
@@ -23,6 +24,7 @@ import { readSplitOptions, type SplitOptions } from "./options.js";
  */
 export async function split(ifname: string, options: SplitOptions): Promise<Port> {
   const checked = readSplitOptions(ifname, options);
+  if (checked.backend === "vf") return splitByFunction(nativeKernel(), ifname, checked);
   const broker = await findBroker(ifname, checked);
   if (broker !== null) return leaseSplit(broker, ifname, checked);
   return new LiveSplit(nativeKernel(), ifname, checked).open();

@@ -61,7 +61,7 @@ describe("opening them", () => {
     await expect(open("verbs:rxe0")).rejects.toMatchObject({ code: "E_NO_FLOW" });
     const datagrams = open("verbs:rxe0,server=127.0.0.1:0", { flows: ["udp"] });
     await expect(datagrams).rejects.toEqual(bad("no flow rule brings them"));
-    await expect(open("loopback", { flows: ["udp"] })).rejects.toEqual(bad("flows are of verbs"));
+    await expect(open("loopback", { flows: ["udp"] })).rejects.toEqual(bad("flows are of cards and verbs"));
     await expect(open("verbs:rxe0", { flows: ["len > 100"] })).rejects.toMatchObject({
       code: "E_FLOW_NO_RULE",
     });

@@ -121,7 +121,8 @@ function checkClass(card: PciFunction, what: string): void {
   });
 }
 
-function checkDriver(bus: CardBus, via: Mechanism, what: string): void {
+/** @throws E_NO_DRIVER when the kernel lacks the driver, and cannot load it. */
+export function checkDriver(bus: CardBus, via: Mechanism, what: string): void {
   const driver = driverOf(via);
   if (bus.hasDriver(driver)) return;
   const said = bus.loadModule(driver);

@@ -33,7 +33,7 @@ export interface OtherSplit {
   readonly id: string;
   readonly pid: number;
   readonly flows: readonly string[];
-  readonly backend: "af_xdp" | "af_packet";
+  readonly backend: "af_xdp" | "af_packet" | "vf";
   readonly queues: readonly number[];
 }
 

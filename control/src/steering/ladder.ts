@@ -2,7 +2,7 @@
 import type { Facts } from "../facts/facts.js";
 import { driverNotes } from "./drivers.js";
 import type { Flow } from "./flow.js";
-import type { Backend, Mode, Refusal, Rung, SplitRequest } from "./plan.js";
+import type { Backend, Mode, Path, Refusal, Rung, SplitRequest } from "./plan.js";
 
 /** A backend and how its program is attached. */
 export interface Way {
@@ -133,11 +133,7 @@ export function leaseRefusal(facts: Facts): string | null {
 export const FRAME_MTU = 1_792 - 26;
 
 /** Why zero-copy cannot be had on a path of this kind, or null where it may be. */
-export function zeroCopyRefusal(
-  facts: Facts,
-  way: Way,
-  kind: "own-queue" | "shared-queues" | "whole-card",
-): string | null {
+export function zeroCopyRefusal(facts: Facts, way: Way, kind: Path["kind"]): string | null {
   if (way.backend === "af_packet") return "AF_PACKET always copies";
   if (way.mode === "generic") return "XDP in generic mode always copies";
   if (kind === "shared-queues") {

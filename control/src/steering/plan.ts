@@ -15,8 +15,8 @@ export interface SplitRequest {
   readonly flows: readonly string[];
   /** Number of own queues wanted (1 when left out), or exactly these queues. */
   readonly queues?: number | readonly number[] | undefined;
-  /** "auto" when left out. */
-  readonly backend?: "auto" | Backend | undefined;
+  /** "auto" when left out. "vf": a virtual function of the card, driven by our own driver. */
+  readonly backend?: "auto" | Backend | "vf" | undefined;
   /** "prefer" when left out. */
   readonly zeroCopy?: ZeroCopy | undefined;
   /** "auto" when left out: driver mode, generic mode where the driver has no XDP. */
@@ -74,6 +74,17 @@ export type Change =
       readonly name: string;
       readonly present: boolean;
       readonly qdisc: boolean;
+    }
+  /**
+   * A virtual function of the card at PCI address `card`, with the address `mac` and the spoof check on; `present: false`:
+   * none. `probes`: whether the kernel's drivers took virtual functions by themselves before.
+   */
+  | {
+      readonly kind: "virtual-function";
+      readonly card: string;
+      readonly mac: string;
+      readonly probes: boolean;
+      readonly present: boolean;
     };
 
 /** A change, what undoes it, and which device it is about. */
@@ -91,15 +102,15 @@ export interface Step {
 
 /** How the flow's frames travel. */
 export interface Path {
-  readonly kind: "own-queue" | "shared-queues" | "whole-card";
-  readonly backend: Backend;
-  /** null for af_packet. */
+  readonly kind: "own-queue" | "shared-queues" | "whole-card" | "virtual-function";
+  readonly backend: Backend | "vf";
+  /** null for af_packet and vf. */
   readonly mode: Mode | null;
   /** The queues that get a socket (af_packet: members of the fanout, numbered from 0). */
   readonly queues: readonly number[];
   /** What is asked of the kernel; what was obtained is read back after bind. */
   readonly zeroCopy: ZeroCopy;
-  readonly steering: "ntuple" | "xdp" | "packet-socket";
+  readonly steering: "ntuple" | "xdp" | "packet-socket" | "mac";
   /** The netkit device whose queue i + 1 is a lease of `queues[i]`: the sockets are bound there. null: to the card. */
   readonly lease: string | null;
   /** Locations of the ntuple rules. */

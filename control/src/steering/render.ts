@@ -5,10 +5,12 @@ const KINDS: Readonly<Record<Path["kind"], string>> = {
   "own-queue": "own queue",
   "shared-queues": "shared queues",
   "whole-card": "the whole card",
+  "virtual-function": "a virtual function",
 };
 
 /** A path in one line, e.g. "own queue 3, AF_XDP in driver mode, zero-copy if it can be had, ntuple rule 1022". */
 export function renderPath(path: Path): string {
+  if (path.backend === "vf") return `${KINDS[path.kind]}, our own driver igbvf over VFIO, zero-copy`;
   const queues = path.backend === "af_packet" ? `${path.queues.length} socket(s)` : queueWords(path.queues);
   const backend = path.mode === null ? "AF_PACKET" : `AF_XDP in ${path.mode} mode`;
   const copy = { require: "zero-copy", prefer: "zero-copy if it can be had", off: "copy" }[path.zeroCopy];
@@ -41,6 +43,10 @@ export function renderChange(device: string, change: Change): string {
       return change.present
         ? `ip link add ${change.name} numrxqueues ${change.queues.length + 1} type netkit single; queue-create of ${device} queue ${change.queues.join(", ")}`
         : `ip link del ${change.name}`;
+    case "virtual-function":
+      return change.present
+        ? `echo 1 > /sys/bus/pci/devices/${change.card}/sriov_numvfs; ip link set ${device} vf 0 mac ${change.mac} spoofchk on`
+        : `echo 0 > /sys/bus/pci/devices/${change.card}/sriov_numvfs`;
     case "ingress-filter":
       return change.present
         ? `tc filter add dev ${device} ingress bpf direct-action (${change.name})`

@@ -323,6 +323,7 @@ export class FakeKernel implements Kernel {
             for (const [queue, name] of leases ?? []) if (name === gone.name) leases?.delete(queue);
           }
         }),
+      setVirtualFunction: refuse,
       attachXdp: refuse,
       attachTcIngress: refuse,
       tcIngress: (index) => {

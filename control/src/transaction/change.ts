@@ -1,6 +1,7 @@
 // One lasting setting: makes a change, tells whether it holds, and undoes it only where it is still ours.
 import { BifurcateError, errnoOf, wrapError, type ErrorCode } from "../errors.js";
 import type { Channels, Link, Netns } from "../kernel.js";
+import { makeFunction, removeFunctions, virtualFunctions } from "../card/virtual-function.js";
 import { tableOrigin } from "../steering/carveout.js";
 import { receiveQueues } from "../steering/make-plan.js";
 import type { Change, Step } from "../steering/plan.js";
@@ -30,6 +31,14 @@ export function perform(netns: Netns, ifname: string, change: Change): void {
       const card = links.find((each) => each.name === ifname);
       if (card === undefined) return;
       netns.leaseQueues(card.index, change.queues, change.name);
+      return;
+    }
+    case "virtual-function": {
+      if (!change.present) return removeFunctions(change.card, change.probes);
+      makeFunction(change.card);
+      const link = netns.links().find((each) => each.name === ifname);
+      const mac = change.mac.split(":").map((byte) => parseInt(byte, 16));
+      if (link !== undefined) netns.setVirtualFunction(link.index, 0, mac, 0, true);
       return;
     }
     case "ingress-filter": {
@@ -66,6 +75,8 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
     case "lease":
       // With a name of its own and made in one piece: where it is, the leases are.
       return (lesseeOf(netns.links(), change.name) !== undefined) === change.present;
+    case "virtual-function":
+      return virtualFunctions(change.card) > 0 === change.present;
     case "ingress-filter": {
       // Whether it stands is the attachment's to say; here it may always come, and is to be gone after an undo.
       const link = netns.links().find((each) => each.name === ifname);

@@ -7,7 +7,7 @@ use bifurcate_linux::pci::{Address, Bus};
 use bifurcate_linux::{Error, Result};
 
 use super::pmd::{Config, Quiet};
-use super::{Port, e1000e, igb, igbvf};
+use super::{Port, e1000e, igb, igbvf, virtio};
 use crate::frame::Umem;
 
 /// An opened card: its queues, and the card that they share.
@@ -21,7 +21,7 @@ struct Driver {
     open: fn(Card, &Config, &Arc<Umem>) -> Result<Opened>,
 }
 
-const DRIVERS: [Driver; 3] = [
+const DRIVERS: [Driver; 4] = [
     Driver {
         name: "igb",
         ids: &igb::IDS,
@@ -36,6 +36,11 @@ const DRIVERS: [Driver; 3] = [
         name: "e1000e",
         ids: &e1000e::IDS,
         open: e1000e::open,
+    },
+    Driver {
+        name: "virtio",
+        ids: &virtio::pci::IDS,
+        open: virtio::pci::open,
     },
 ];
 

@@ -122,6 +122,18 @@ impl Exits {
         batch.clear();
     }
 
+    /// Sends what the kernel sends through the way back into it; the batch is empty before and afterwards.
+    #[inline]
+    pub(super) fn send_for_kernel(&mut self, batch: &mut Batch) {
+        if let Some(path) = &mut self.pass
+            && !self.outs.is_empty()
+            && path.take(batch) > 0
+        {
+            batch.send_all(0);
+            self.settle(batch);
+        }
+    }
+
     /// Whether frames wait for room in a device: they go when it is sent to again.
     pub(super) fn is_waiting(&self) -> bool {
         self.outs.iter().any(Out::is_waiting)

@@ -57,6 +57,7 @@ impl Lane {
     /// One turn: a batch received, handled and gone. Gives how many frames arrived.
     #[inline]
     pub fn turn(&mut self) -> usize {
+        self.exits.send_for_kernel(&mut self.batch);
         let got = self.rx.poll(&mut self.batch);
         if got == 0 {
             self.exits.idle(&mut self.batch);

@@ -252,6 +252,11 @@ fn ifinfomsg(index: u32) -> [u8; IFINFOMSG] {
     body
 }
 
+/// A change of link `index`, to be filled.
+pub(super) fn set_request(index: u32) -> Message {
+    request(RTM_SETLINK, 0, index)
+}
+
 pub(super) fn request(kind: u16, flags: u16, index: u32) -> Message {
     Message::new(kind, flags, &ifinfomsg(index))
 }

@@ -3,12 +3,16 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::guard::Guard;
 use crate::memory::Mapping;
 use crate::{Error, Result};
 
 /// Mapped registers. Reads and writes are little-endian, aligned, inside the mapping, and happen as they are written.
 #[derive(Debug)]
 pub struct Bar {
+    /// Before the mapping, which it guards: registers of a card that is unplugged vanish under who reads them, and read
+    /// as zeros from then on.
+    _guard: Guard,
     mapping: Mapping,
     len: usize,
 }
@@ -56,8 +60,13 @@ impl Bar {
                 libc::ENXIO,
             ));
         }
+        Bar::over(Mapping::of(fd, offset, len, what)?, len)
+    }
+
+    fn over(mapping: Mapping, len: usize) -> Result<Bar> {
         Ok(Bar {
-            mapping: Mapping::of(fd, offset, len, what)?,
+            _guard: Guard::new(&mapping, None)?,
+            mapping,
             len,
         })
     }
@@ -67,10 +76,7 @@ impl Bar {
     /// # Errors
     /// `ENOMEM`.
     pub fn anonymous(len: usize) -> Result<Bar> {
-        Ok(Bar {
-            mapping: Mapping::anonymous(len)?,
-            len,
-        })
+        Bar::over(Mapping::anonymous(len)?, len)
     }
 
     /// Bytes of it.

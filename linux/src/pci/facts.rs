@@ -193,6 +193,12 @@ impl Function {
         })
     }
 
+    /// Whether the kernel has an interrupt for it: its line's, or one of those that its driver switched on.
+    #[must_use]
+    pub fn has_interrupt(&self) -> bool {
+        self.read("irq").is_ok_and(|text| text.trim() != "0")
+    }
+
     /// The network interfaces that its driver made, in order.
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {

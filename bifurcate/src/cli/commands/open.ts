@@ -32,6 +32,7 @@ interface OpenFlags {
   readonly cores?: number[];
   readonly flow?: string[];
   readonly tap?: string;
+  readonly exception?: string | true;
   readonly netns?: string;
   readonly json?: true;
 }
@@ -51,14 +52,18 @@ export function openCommand(streams: Streams): Command {
       "drop, count, reflect, forward=TO (an interface or a spec), or run=FILE; count when left out",
       parseAction,
     )
-    .option(
-      "--flow <EXPRESSION>",
-      "of verbs: what the card's flow rules bring here; may be repeated",
-      collect,
-    )
     .option("--output <TO>", "with run=FILE: what the handler sends out of as well; may be repeated", collect)
     .option("--tap <FILE>", "write every received and sent frame to FILE (pcapng)", (file: string) =>
       parseFile("--tap", file),
+    )
+    .option(
+      "--flow <EXPR>",
+      "of a card: what the handler sees, the rest is passed; of verbs: what the card's flow rules bring here; may be repeated",
+      collect,
+    )
+    .option(
+      "--exception [NAME]",
+      "of a card: the kernel stays reachable on it, through a TAP of that name, or of the name its interface had",
     )
     .option("--netns <NAME>", "the interfaces to send out of live in this network namespace");
   return addRunOptions(command)
@@ -69,7 +74,7 @@ export function openCommand(streams: Streams): Command {
 
 async function open(streams: Streams, spec: string, flags: OpenFlags): Promise<void> {
   checkSpec(spec);
-  const { cores, seconds = null, tap } = flags;
+  const { cores, seconds = null, tap, flow: flows, exception } = flags;
   if (tap !== undefined && spec.startsWith("loopback")) {
     const why = "the loopback device makes its frames of nothing: there is nothing to see";
     throw new BifurcateError("E_BAD_OPTION", { what: `read --tap '${tap}'`, why });
@@ -86,7 +91,7 @@ async function open(streams: Streams, spec: string, flags: OpenFlags): Promise<v
   const { json } = request;
   await runPorts({ json, seconds, read: readAction }, streams, async (session) => {
     const port = session.keep(
-      await session.api.open(spec, { onWarning: session.warn, tap, flows: flags.flow }),
+      await session.api.open(spec, { onWarning: session.warn, tap, flows, exception }),
     );
     session.show((output, warnings) => {
       if (json) {

@@ -88,14 +88,22 @@ impl Pool {
     /// # Errors
     /// `ENOMEM`; `EINVAL` when there is no IOMMU and the pool is not in huge pages.
     pub fn map(card: &Card, umem: &Arc<Umem>, rings: usize, size: u32) -> Result<Pool> {
+        Pool::map_bytes(card, umem, umem.area() as usize, rings * size as usize * SLOT)
+    }
+
+    /// As [`Pool::map`]: the first `reach` bytes of the frames, and `bytes` for rings of whatever kind.
+    ///
+    /// # Errors
+    /// As [`Pool::map`].
+    pub fn map_bytes(card: &Card, umem: &Arc<Umem>, reach: usize, bytes: usize) -> Result<Pool> {
         let pages = if card.via().protects_memory() {
             PageKind::Ordinary
         } else {
             PageKind::Huge
         };
-        let file = MemoryFile::create("bifurcate-rings", rings * size as usize * SLOT, pages)?;
+        let file = MemoryFile::create("bifurcate-rings", bytes, pages)?;
         let slots = Arc::new(Mapping::shared(&file)?);
-        let frames = card.map_memory(umem.mapping(), umem.page_kind(), umem.area() as usize)?;
+        let frames = card.map_memory(umem.mapping(), umem.page_kind(), reach)?;
         let slots_at = card.map_memory(&slots, pages, slots.len())?;
         Ok(Pool {
             umem: Arc::clone(umem),
@@ -121,7 +129,7 @@ impl Pool {
         let slots = Arc::new(Mapping::anonymous(rings * size as usize * SLOT)?);
         Ok(Pool {
             umem: Arc::clone(umem),
-            frames: Arc::new(DmaTable::contiguous(frames_at, umem.area() as usize)),
+            frames: Arc::new(DmaTable::contiguous(frames_at, umem.len())),
             slots_at: Arc::new(DmaTable::contiguous(slots_at, slots.len())),
             slots,
             taken: 0,
@@ -129,17 +137,15 @@ impl Pool {
     }
 
     /// The memory of all rings.
-    #[cfg(any(test, feature = "model"))]
     #[must_use]
     pub fn slots(&self) -> &Arc<Mapping> {
         &self.slots
     }
 
-    /// Where the memory of all rings begins, for the card.
-    #[cfg(any(test, feature = "model"))]
+    /// Where the memory of all rings lies for the card.
     #[must_use]
-    pub fn slots_address(&self) -> u64 {
-        self.slots_at.address(0)
+    pub fn slots_table(&self) -> &Arc<DmaTable> {
+        &self.slots_at
     }
 
     /// The next ring of `size` slots, all zero. A ring begins at a multiple of its own length, so that it never lies
@@ -170,6 +176,10 @@ impl Pool {
     /// Where a frame begins, for the card.
     #[must_use]
     pub fn address(&self, frame: &Frame) -> u64 {
+        #[cfg(feature = "wrong-dma")]
+        if let Some(wrong) = super::wrong::take() {
+            return wrong;
+        }
         self.frames.address(frame.offset())
     }
 }

@@ -28,6 +28,8 @@ mod rx;
 mod steps;
 mod tx;
 mod words;
+#[cfg(feature = "wrong-dma")]
+pub mod wrong;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;

@@ -177,7 +177,7 @@ impl Quiet {
     }
 
     /// Keeps the frames of a queue that is dropped until the card is quiet.
-    pub(super) fn adopt(&self, frames: impl Iterator<Item = Frame>) {
+    pub(in crate::device) fn adopt(&self, frames: impl Iterator<Item = Frame>) {
         // A list that is only ever added to.
         self.frames
             .lock()

@@ -26,6 +26,8 @@ pub struct Config {
     pub interrupts: bool,
     /// An address other than the card's own.
     pub mac: Option<[u8; 6]>,
+    /// Rings in the packed layout, which virtio alone has.
+    pub packed: bool,
 }
 
 impl Default for Config {
@@ -36,6 +38,7 @@ impl Default for Config {
             promiscuous: true,
             interrupts: false,
             mac: None,
+            packed: false,
         }
     }
 }
@@ -58,6 +61,9 @@ impl Config {
                 "ring_size={}: a power of two from 64 to 4096",
                 self.ring_size
             ));
+        }
+        if self.packed && driver != "virtio" {
+            return invalid("packed=yes: only virtio has that layout".to_owned());
         }
         Ok(())
     }

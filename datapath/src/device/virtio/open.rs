@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bifurcate_linux::dma::DmaTable;
 use bifurcate_linux::event::{EventFd, Interest};
 use bifurcate_linux::guard::Guard;
 use bifurcate_linux::memory::{Mapping, MemoryFile, PageKind};
@@ -14,21 +15,20 @@ use bifurcate_linux::{Error, Result};
 
 use crate::device::{Port, QueuePair, State};
 use crate::frame::{Cache, Umem};
-use crate::ring::virtio::{NET_HEADER, NEXT, Places, SIZE_MAX, feature};
+use crate::ring::virtio::{Places, SIZE_MAX, feature};
 use crate::vhost_user::{Inner, Link, MESSAGES_A_LOOK, Service, Source};
 
-use super::queue::{Queue, RINGS_AT};
+use super::queue::Queue;
+use super::rings::{RingAt, RingMemory};
 use super::rx::Rx;
 use super::session::{FEATURES, begin};
+use super::transport::Transport;
 use super::tx::Tx;
 
 const EINVAL: i32 = 22;
 
 /// Most queue pairs: a ring's number has eight bits.
 const PAIRS_MAX: u32 = 127;
-
-/// Bytes of an indirect table of ours: the header and the frame.
-const TABLE: usize = 32;
 
 /// How long [`open`] waits for the first device to take everything.
 const FIRST: Duration = Duration::from_secs(6);
@@ -75,11 +75,27 @@ pub struct Opened {
     pub status: Arc<Inner>,
 }
 
-/// Where a ring is, as the device knows it.
-pub(super) struct RingAt {
-    pub(super) desc: u64,
-    pub(super) driver: u64,
-    pub(super) device: u64,
+/// Where the frame pool is, as the device is told: not where it is mapped here, which is nobody's business.
+pub(super) const POOL_AT: u64 = 1 << 32;
+
+/// Where the rings are, as the device is told.
+pub(super) const RINGS_AT: u64 = 1 << 40;
+
+/// How the two ends of a ring wake each other.
+pub(super) struct Events {
+    /// Raised by the device when it has used something.
+    pub(super) call: EventFd,
+    /// Raised for the device when something is available.
+    pub(super) kick: EventFd,
+}
+
+impl Events {
+    fn new() -> Result<Events> {
+        Ok(Events {
+            call: EventFd::to_share()?,
+            kick: EventFd::to_share()?,
+        })
+    }
 }
 
 /// What all queues and the connection's thread share. Dropped with the last of them.
@@ -88,12 +104,11 @@ pub(super) struct Shared {
     guard: Guard,
     rings_guard: Guard,
     umem: Arc<Umem>,
-    rings: Arc<Mapping>,
+    rings: RingMemory,
     rings_file: MemoryFile,
-    /// Bytes of one ring's memory: the larger layout, and its indirect tables.
-    stride: usize,
-    tables_at: usize,
     pub(super) queues: Vec<Arc<Queue>>,
+    /// By the number of the ring, as `queues`.
+    pub(super) events: Vec<Events>,
     config: Config,
     /// The pool or the rings vanished: nothing moves any more.
     gone: AtomicBool,
@@ -105,12 +120,7 @@ pub(super) struct Shared {
 
 impl Shared {
     fn new(config: &Config, umem: &Arc<Umem>) -> Result<Arc<Shared>> {
-        let size = usize::from(config.ring_size);
-        let tables_at = Places::layout(config.ring_size, false)
-            .len
-            .max(Places::layout(config.ring_size, true).len);
-        // A header of zeros after the tables, for frames that have no room for theirs.
-        let stride = (tables_at + size * TABLE + 128).next_multiple_of(4096);
+        let stride = RingMemory::bytes(config.ring_size).next_multiple_of(4096);
         let rings_file = MemoryFile::create(
             "bifurcate-rings",
             stride * 2 * config.queues as usize,
@@ -118,18 +128,18 @@ impl Shared {
         )?;
         let rings = Arc::new(Mapping::shared(&rings_file)?);
         let trouble = EventFd::new()?;
-        let queues = (0..2 * config.queues)
-            .map(|_| Queue::new(config.ring_size))
-            .collect::<Result<Vec<_>>>()?;
+        let numbers = 0..2 * config.queues;
+        let queues = numbers.clone().map(|_| Queue::new(config.ring_size)).collect();
+        let events = numbers.map(|_| Events::new()).collect::<Result<Vec<_>>>()?;
+        let at = Arc::new(DmaTable::contiguous(RINGS_AT, rings.len()));
         Ok(Arc::new(Shared {
             guard: Guard::new(umem.mapping(), Some(&trouble))?,
             rings_guard: Guard::new(&rings, Some(&trouble))?,
             umem: Arc::clone(umem),
-            rings,
+            rings: RingMemory::new(rings, at, 0, config.ring_size, stride),
             rings_file,
-            stride,
-            tables_at,
             queues,
+            events,
             config: config.clone(),
             gone: AtomicBool::new(false),
             trouble,
@@ -178,54 +188,24 @@ impl Shared {
 
     /// Ring `index` in memory here, and where the device finds it.
     pub(super) fn places(&self, index: usize, packed: bool) -> (Places, RingAt) {
-        let size = self.config.ring_size;
-        let layout = Places::layout(size, packed);
-        let from = index * self.stride;
-        let keep: Arc<Mapping> = Arc::clone(&self.rings);
-        // SAFETY: ring `index` has `stride` bytes of the mapping from `from` on, and the layout is within the first
-        // `tables_at` of them; `keep` is the mapping.
-        let places = unsafe {
-            let base = self.rings.base().as_ptr().add(from);
-            Places::new(
-                base,
-                base.add(layout.driver),
-                base.add(layout.device),
-                size,
-                packed,
-                keep,
-            )
-        };
-        let at = RINGS_AT + from as u64;
-        let places = places.expect("open checked the size, and the layout is aligned");
-        let at = RingAt {
-            desc: at,
-            driver: at + layout.driver as u64,
-            device: at + layout.device as u64,
-        };
-        (places, at)
+        self.rings.places(index, packed)
     }
 
-    /// Writes the indirect table of id `id` of ring `index`: a header of zeros, and `len` bytes at `addr`. Gives where
-    /// the device finds it, and its bytes.
-    pub(super) fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
-        let size = usize::from(self.config.ring_size);
-        let from = index * self.stride + self.tables_at;
-        let zeros = RINGS_AT + (from + size * TABLE) as u64;
-        let at = from + usize::from(id).min(size - 1) * TABLE;
-        let entries = [
-            (zeros, u64::from(NET_HEADER) | u64::from(NEXT) << 32 | 1 << 48),
-            (addr, u64::from(len)),
-        ];
-        for (place, (addr, rest)) in entries.into_iter().enumerate() {
-            // SAFETY: the tables have `size` times 32 bytes from `from` on, within the ring's `stride`; aligned to 16;
-            // the device does not have this id now.
-            unsafe {
-                let entry = self.rings.base().as_ptr().add(at + 16 * place).cast::<u64>();
-                entry.write_volatile(addr);
-                entry.add(1).write_volatile(rest);
-            }
+    /// A device has every ring.
+    fn up(&self) {
+        for (queue, events) in self.queues.iter().zip(&self.events) {
+            queue.set_up(true);
+            events.call.raise();
+            events.kick.raise();
         }
-        (RINGS_AT + at as u64, TABLE as u32)
+    }
+
+    /// The device is gone: nothing is added any more. What it had used is still there.
+    fn down(&self) {
+        for (queue, events) in self.queues.iter().zip(&self.events) {
+            queue.set_up(false);
+            events.call.raise();
+        }
     }
 
     fn tried(&self, outcome: Result<()>) {
@@ -259,9 +239,7 @@ impl Shared {
     /// Serves one connection to its end.
     fn serve(&self, link: Link, inner: &Inner) -> Result<()> {
         let served = self.converse(link, inner);
-        for queue in &self.queues {
-            queue.down();
-        }
+        self.down();
         self.tried(served.clone());
         served
     }
@@ -269,9 +247,7 @@ impl Shared {
     fn converse(&self, mut link: Link, inner: &Inner) -> Result<()> {
         let features = begin(&mut link, self)?;
         inner.set_features(features);
-        for queue in &self.queues {
-            queue.up();
-        }
+        self.up();
         self.tried(Ok(()));
         loop {
             // The device has nothing to say; what it says all the same is read and let be.
@@ -302,18 +278,56 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // The connection has ended: who follows the protocol touches nothing any more, and whoever does not can write
         // into frames that are free, as it could all the time.
+        let mut cache = Cache::new(&self.umem);
         for queue in &self.queues {
-            let mut half = queue.lock();
-            let mut cache = Cache::new(&self.umem);
-            let half = &mut *half;
-            for frame in half.waiting.drain(..).chain(half.arrived.drain(..)) {
-                cache.give(frame);
-            }
-            if let Some(mut live) = half.live.take() {
-                live.packets.end(&mut cache, &mut half.lost);
-                live.lent.recover();
-            }
+            queue
+                .lock()
+                .take_all(&mut cache)
+                .into_iter()
+                .for_each(|frame| cache.give(frame));
         }
+    }
+}
+
+/// A connection, for as long as a half of a queue holds it.
+#[derive(Clone)]
+struct Attached {
+    /// Before what it shares, so that it has ended by then.
+    _service: Arc<Service>,
+    shared: Arc<Shared>,
+}
+
+impl Transport for Attached {
+    #[inline]
+    fn reach(&self) -> u32 {
+        u32::MAX
+    }
+
+    #[inline]
+    fn address(&self, offset: u32) -> u64 {
+        POOL_AT + u64::from(offset)
+    }
+
+    fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
+        self.shared.rings.indirect(index, id, addr, len)
+    }
+
+    #[inline]
+    fn kick(&self, index: usize) {
+        self.shared.events[index].kick.raise();
+    }
+
+    fn ready_fd(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        Some(self.shared.events[index].call.as_fd())
+    }
+
+    fn lower(&self, index: usize) {
+        self.shared.events[index].call.lower();
+    }
+
+    #[inline]
+    fn state(&self, up: bool) -> State {
+        self.shared.state(up)
     }
 }
 
@@ -365,8 +379,11 @@ fn start(config: &Config, source: Source, wait: bool, umem: &Arc<Umem>) -> Resul
     if wait {
         shared.wait_for_first()?;
     }
-    let service = Arc::new(service);
     let status = Arc::clone(service.inner());
+    let attached = Attached {
+        _service: Arc::new(service),
+        shared: Arc::clone(&shared),
+    };
     let queues = shared
         .queues
         .chunks(2)
@@ -374,8 +391,8 @@ fn start(config: &Config, source: Source, wait: bool, umem: &Arc<Umem>) -> Resul
         .map(|(index, pair)| QueuePair {
             index: index as u32,
             // Ring 0 of a pair receives, ring 1 sends (VIRTIO 1.2, section 5.1.2).
-            rx: Box::new(Rx::new(&pair[0], &shared, &service)),
-            tx: Box::new(Tx::new(&pair[1], &shared, &service, 2 * index + 1)),
+            rx: Box::new(Rx::new(&pair[0], attached.clone(), 2 * index)),
+            tx: Box::new(Tx::new(&pair[1], attached.clone(), 2 * index + 1)),
         })
         .collect();
     Ok(Opened {

@@ -3,19 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bifurcate_linux::Result;
-use bifurcate_linux::event::EventFd;
-
 use crate::frame::{Cache, Frame, Lent, Umem};
 use crate::ring::virtio::{DriverRing, NET_HEADER, Options, PackedDriver, Places, SplitDriver, feature};
 
 use super::packets::{Lost, Packets};
-
-/// Where the frame pool is, as the device is told: not where it is mapped here, which is nobody's business.
-pub(super) const POOL_AT: u64 = 1 << 32;
-
-/// Where the rings are, as the device is told.
-pub(super) const RINGS_AT: u64 = 1 << 40;
 
 /// A ring of either layout. Polls choose once a batch.
 pub(super) enum AnyRing {
@@ -69,17 +60,13 @@ pub(super) struct Half {
 /// One ring of the port.
 pub(super) struct Queue {
     half: Mutex<Half>,
-    /// Raised by the device when it has used something.
-    pub(super) call: EventFd,
-    /// Raised for the device when something is available.
-    pub(super) kick: EventFd,
     /// Slots.
     pub(super) size: u16,
 }
 
 impl Queue {
-    pub(super) fn new(size: u16) -> Result<Arc<Queue>> {
-        Ok(Arc::new(Queue {
+    pub(super) fn new(size: u16) -> Arc<Queue> {
+        Arc::new(Queue {
             half: Mutex::new(Half {
                 live: None,
                 up: false,
@@ -88,21 +75,13 @@ impl Queue {
                 lost: Lost::default(),
                 armed: false,
             }),
-            call: EventFd::to_share()?,
-            kick: EventFd::to_share()?,
             size,
-        }))
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Half> {
         // A panic within a poll leaves the table of lent frames and the ring's cursors in step or a frame lent for ever.
         self.half.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The device is gone: nothing is added any more. What it had used is still there.
-    pub(super) fn down(&self) {
-        self.lock().up = false;
-        self.call.raise();
     }
 
     /// Puts a new ring in the place of the one there was. Received packets that nobody has taken yet are kept, and so
@@ -133,15 +112,23 @@ impl Queue {
         half.armed = false;
     }
 
-    /// A device is there and has the ring.
-    pub(super) fn up(&self) {
-        self.lock().up = true;
-        self.call.raise();
-        self.kick.raise();
+    /// A device is there and has the ring, or not any more.
+    pub(super) fn set_up(&self, up: bool) {
+        self.lock().up = up;
     }
 }
 
 impl Half {
+    /// Every frame that is here or with the device, for when it is free or can reach none of them any more.
+    pub(super) fn take_all(&mut self, cache: &mut Cache) -> Vec<Frame> {
+        let mut all: Vec<Frame> = self.waiting.drain(..).chain(self.arrived.drain(..)).collect();
+        if let Some(mut live) = self.live.take() {
+            live.packets.end(cache, &mut self.lost);
+            all.extend(live.lent.drain().map(|(_, frame)| frame));
+        }
+        all
+    }
+
     /// Takes the received packets that the device had finished out of a ring that is no more. What it had not finished is
     /// lost, and counted.
     fn take_received(&mut self, live: &mut Live) {

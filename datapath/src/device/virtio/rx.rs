@@ -1,48 +1,48 @@
 //! Receiving: the device writes into frames of the pool, and nothing here copies them.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::device::{Counters, RxQueue, State};
 use crate::frame::{Batch, Frame};
 use crate::ring::virtio::{DriverRing, NET_HEADER, WRITE};
 
-use crate::vhost_user::Service;
-
-use super::open::Shared;
 use super::packets::{Lost, Packets};
-use super::queue::{AnyRing, Half, Live, POOL_AT, Queue};
+use super::queue::{AnyRing, Half, Live, Queue};
+use super::transport::Transport;
 
 /// Free frames are given to the device this many at a time.
 const REFILL: u16 = 32;
 
 /// The receiving half of a queue.
-pub(super) struct Rx {
+pub(super) struct Rx<T> {
     queue: Arc<Queue>,
-    /// The connection lasts as long as a half of a queue does. Before what it shares, so that it has ended by then.
-    _service: Arc<Service>,
-    shared: Arc<Shared>,
     state: State,
-    ring: Receiver,
+    ring: Receiver<T>,
     counters: Arc<Counters>,
 }
 
 /// What takes frames out of the ring, while that is locked.
-#[derive(Default)]
-struct Receiver {
+struct Receiver<T> {
+    transport: T,
+    /// The number of the ring.
+    index: usize,
     /// The pool has no frame for every buffer.
     starving: bool,
     hostile: u64,
 }
 
-impl Rx {
-    pub(super) fn new(queue: &Arc<Queue>, shared: &Arc<Shared>, service: &Arc<Service>) -> Rx {
+impl<T: Transport> Rx<T> {
+    pub(super) fn new(queue: &Arc<Queue>, transport: T, index: usize) -> Rx<T> {
         Rx {
             queue: Arc::clone(queue),
-            _service: Arc::clone(service),
-            shared: Arc::clone(shared),
             state: State::Down,
-            ring: Receiver::default(),
+            ring: Receiver {
+                transport,
+                index,
+                starving: false,
+                hostile: 0,
+            },
             counters: Arc::default(),
         }
     }
@@ -55,7 +55,7 @@ impl Rx {
     }
 }
 
-impl Receiver {
+impl<T: Transport> Receiver<T> {
     fn poll_ring<R: DriverRing>(
         &mut self,
         ring: &mut R,
@@ -114,7 +114,7 @@ impl Receiver {
         let bytes = room + NET_HEADER;
         let got = lent.lend_free(batch, missing, bytes, NET_HEADER, |offset| {
             let id = ring.next_id();
-            ring.add(POOL_AT + u64::from(offset), bytes, WRITE);
+            ring.add(self.transport.address(offset), bytes, WRITE);
             id
         });
         if got < missing {
@@ -135,7 +135,7 @@ struct Polled {
     kick: bool,
 }
 
-impl RxQueue for Rx {
+impl<T: Transport> RxQueue for Rx<T> {
     fn poll(&mut self, batch: &mut Batch) -> usize {
         let queue = &*self.queue;
         let mut half = queue.lock();
@@ -147,7 +147,7 @@ impl RxQueue for Rx {
             armed,
             ..
         } = &mut *half;
-        self.state = self.shared.state(*up);
+        self.state = self.ring.transport.state(*up);
         if self.state == State::Gone {
             return 0;
         }
@@ -167,7 +167,7 @@ impl RxQueue for Rx {
             AnyRing::Packed(ring) => self.ring.poll_ring(ring, lent, packets, *up, batch),
         };
         if polled.kick {
-            queue.kick.raise();
+            self.ring.transport.kick(self.ring.index);
         }
         if polled.used > 0 {
             if *armed {
@@ -184,15 +184,17 @@ impl RxQueue for Rx {
         if !polled.lost.is_none() {
             self.count(&polled.lost);
         }
+        self.ring.transport.polled(polled.used == 0);
         before + polled.frames
     }
 
     fn ready_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.queue.call.as_fd())
+        self.ring.transport.ready_fd(self.ring.index)
     }
 
     fn prepare_to_wait(&mut self) -> bool {
-        self.queue.call.lower();
+        self.ring.transport.lower(self.ring.index);
+        self.ring.transport.unmask();
         let mut half = self.queue.lock();
         let half = &mut *half;
         match &mut half.live {

@@ -9,8 +9,8 @@ use crate::ring::virtio::feature;
 use crate::vhost_user::message::{Addresses, MemoryRegion};
 use crate::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol, request};
 
-use super::open::Shared;
-use super::queue::{AnyRing, POOL_AT, RINGS_AT};
+use super::open::{POOL_AT, RINGS_AT, Shared};
+use super::queue::AnyRing;
 
 /// How long the device may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ fn hand_over_memory(link: &mut Link, shared: &Shared, can_acknowledge: bool) -> 
 
 fn hand_over_ring(link: &Link, shared: &Shared, index: usize, features: u64) -> Result<()> {
     let packed = features & feature::RING_PACKED != 0;
-    let queue = &shared.queues[index];
+    let (queue, events) = (&shared.queues[index], &shared.events[index]);
     let (places, at) = shared.places(index, packed);
     queue.renew(
         || AnyRing::new(places, features),
@@ -144,6 +144,6 @@ fn hand_over_ring(link: &Link, shared: &Shared, index: usize, features: u64) -> 
         &[],
     )?;
     let event = |what| Message::of_number(what, u64::from(number));
-    link.send(&event(request::SET_VRING_CALL), &[queue.call.as_fd()])?;
-    link.send(&event(request::SET_VRING_KICK), &[queue.kick.as_fd()])
+    link.send(&event(request::SET_VRING_CALL), &[events.call.as_fd()])?;
+    link.send(&event(request::SET_VRING_KICK), &[events.kick.as_fd()])
 }

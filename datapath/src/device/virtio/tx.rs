@@ -6,37 +6,32 @@ use crate::device::{Counters, TxQueue};
 use crate::frame::{Batch, Cache, Frame, Lent};
 use crate::ring::virtio::{DriverRing, INDIRECT, NET_HEADER, feature};
 
-use crate::vhost_user::Service;
-
-use super::open::Shared;
-use super::queue::{AnyRing, Half, Live, POOL_AT, Queue};
+use super::queue::{AnyRing, Half, Live, Queue};
+use super::transport::Transport;
 
 /// The sending half of a queue.
-pub(super) struct Tx {
+pub(super) struct Tx<T> {
     queue: Arc<Queue>,
-    /// The connection lasts as long as a half of a queue does. Before what it shares, so that it has ended by then.
-    _service: Arc<Service>,
-    ring: Sender,
+    ring: Sender<T>,
     counters: Arc<Counters>,
 }
 
 /// What places frames in the ring, while that is locked.
-struct Sender {
-    shared: Arc<Shared>,
-    /// The number of the ring, for its indirect tables.
+struct Sender<T> {
+    transport: T,
+    /// The number of the ring.
     index: usize,
     /// The device may have jumbo frames, of which a pool has few: they are collected at once.
     jumbo: bool,
     hostile: u64,
 }
 
-impl Tx {
-    pub(super) fn new(queue: &Arc<Queue>, shared: &Arc<Shared>, service: &Arc<Service>, index: usize) -> Tx {
+impl<T: Transport> Tx<T> {
+    pub(super) fn new(queue: &Arc<Queue>, transport: T, index: usize) -> Tx<T> {
         Tx {
             queue: Arc::clone(queue),
-            _service: Arc::clone(service),
             ring: Sender {
-                shared: Arc::clone(shared),
+                transport,
                 index,
                 jumbo: false,
                 hostile: 0,
@@ -46,7 +41,7 @@ impl Tx {
     }
 }
 
-impl Sender {
+impl<T: Transport> Sender<T> {
     fn send_ring<R: DriverRing>(
         &mut self,
         ring: &mut R,
@@ -102,8 +97,8 @@ impl Sender {
     ) -> bool {
         let len = frame.len();
         self.jumbo |= len > cache.umem().frame_size();
-        if frame.is_empty() {
-            sent.empty += 1;
+        if frame.is_empty() || frame.offset() >= self.transport.reach() {
+            sent.refuse(frame.is_empty());
             cache.give(frame);
             return false;
         }
@@ -119,7 +114,7 @@ impl Sender {
         }
         match lent.lend(ring.next_id(), frame) {
             Ok(offset) => {
-                ring.add(POOL_AT + u64::from(offset - NET_HEADER), len + NET_HEADER, 0);
+                ring.add(self.transport.address(offset - NET_HEADER), len + NET_HEADER, 0);
                 true
             }
             Err(frame) => {
@@ -155,9 +150,8 @@ impl Sender {
         let id = ring.next_id();
         match lent.lend(id, frame) {
             Ok(offset) => {
-                let (table, bytes) = self
-                    .shared
-                    .indirect(self.index, id, POOL_AT + u64::from(offset), len);
+                let addr = self.transport.address(offset);
+                let (table, bytes) = self.transport.indirect(self.index, id, addr, len);
                 ring.add(table, bytes, INDIRECT);
                 true
             }
@@ -177,7 +171,20 @@ struct Sent {
     invalid: u64,
     empty: u64,
     no_frames: u64,
+    unreachable: u64,
     kick: bool,
+}
+
+impl Sent {
+    /// A frame that cannot be sent: an empty one, or one beyond the device's reach, which only a jumbo frame can be.
+    #[cold]
+    fn refuse(&mut self, empty: bool) {
+        if empty {
+            self.empty += 1;
+        } else {
+            self.unreachable += 1;
+        }
+    }
 }
 
 /// Takes what the device has sent back to the pool.
@@ -193,7 +200,7 @@ fn collect<R: DriverRing>(ring: &mut R, lent: &mut Lent, cache: &mut Cache, sent
     }
 }
 
-impl TxQueue for Tx {
+impl<T: Transport> TxQueue for Tx<T> {
     fn send(&mut self, batch: &mut Batch) -> usize {
         let queue = &*self.queue;
         let mut half = queue.lock();
@@ -213,15 +220,16 @@ impl TxQueue for Tx {
             _ => wait_for_device(waiting, usize::from(queue.size), batch),
         };
         if sent.kick {
-            queue.kick.raise();
+            self.ring.transport.kick(self.ring.index);
         }
         self.counters.sent.add(sent.frames);
         self.counters.sent_bytes.add(sent.bytes);
-        if sent.full + sent.invalid + sent.empty + sent.no_frames > 0 {
+        if sent.full + sent.invalid + sent.empty + sent.no_frames + sent.unreachable > 0 {
             self.counters.ring_full.add(sent.full);
             self.counters.invalid_descriptor.add(sent.invalid);
             self.counters.handler_invalid.add(sent.empty);
             self.counters.no_frames.add(sent.no_frames);
+            self.counters.too_long.add(sent.unreachable);
         }
         sent.frames as usize
     }

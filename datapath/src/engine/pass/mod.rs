@@ -8,6 +8,7 @@
 //! [`open`] takes the TAP, and live frames where there can be no TAP. docs/pass.md says what arrives and what
 //! it costs, docs/decisions/0040 why it is done so.
 
+mod exception;
 mod live;
 mod tap;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result};
 
+pub use exception::ExceptionPath;
 pub use live::LivePass;
 pub use tap::{PASSED_TC_INDEX, PassCounters, TapDevice, TapPass};
 

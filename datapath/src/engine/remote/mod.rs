@@ -83,6 +83,7 @@ impl RemoteQueue {
     #[inline]
     pub fn turn(&mut self) -> usize {
         self.end_batch();
+        self.exits.send_for_kernel(&mut self.batch);
         if self.rx.poll(&mut self.batch) == 0 {
             self.exits.idle(&mut self.batch);
             self.block.set_count(0);

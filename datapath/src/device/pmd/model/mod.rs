@@ -85,7 +85,7 @@ impl Model {
                 len: pool.umem.area() as usize,
             },
             Region {
-                address: pool.slots_address(),
+                address: pool.slots_table().address(0),
                 base: slots.base().as_ptr(),
                 len: slots.len(),
             },

@@ -1,0 +1,111 @@
+// Cards taken whole in the guest, behind an IOMMU: each driver by each mechanism, what is refused, owners that die.
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
+import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { cardRow, pciOf, program, tryRows, VF_MAC } from "../testing/guest-card.js";
+import { shell } from "../testing/guest-split.js";
+
+const MINUTES = 600_000;
+
+let guest: Guest;
+let igb: Wire;
+let e1000e: Wire;
+let virtio: Wire;
+
+beforeAll(async () => {
+  guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
+  igb = await bringUp(guest, "nic0", 1400);
+  e1000e = await bringUp(guest, "nic1", 1400);
+  virtio = await bringUp(guest, "nic2", 1400);
+  for (const [n, wire] of [igb, e1000e, virtio].entries())
+    await shell(guest, `ip route add 198.51.10${n}.0/24 via ${wire.far.v4} dev ${wire.nic.name} metric 77`);
+  await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
+}, BOOT_LIMIT);
+
+afterAll(async () => {
+  await shell(
+    guest,
+    "echo 0 > /sys/class/net/nic0/device/sriov_numvfs; echo 0 > /proc/sys/vm/nr_hugepages; rm -rf /run/bifurcate/cards",
+  );
+  for (const wire of [igb, e1000e, virtio]) {
+    await takeDown(guest, wire);
+    await shell(guest, `ip link set dev ${wire.nic.name} mtu 1500`);
+  }
+});
+
+describe("a card taken whole", () => {
+  it.each(["vfio", "iommufd", "uio_pci_generic"] as const)(
+    "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
+    async (via) => {
+      await tryRows(guest, [
+        // No interrupt of its line arrives on this emulation; e1000e's and virtio's do.
+        { ...cardRow(guest, "igb", via, igb), interrupts: via !== "uio_pci_generic" },
+        cardRow(guest, "e1000e", via, e1000e),
+        cardRow(guest, "virtio", via, virtio),
+      ]);
+    },
+    MINUTES,
+  );
+
+  it(
+    "may be a virtual function, while the kernel keeps its card and answers ping on it",
+    async () => {
+      const target = igb.nic.v4.replace(/\d+$/, "13");
+      await shell(
+        guest,
+        "echo 0 > /sys/class/net/nic0/device/sriov_drivers_autoprobe; echo 1 > /sys/class/net/nic0/device/sriov_numvfs; " +
+          `ip link set dev nic0 vf 0 mac ${VF_MAC} spoofchk on; ` +
+          `ip -n ${igb.far.netns} neigh replace ${target} lladdr ${VF_MAC} dev ${igb.far.name} nud permanent`,
+      );
+      const address = (await shell(guest, "basename $(readlink /sys/class/net/nic0/device/virtfn0)")).trim();
+      const row = { ...cardRow(guest, "igbvf", "vfio", igb), address, interface: null, target };
+      const results = await tryRows(
+        guest,
+        (["vfio", "iommufd", "uio_pci_generic"] as const).map((via) => ({
+          ...row,
+          via,
+          beside: igb.nic.v4,
+          // A virtual function has no interrupt line, and uio_pci_generic hands on nothing else.
+          interrupts: via !== "uio_pci_generic",
+        })),
+      );
+      expect(results.map((each) => each.beside)).toEqual([3, 3, 3]);
+      await shell(guest, "echo 0 > /sys/class/net/nic0/device/sriov_numvfs");
+    },
+    MINUTES,
+  );
+
+  it(
+    "is refused where it would hurt, and quiet before its memory is used again when its owner is killed",
+    async () => {
+      const [seen] = await program<Record<string, unknown>>(guest, "card-trouble", {
+        address: pciOf(guest, "nic0"),
+        interface: "nic0",
+        router: igb.far.v4,
+        netns: igb.far.netns,
+        target: igb.nic.v4,
+        disk: "0000:00:10.0",
+      });
+      const killed = { busy: "E_CARD_BUSY", named: true, again: "E_CARD_BUSY", quiet: true, given: true };
+      const pulled = { status: 1, code: "E_CARD_GONE", there: false, given: true };
+      expect(seen).toMatchObject({
+        noSuchCard: "E_NO_SUCH_CARD",
+        noAddress: "E_BAD_OPTION",
+        noNetworkCard: "E_CARD_UNKNOWN",
+        notByName: "E_NO_MEMORY_PROTECTION",
+        noModule: "E_NO_DRIVER",
+        anIommuStandsBefore: "E_CARD_GROUP",
+        defaultRoute: { code: "E_CARD_IN_USE", why: expect.stringContaining("default route") as string },
+        forced: [expect.stringContaining("default route") as string],
+        routesBack: true,
+        vfio: killed,
+        uio_pci_generic: killed,
+        "unplugged by vfio": pulled,
+        "unplugged by uio_pci_generic": pulled,
+        halfBound: true,
+      });
+    },
+    MINUTES,
+  );
+});

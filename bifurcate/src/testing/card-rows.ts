@@ -1,0 +1,160 @@
+// Runs in the lab's guest: takes cards by each mechanism, answers ping by our own driver, gives them back.
+
+import { execFile, execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { promisify } from "node:util";
+import { giveCard } from "@bifurcate/control/card/give";
+import type { Mechanism } from "@bifurcate/control/card/mechanism";
+import { takeCard } from "@bifurcate/control/card/take";
+import { open, type Batch } from "bifurcate";
+
+const run = promisify(execFile);
+
+/** One card by one mechanism. */
+export interface CardRow {
+  readonly driver: string;
+  readonly via: Mechanism;
+  readonly address: string;
+  /** The interface that the kernel makes of it; null for a virtual function without one. */
+  readonly interface: string | null;
+  /** The far end's namespace, and the address that is pinged from there. */
+  readonly netns: string;
+  readonly target: string;
+  /** An address of the kernel's that answers too while our driver runs: that of the card of a virtual function. */
+  readonly beside?: string;
+  /** Sleep by interrupts too. */
+  readonly interrupts: boolean;
+  /** More of the card's word, e.g. ",packed=yes". */
+  readonly keys?: string;
+}
+
+/** What was seen of it. */
+export interface CardResult {
+  readonly driver: string;
+  readonly via: Mechanism;
+  /** The kernel driver that it was bound to. */
+  readonly bound: string | null;
+  /** Echo requests answered through our driver, of PINGS. */
+  readonly polled: number;
+  /** Echo requests that the kernel answered beside it. */
+  readonly beside: number | null;
+  /** The same while the port slept until an interrupt came, and how many came; null where not tried. */
+  readonly slept: { readonly answered: number; readonly interrupts: number } | null;
+  /** Driver, name, MTU, addresses and routes are as before. */
+  readonly given: boolean;
+  /** What went wrong; null when nothing did. */
+  readonly error: string | null;
+}
+
+/** Echo requests of one try. */
+export const PINGS = 3;
+
+/** Answers ICMP echo requests over IPv4 (RFC 792): addresses swapped, type 8 made 0, the checksum mended. */
+export function answerPing(batch: Batch): void {
+  const { view } = batch;
+  while (batch.next()) {
+    const at = batch.at;
+    if (batch.size < 42 || view.getUint16(at + 12) !== 0x0800 || view.getUint8(at + 23) !== 1) continue;
+    if (view.getUint8(at + 34) !== 8) continue;
+    for (let i = 0; i < 6; i += 2) swap(view, at + i, at + 6 + i);
+    for (let i = 0; i < 4; i += 2) swap(view, at + 26 + i, at + 30 + i);
+    view.setUint8(at + 34, 0);
+    const sum = view.getUint16(at + 36) + 0x0800;
+    view.setUint16(at + 36, (sum & 0xffff) + (sum >>> 16));
+    batch.send();
+  }
+}
+
+function swap(view: DataView, a: number, b: number): void {
+  const word = view.getUint16(a);
+  view.setUint16(a, view.getUint16(b));
+  view.setUint16(b, word);
+}
+
+/** How many of PINGS were answered. */
+async function ping(netns: string, target: string): Promise<number> {
+  const words = ["netns", "exec", netns, "ping", "-n", "-c", `${PINGS}`, "-i", "0.3", "-W", "10", target];
+  const { stdout } = await run("ip", words).catch((thrown: unknown) => thrown as { stdout: string });
+  return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
+}
+
+/** Interrupts that VFIO and UIO have handed on. */
+function interrupts(): number {
+  return readFileSync("/proc/interrupts", "latin1")
+    .split("\n")
+    .filter((line) => /vfio|uio/.test(line))
+    .flatMap((line) => line.trim().split(/\s+/).slice(1, 3).map(Number))
+    .reduce((sum, each) => sum + (each || 0), 0);
+}
+
+/** What is to be as before: the interface without what changes by itself. */
+export function standing(name: string | null): string {
+  if (name === null) return "";
+  const said = (...words: string[]): string => execFileSync("ip", words, { encoding: "utf8" });
+  const link = said("-o", "link", "show", "dev", name);
+  return [
+    `${/mtu \d+/.exec(link)?.[0]} ${/[<,]UP[,>]/.test(link) ? "up" : "down"}`,
+    said("-o", "-4", "addr", "show", "dev", name).replace(/^\d+: /gm, ""),
+    said("-o", "-6", "addr", "show", "dev", name, "scope", "global").replace(/^\d+: /gm, ""),
+    said("-4", "route", "show", "dev", name).replace(/ linkdown/g, ""),
+  ].join("\n");
+}
+
+/** Echo requests answered by a port that is opened and closed for it, and the interrupts that came meanwhile. */
+async function answer(row: CardRow, keys: string) {
+  const said = row.via === "vfio" || row.via === "iommufd" ? "" : ",noMemoryProtection=yes";
+  const port = await open(
+    `pci:${row.address},via=${row.via}${said},ringSize=64,frames=512${row.keys ?? ""}${keys}`,
+  );
+  try {
+    const before = interrupts();
+    const running = port.run(answerPing);
+    const answered = await ping(row.netns, row.target);
+    const beside = row.beside === undefined ? null : await ping(row.netns, row.beside);
+    const came = interrupts() - before;
+    await port.stop();
+    await running;
+    return { answered, beside, interrupts: came };
+  } finally {
+    await port.close();
+  }
+}
+
+/** Takes, answers, gives back. */
+export async function tryCard(row: CardRow): Promise<CardResult> {
+  const { address, driver, via } = row;
+  const result = {
+    driver,
+    via,
+    bound: null as string | null,
+    polled: 0,
+    beside: null as number | null,
+    slept: null as CardResult["slept"],
+  };
+  const before = standing(row.interface);
+  let given = false;
+  let error: string | null = null;
+  try {
+    result.bound = takeCard({ address, via, force: false, noMemoryProtection: true }).driver;
+    const polled = await answer(row, "");
+    [result.polled, result.beside] = [polled.answered, polled.beside];
+    if (row.interrupts) {
+      const { answered, interrupts } = await answer(row, ",interrupts=yes");
+      result.slept = { answered, interrupts };
+    }
+  } catch (thrown) {
+    error = String(thrown);
+  }
+  try {
+    await giveCard(address);
+    given = standing(row.interface) === before;
+    if (!given) error ??= `before:\n${before}\nafter:\n${standing(row.interface)}`;
+  } catch (thrown) {
+    error ??= String(thrown);
+  }
+  return { ...result, given, error };
+}
+
+for (const row of JSON.parse(process.argv[2] ?? "[]") as CardRow[]) {
+  process.stdout.write(`${JSON.stringify(await tryCard(row))}\n`);
+}

@@ -1,0 +1,43 @@
+// The table of docs/direct-access.md: what the guest tests saw of each driver by each mechanism.
+
+/** What a guest test saw of one driver by one mechanism. */
+export interface CardSeen {
+  readonly driver: string;
+  readonly via: string;
+  /** The kernel driver that the card was bound to; null when it was not. */
+  readonly bound: string | null;
+  /** Echo requests answered, of 3. */
+  readonly polled: number;
+  /** The same asleep, and the interrupts that came; null where not tried. */
+  readonly slept: { readonly answered: number; readonly interrupts: number } | null;
+  readonly given: boolean;
+}
+
+const BEGIN = "<!-- cards: begin -->";
+const END = "<!-- cards: end -->";
+const ALL = 3;
+
+/** The table in Markdown, a row a driver and mechanism. */
+export function cardTable(seen: readonly CardSeen[]): string {
+  const titles = ["driver", "`via`", "bound to", "frames both ways", "interrupts", "given back"];
+  const yes = (is: boolean): string => (is ? "yes" : "no");
+  const rows = seen.map(({ driver, via, bound, polled, slept, given }) => [
+    `\`${driver}\``,
+    `\`${via}\``,
+    bound === null ? "no" : `\`${bound}\``,
+    yes(polled === ALL),
+    slept === null ? "not tried" : yes(slept.answered === ALL && slept.interrupts > 0),
+    yes(given),
+  ]);
+  const width = titles.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)));
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell, c) => cell.padEnd(width[c]!)).join(" | ")} |`;
+  return [line(titles), line(width.map((n) => "-".repeat(n))), ...rows.map(line)].join("\n");
+}
+
+/** A page with that table in the place of the one before. */
+export function withTable(page: string, table: string): string {
+  const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
+  if (begin < 0 || end < begin) throw new Error(`the page has no ${BEGIN} ... ${END}`);
+  return `${page.slice(0, begin)}${BEGIN}\n\n${table}\n\n${page.slice(end)}`;
+}
