@@ -23,7 +23,9 @@ describe("arrows between the Rust crates", () => {
     it(`${crate} depends on nothing above it`, () => {
       const ours = [...manifest.text.matchAll(/^(bifurcate-[a-z]+)\s*=/gm)].map((match) => match[1]!);
       expect(allowed[crate], `${crate} is not in the design`).toBeDefined();
-      expect(ours.filter((name) => !allowed[crate]!.includes(name))).toEqual([]);
+      // Its tests may name the crate itself, with features that only they need.
+      const others = ours.filter((name) => name !== `bifurcate-${crate}`);
+      expect(others.filter((name) => !allowed[crate]!.includes(name))).toEqual([]);
     });
   }
 
