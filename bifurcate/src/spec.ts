@@ -263,7 +263,6 @@ function verbs(spec: string, rest: string): VerbsSpec {
     throw reader.bad("server and peer exclude each other: one end listens");
   const at = server ?? peer;
   const queues = reader.whole("queues", 1, 1, 16);
-  if (at === null && queues > 1) throw reader.bad("raw packets have one queue");
   const gid = reader.whole("gid", -1, 0, 255);
   if (at === null && gid >= 0) throw reader.bad("gid is of datagrams, which need server or peer");
   const ringSize = reader.whole("ringSize", RING_SIZE, 16, 16_384);

@@ -14,6 +14,7 @@ mod layout;
 mod library;
 mod objects;
 mod queue_pair;
+mod spread;
 mod work;
 
 #[cfg(test)]
@@ -21,9 +22,10 @@ mod tests;
 
 pub use device::{Device, Gid, GidType, PortFacts, devices};
 pub use events::Event;
-pub use flow::Flow;
+pub use flow::{Flow, Target, hashed};
 pub use layout::WcStatus;
 pub use library::is_there;
 pub use objects::{AddressHandle, CompletionChannel, CompletionQueue, Domain, MemoryRegion};
 pub use queue_pair::{Capacity, Kind, QueuePair};
+pub use spread::{Hashed, KEY_BYTES, Spread, WorkQueue};
 pub use work::{Completion, Completions, Destination, Receives, Sends, WORK_MAX};

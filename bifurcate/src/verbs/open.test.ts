@@ -46,7 +46,7 @@ describe("queue pairs by a word", () => {
     ["verbs:rxe0,peer=192.0.2.1:70000", "peer is an address and a port"],
     ["verbs:rxe0,peer=[192.0.2.1]:7471", "peer is an address and a port"],
     ["verbs:rxe0,peer=192.0.2.1:1,server=192.0.2.1:1", "exclude each other"],
-    ["verbs:rxe0,queues=2", "raw packets have one queue"],
+    ["verbs:rxe0,queues=17", "queues is 1 to 16"],
     ["verbs:rxe0,gid=1", "gid is of datagrams"],
     ["verbs:rxe0,peer=192.0.2.1:1,ringSize=100", "power of two"],
     ["verbs:rxe0,peer=192.0.2.1:1,frames=100", "frames is at least 512"],

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::device::{Device, made};
-use super::layout::{IbvFlow, VerbsContext};
+use super::layout::{
+    FLOW_SPEC_IPV4_EXT, FLOW_SPEC_IPV6, FLOW_SPEC_TCP, FLOW_SPEC_UDP, IbvFlow, IbvQp, VerbsContext,
+};
 use super::queue_pair::QueuePair;
+use super::spread::{Hashed, Spread};
 use crate::{Error, Result};
 
 /// Bytes of `struct ibv_flow_attr`, which a rule begins with.
@@ -24,7 +27,32 @@ pub struct Flow {
     raw: *mut IbvFlow,
     destroy: unsafe extern "C" fn(*mut IbvFlow) -> i32,
     /// Destroyed after the rule.
-    _queue_pair: Arc<QueuePair>,
+    _target: Target,
+}
+
+/// Where a rule brings packets.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To one queue.
+    QueuePair(Arc<QueuePair>),
+    /// To several, by their hash.
+    Spread(Arc<Spread>),
+}
+
+impl Target {
+    fn raw(&self) -> *mut IbvQp {
+        match self {
+            Target::QueuePair(pair) => pair.raw,
+            Target::Spread(spread) => spread.raw,
+        }
+    }
+
+    fn device(&self) -> &Device {
+        match self {
+            Target::QueuePair(pair) => pair.domain().device(),
+            Target::Spread(spread) => spread.domain().device(),
+        }
+    }
 }
 
 // SAFETY: the library's functions may be called for one rule from any thread (rdma-core, "Multi-thread aware").
@@ -33,22 +61,15 @@ unsafe impl Send for Flow {}
 unsafe impl Sync for Flow {}
 
 impl Flow {
-    /// Brings the packets that a rule names to a queue pair of raw packets. `rule` is a `struct ibv_flow_attr` with its
+    /// Brings the packets that a rule names to queues of raw packets. `rule` is a `struct ibv_flow_attr` with its
     /// specifications, as the control path lowers an expression to; its port is filled in here.
     ///
     /// # Errors
     /// `EINVAL` for bytes that are no rule, or a rule that the card cannot do; `EOPNOTSUPP` when it has no flow rules;
     /// `ENOMEM`, `EPERM`.
-    pub fn create(queue_pair: &Arc<QueuePair>, port: u8, rule: &[u8]) -> Result<Flow> {
-        let device = queue_pair.domain().device();
-        let args = || {
-            format!(
-                "device={} qp={} rule={} bytes",
-                device.name(),
-                queue_pair.number(),
-                rule.len()
-            )
-        };
+    pub fn create(target: &Target, port: u8, rule: &[u8]) -> Result<Flow> {
+        let device = target.device();
+        let args = || format!("device={} rule={} bytes", device.name(), rule.len());
         if !is_whole(rule) {
             return Err(Error::new("ibv_create_flow", args(), libc::EINVAL));
         }
@@ -65,41 +86,69 @@ impl Flow {
         let mut at_port = words[AT_PORT / 8].to_ne_bytes();
         at_port[AT_PORT % 8] = port;
         words[AT_PORT / 8] = u64::from_ne_bytes(at_port);
-        // SAFETY: the queue pair is there, and kept so; the rule is whole, as was just seen, and read during the call
+        // SAFETY: the target is there, and kept so; the rule is whole, as was just seen, and read during the call
         // alone.
-        let raw = unsafe { create(queue_pair.raw, words.as_mut_ptr().cast()) };
+        let raw = unsafe { create(target.raw(), words.as_mut_ptr().cast()) };
         Ok(Flow {
             raw: made(raw, "ibv_create_flow", args)?,
             destroy,
-            _queue_pair: Arc::clone(queue_pair),
+            _target: target.clone(),
         })
     }
 }
 
-/// Whether the bytes are a `struct ibv_flow_attr` and as many specifications as it says, each within.
+/// What of the packets that a rule brings tells flows apart: the addresses and ports that it says they have.
+#[must_use]
+pub fn hashed(rule: &[u8]) -> Hashed {
+    let mut hashed = Hashed::default();
+    for kind in specifications(rule).unwrap_or_default() {
+        match kind {
+            FLOW_SPEC_IPV4_EXT => hashed.ipv4 = true,
+            FLOW_SPEC_IPV6 => hashed.ipv6 = true,
+            FLOW_SPEC_TCP => hashed.tcp = true,
+            FLOW_SPEC_UDP => hashed.udp = true,
+            _ => {}
+        }
+    }
+    hashed
+}
+
 fn is_whole(rule: &[u8]) -> bool {
+    specifications(rule).is_some()
+}
+
+/// The kinds of a rule's specifications. `None` when the bytes are no `struct ibv_flow_attr` with as many of them as it
+/// says, each within.
+fn specifications(rule: &[u8]) -> Option<Vec<u32>> {
     if rule.len() < ATTR || rule.len() > RULE_MAX {
-        return false;
+        return None;
     }
     let word = |at: usize| usize::from(u16::from_ne_bytes([rule[at], rule[at + 1]]));
     if word(AT_SIZE) != rule.len() {
-        return false;
+        return None;
     }
     let mut at = ATTR;
+    let mut kinds = Vec::new();
     for _ in 0..rule[AT_SPECS] {
         if at + SPEC_HEAD > rule.len() {
-            return false;
+            return None;
         }
         let size = word(at + 4);
         if size < SPEC_HEAD || size > rule.len() - at {
-            return false;
+            return None;
         }
+        kinds.push(u32::from_ne_bytes([
+            rule[at],
+            rule[at + 1],
+            rule[at + 2],
+            rule[at + 3],
+        ]));
         at += size;
     }
-    at == rule.len()
+    (at == rule.len()).then_some(kinds)
 }
 
-type Create = unsafe extern "C" fn(*mut super::layout::IbvQp, *mut std::ffi::c_void) -> *mut IbvFlow;
+type Create = unsafe extern "C" fn(*mut IbvQp, *mut std::ffi::c_void) -> *mut IbvFlow;
 type Destroy = unsafe extern "C" fn(*mut IbvFlow) -> i32;
 
 fn create_of(device: &Device) -> Option<Create> {
@@ -130,7 +179,7 @@ impl fmt::Debug for Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        // SAFETY: made once and destroyed once; its queue pair is there still.
+        // SAFETY: made once and destroyed once; its target is there still.
         unsafe { (self.destroy)(self.raw) };
     }
 }
@@ -163,5 +212,19 @@ mod tests {
         more[AT_SPECS] = 2;
         assert!(!is_whole(&more), "a specification that is not there");
         assert!(!is_whole(&[0; 8]));
+        assert_eq!(hashed(&more), Hashed::default());
+    }
+
+    #[test]
+    fn what_a_rule_says_of_packets_is_what_their_hash_is_of() {
+        let mut udp = rule(16);
+        udp[ATTR] = FLOW_SPEC_UDP as u8;
+        assert_eq!(
+            hashed(&udp),
+            Hashed {
+                udp: true,
+                ..Hashed::default()
+            }
+        );
     }
 }

@@ -124,11 +124,12 @@ structures! {
         alloc_td: Other,
         modify_cq: Other,
         post_srq_ops: Other,
-        destroy_rwq_ind_table: Other,
-        create_rwq_ind_table: Other,
-        destroy_wq: Other,
-        modify_wq: Other,
-        create_wq: Other,
+        destroy_rwq_ind_table: Option<unsafe extern "C" fn(*mut IbvRwqIndTable) -> c_int>,
+        create_rwq_ind_table:
+            Option<unsafe extern "C" fn(*mut IbvContext, *mut IbvRwqIndTableInitAttr) -> *mut IbvRwqIndTable>,
+        destroy_wq: Option<unsafe extern "C" fn(*mut IbvWq) -> c_int>,
+        modify_wq: Option<unsafe extern "C" fn(*mut IbvWq, *mut IbvWqAttr) -> c_int>,
+        create_wq: Option<unsafe extern "C" fn(*mut IbvContext, *mut IbvWqInitAttr) -> *mut IbvWq>,
         query_rt_values: Other,
         create_cq_ex: Other,
         private("priv"): *mut c_void,
@@ -138,7 +139,7 @@ structures! {
         create_flow("ibv_create_flow"): Option<unsafe extern "C" fn(*mut IbvQp, *mut c_void) -> *mut IbvFlow>,
         placeholder1("ABI_placeholder1"): Other,
         open_qp: Other,
-        create_qp_ex: Other,
+        create_qp_ex: Option<unsafe extern "C" fn(*mut IbvContext, *mut IbvQpInitAttrEx) -> *mut IbvQp>,
         get_srq_num: Other,
         create_srq_ex: Other,
         open_xrcd: Other,
@@ -369,6 +370,83 @@ structures! {
         handle: u32,
     }
 
+
+    /// How packets are spread over work queues.
+    whole IbvRxHashConf = "ibv_rx_hash_conf" {
+        rx_hash_function: u8,
+        rx_hash_key_len: u8,
+        rx_hash_key: *mut u8,
+        rx_hash_fields_mask: u64,
+    }
+
+    /// What a queue pair is made of that spreads packets over work queues.
+    whole IbvQpInitAttrEx = "ibv_qp_init_attr_ex" {
+        qp_context: *mut c_void,
+        send_cq: *mut IbvCq,
+        recv_cq: *mut IbvCq,
+        srq: *mut c_void,
+        cap: IbvQpCap,
+        qp_type: c_int,
+        sq_sig_all: c_int,
+        comp_mask: u32,
+        pd: *mut IbvPd,
+        xrcd: *mut c_void,
+        create_flags: u32,
+        max_tso_header: u16,
+        rwq_ind_tbl: *mut IbvRwqIndTable,
+        rx_hash_conf: IbvRxHashConf,
+        source_qpn: u32,
+        send_ops_flags: u64,
+    }
+
+    /// A receive queue of its own.
+    head IbvWq = "ibv_wq" {
+        context: *mut IbvContext,
+        wq_context: *mut c_void,
+        pd: *mut IbvPd,
+        cq: *mut IbvCq,
+        wq_num: u32,
+        handle: u32,
+        state: c_int,
+        wq_type: c_int,
+        post_recv: Option<unsafe extern "C" fn(*mut IbvWq, *mut IbvRecvWr, *mut *mut IbvRecvWr) -> c_int>,
+    }
+
+    /// What a receive queue is made of.
+    whole IbvWqInitAttr = "ibv_wq_init_attr" {
+        wq_context: *mut c_void,
+        wq_type: c_int,
+        max_wr: u32,
+        max_sge: u32,
+        pd: *mut IbvPd,
+        cq: *mut IbvCq,
+        comp_mask: u32,
+        create_flags: u32,
+    }
+
+    /// What of a receive queue is changed.
+    whole IbvWqAttr = "ibv_wq_attr" {
+        attr_mask: u32,
+        wq_state: c_int,
+        curr_wq_state: c_int,
+        flags: u32,
+        flags_mask: u32,
+    }
+
+    /// The table that a packet's hash is looked up in.
+    whole IbvRwqIndTable = "ibv_rwq_ind_table" {
+        context: *mut IbvContext,
+        ind_tbl_handle: c_int,
+        ind_tbl_num: c_int,
+        comp_mask: u32,
+    }
+
+    /// What such a table is made of.
+    whole IbvRwqIndTableInitAttr = "ibv_rwq_ind_table_init_attr" {
+        log_ind_tbl_size: u32,
+        ind_tbl: *mut *mut IbvWq,
+        comp_mask: u32,
+    }
 }
 
 numbers! {
@@ -405,6 +483,22 @@ numbers! {
     EVENT_PORT_ACTIVE: c_int = 9, "IBV_EVENT_PORT_ACTIVE";
     EVENT_PORT_ERR: c_int = 10, "IBV_EVENT_PORT_ERR";
     EVENT_WQ_FATAL: c_int = 19, "IBV_EVENT_WQ_FATAL";
+    WQT_RQ: c_int = 0, "IBV_WQT_RQ";
+    WQ_ATTR_STATE: u32 = 1, "IBV_WQ_ATTR_STATE";
+    WQS_RESET: c_int = 0, "IBV_WQS_RESET";
+    WQS_RDY: c_int = 1, "IBV_WQS_RDY";
+    QP_INIT_ATTR_PD: u32 = 1, "IBV_QP_INIT_ATTR_PD";
+    QP_INIT_ATTR_IND_TABLE: u32 = 1 << 4, "IBV_QP_INIT_ATTR_IND_TABLE";
+    QP_INIT_ATTR_RX_HASH: u32 = 1 << 5, "IBV_QP_INIT_ATTR_RX_HASH";
+    RX_HASH_TOEPLITZ: u8 = 1, "IBV_RX_HASH_FUNC_TOEPLITZ";
+    RX_HASH_IPV4: u64 = 0b11, "(IBV_RX_HASH_SRC_IPV4 | IBV_RX_HASH_DST_IPV4)";
+    RX_HASH_IPV6: u64 = 0b11 << 2, "(IBV_RX_HASH_SRC_IPV6 | IBV_RX_HASH_DST_IPV6)";
+    RX_HASH_TCP: u64 = 0b11 << 4, "(IBV_RX_HASH_SRC_PORT_TCP | IBV_RX_HASH_DST_PORT_TCP)";
+    RX_HASH_UDP: u64 = 0b11 << 6, "(IBV_RX_HASH_SRC_PORT_UDP | IBV_RX_HASH_DST_PORT_UDP)";
+    FLOW_SPEC_IPV6: u32 = 0x31, "IBV_FLOW_SPEC_IPV6";
+    FLOW_SPEC_IPV4_EXT: u32 = 0x32, "IBV_FLOW_SPEC_IPV4_EXT";
+    FLOW_SPEC_TCP: u32 = 0x40, "IBV_FLOW_SPEC_TCP";
+    FLOW_SPEC_UDP: u32 = 0x41, "IBV_FLOW_SPEC_UDP";
 }
 
 /// Why a work request ended: `enum ibv_wc_status`, with those named that are told apart.

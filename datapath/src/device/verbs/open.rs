@@ -1,19 +1,22 @@
 //! Opening: the card, the pool as one memory region, a queue pair a queue; and who is at the other end of datagrams.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bifurcate_linux::verbs::{
-    AddressHandle, Capacity, CompletionChannel, CompletionQueue, Device, Domain, Flow, Gid, GidType, Kind,
-    MemoryRegion, QueuePair,
+    AddressHandle, Capacity, CompletionChannel, CompletionQueue, Device, Domain, Flow, Gid, GidType,
+    KEY_BYTES, Kind, MemoryRegion, QueuePair, Spread, Target, WorkQueue, hashed,
 };
 use bifurcate_linux::{Error, Result, interface};
 
-use super::card::CardPair;
+use super::card::{CardPair, Rules};
 use super::pair::Peer;
 use super::queue::{ETHERNET_HEADER, Queue, Shape};
 use super::rx::Rx;
 use super::status::Status;
 use super::tx::Tx;
+use crate::device::pmd::RSS_KEY;
 use crate::device::{Mtu, Port, QueuePair as Halves};
 use crate::frame::{Cache, HEADROOM, Umem};
 
@@ -27,8 +30,8 @@ const QUEUES_MAX: u32 = 16;
 /// What the queue pairs carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carries {
-    /// Ethernet frames, brought by flow rules of the card: each a `struct ibv_flow_attr` with its specifications. One
-    /// queue.
+    /// Ethernet frames, brought by flow rules of the card: each a `struct ibv_flow_attr` with its specifications. Several
+    /// queues share them by the hash of addresses and ports.
     RawPackets {
         /// The rules.
         rules: Vec<Vec<u8>>,
@@ -188,9 +191,6 @@ impl Config {
                 self.ring_size
             ));
         }
-        if self.queues > 1 && matches!(self.carries, Carries::RawPackets { .. }) {
-            return invalid(format!("queues={}: one with raw packets", self.queues));
-        }
         Ok(())
     }
 }
@@ -234,9 +234,12 @@ pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
         status.set(crate::device::State::Down);
     }
     let mut cache = Cache::new(umem);
+    let rules = Rules::default();
     let mut queues = Vec::new();
+    let mut targets = Vec::new();
     for _ in 0..config.queues {
-        let pair = card_pair(config, &domain, &region, kind)?;
+        let pair = card_pair(config, &domain, &region, kind, &rules)?;
+        targets.push((Arc::clone(&pair.queue_pair), pair.work_queue.clone()));
         let shape = Shape {
             ring_size: config.ring_size,
             datagrams: matches!(kind, Kind::Datagram { .. }),
@@ -247,6 +250,11 @@ pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
         let queue = Arc::new(Queue::new(Box::new(pair), shape, mtu, &status, umem));
         queue.start(&mut cache)?;
         queues.push((number, queue));
+    }
+    if let Carries::RawPackets { rules: wanted } = &config.carries {
+        // The queues receive by now: what comes with the first rule finds frames.
+        let made = flows(wanted, config.port, &domain, &targets)?;
+        let _ = rules.set(made);
     }
     let local = match (&config.carries, &gid) {
         (Carries::Datagrams { qkey, .. }, Some(gid)) => Some(Local {
@@ -280,42 +288,63 @@ pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
     Ok(Opened { port, control })
 }
 
-/// A queue pair with completion queues of its own, in RESET, and the rules that bring packets to it.
+/// A queue pair with completion queues of its own, in RESET; with several queues of raw packets, and a receive queue.
 fn card_pair(
     config: &Config,
     domain: &Arc<Domain>,
     region: &Arc<MemoryRegion>,
     kind: Kind,
+    rules: &Rules,
 ) -> Result<CardPair> {
     let device = domain.device();
     let entries = config.ring_size;
     let channel = CompletionChannel::new(device)?;
     let received = Arc::new(CompletionQueue::new(device, entries, Some(channel))?);
     let sent = Arc::new(CompletionQueue::new(device, entries, None)?);
+    let spreads = kind == Kind::RawPacket && config.queues > 1;
     let capacity = Capacity {
         sends: entries,
-        receives: entries,
+        receives: if spreads { 0 } else { entries },
     };
-    let queue_pair = Arc::new(QueuePair::new(
-        domain,
-        config.port,
-        kind,
-        &sent,
-        &received,
-        capacity,
-    )?);
-    let flows = match &config.carries {
-        Carries::RawPackets { rules } => rules
-            .iter()
-            .map(|rule| Flow::create(&queue_pair, config.port, rule))
-            .collect::<Result<Vec<_>>>()?,
-        Carries::Datagrams { .. } => Vec::new(),
-    };
+    let queue_pair = QueuePair::new(domain, config.port, kind, &sent, &received, capacity)?;
+    let work_queue = spreads.then(|| WorkQueue::new(domain, &received, entries).map(Arc::new));
     Ok(CardPair {
-        _flows: flows,
-        queue_pair,
+        _rules: Arc::clone(rules),
+        queue_pair: Arc::new(queue_pair),
+        work_queue: work_queue.transpose()?,
         _region: Arc::clone(region),
     })
+}
+
+/// The rules, each to the one queue, or to all of them by the hash of what the rule says of its packets.
+fn flows(
+    rules: &[Vec<u8>],
+    port: u8,
+    domain: &Arc<Domain>,
+    queues: &[(Arc<QueuePair>, Option<Arc<WorkQueue>>)],
+) -> Result<Vec<Flow>> {
+    let work: Vec<_> = queues.iter().filter_map(|(_, work)| work.clone()).collect();
+    let mut key = [0; KEY_BYTES];
+    for (bytes, word) in key.chunks_mut(4).zip(RSS_KEY) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let mut spreads = BTreeMap::new();
+    let mut made = Vec::new();
+    for rule in rules {
+        let target = if let ([], [(pair, _), ..]) = (work.as_slice(), queues) {
+            Target::QueuePair(Arc::clone(pair))
+        } else {
+            let by = hashed(rule);
+            Target::Spread(match spreads.entry(by) {
+                Entry::Occupied(made) => Arc::clone(made.get()),
+                Entry::Vacant(place) => {
+                    Arc::clone(place.insert(Arc::new(Spread::new(domain, &work, by, &key)?)))
+                }
+            })
+        };
+        made.push(Flow::create(&target, port, rule)?);
+    }
+    Ok(made)
 }
 
 /// The address at that place of the table; or one that datagrams reach over any network, an IPv4 one first.
@@ -395,11 +424,6 @@ mod tests {
             },
             Config {
                 ring_size: 8,
-                ..good.clone()
-            },
-            Config {
-                queues: 2,
-                carries: Carries::RawPackets { rules: Vec::new() },
                 ..good.clone()
             },
         ] {
