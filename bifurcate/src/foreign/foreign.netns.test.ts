@@ -5,7 +5,16 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { provideDpdk, testpmd } from "@bifurcate/lab/peers/dpdk";
-import { BrokerPlace, NOBODY, powerless, REQUEST, whatIsLeft, type Running } from "../testing/broker.js";
+import {
+  BrokerPlace,
+  NOBODY,
+  opened,
+  powerless,
+  REQUEST,
+  whatIsLeft,
+  type Running,
+} from "../testing/broker.js";
+import { ECHO } from "../testing/echo.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -186,5 +195,43 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     place.write(POLICY.replace("foreign, port", "port"));
     await place.reload();
     expect(await ask(veth.peerNetns)).toMatch(/^E_LEASE_DENIED: .*the mechanism is port, not foreign/);
+  });
+
+  it("the audit log tells of it all: two users on one card, DPDK's and ours, and deaths of client and broker", async () => {
+    const OTHER = 65_533;
+    place.file("echo.mjs", ECHO);
+    place.write(
+      `${POLICY}\n[echo]\nuser = ${OTHER}\ndevice = card0\nflow = udp dst port 7778\ntransmit = own\n`,
+    );
+    await place.reload();
+    const theirs = outsider("use_cni=1,dp_path={socket}", "5tswap");
+    const { id: foreign } = await forwards(theirs);
+    const run = `run=${place.path("echo.mjs")}`;
+    const ours = place.client(
+      ["split", "card0", "--flow", "udp dst port 7778", "--do", run, "--json"],
+      OTHER,
+    );
+    const { id: own, pid } = await opened(ours);
+    expect((await veth.ask(7777, 5)).answered).toBe(5);
+    expect((await veth.ask(7778, 5)).answered).toBe(5);
+    await broker.end("SIGKILL");
+    broker = await place.start();
+    process.kill(pid, "SIGKILL");
+    await place.logged(({ event, lease }) => event === "end" && lease === own);
+    expect((await veth.ask(7777, 5)).answered).toBe(5);
+    await theirs.end("SIGTERM");
+    await place.logged(({ event, lease }) => event === "end" && lease === foreign);
+    const log = place.log().map(({ event, outcome, uid, lease }) => [event, outcome, uid, lease]);
+    expect(log).toEqual([
+      ["start", "done", undefined, undefined],
+      ["reload", "done", undefined, undefined],
+      ["lease", "done", NOBODY, foreign],
+      ["lease", "done", OTHER, own],
+      // In the order of their records.
+      ...[foreign, own].sort().map((each) => ["adopt", "done", each === own ? OTHER : NOBODY, each]),
+      ["start", "done", undefined, undefined],
+      ["end", "done", OTHER, own],
+      ["end", "done", NOBODY, foreign],
+    ]);
   });
 });

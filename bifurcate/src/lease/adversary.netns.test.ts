@@ -206,6 +206,31 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     expect(await raw.next()).toMatchObject({ type: "leases", request: 6, leases: [] });
   });
 
+  it("a user's number reused: the process counts that leased, and another of that number has nothing of its lease", async () => {
+    const raw = await welcomed();
+    raw.send({ type: "lease", request: 1, lease: REQUEST });
+    const granted = await raw.next();
+    for (const each of granted?.descriptors ?? []) each.close();
+    const { lease } = granted as BrokerMessage & { type: "granted" };
+    const client = new URL("../../../control/dist/protocol/client.js", import.meta.url).pathname;
+    place.file(
+      "other.mjs",
+      `import { BrokerConnection } from ${JSON.stringify(client)};
+       const broker = await BrokerConnection.connect();
+       for (const what of ["resume", "return"]) {
+         console.log(what, await broker[what](process.argv[2]).then(() => "done", ({ code }) => code));
+       }
+       broker.close();
+       console.log("ended");`,
+    );
+    const other = place.run([process.execPath, place.path("other.mjs"), lease.id], "another process");
+    await other.line("ended");
+    expect(other.lines).toEqual(["resume E_NO_SUCH_LEASE", "return E_NO_SUCH_LEASE", "ended"]);
+    expect(await place.leases()).toMatchObject([
+      { id: lease.id, state: "granted", uid: 0, pid: process.pid },
+    ]);
+  });
+
   it("random bytes, thousands of times: the broker serves the others", async () => {
     let seed = 7;
     const random = (): number => (seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31);

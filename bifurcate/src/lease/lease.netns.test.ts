@@ -70,7 +70,17 @@ describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${
     for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
       expect(status).toMatch(new RegExp(`^${set}:\\s+0000000000000000$`, "m"));
     }
+    const server = place.run(["iperf3", "-s", "-1", "--forceflush"], "iperf3");
+    await server.line("listening");
+    const sent = place.run(
+      ["iperf3", "-c", veth.address, "-t", "2", "--json"],
+      "iperf3's client",
+      veth.peerNetns,
+    );
     expect(await resolve(veth, 20)).toBe(20);
+    expect(await sent.ended).toBe(0);
+    const { end } = JSON.parse(sent.lines.join("\n")) as { end: { sum_received: { bytes: number } } };
+    expect(end.sum_received.bytes).toBeGreaterThan(1_000_000);
     expect(await veth.ask(7000, 5)).toEqual({ sent: 5, answered: 5 });
     expect(await veth.askTcp(7000, 5)).toEqual({ sent: 5, answered: 5 });
     await client.end("SIGINT");

@@ -1,12 +1,9 @@
-// A client of the protocol's first version against this broker, and the leases of a broker of then: what was sent and
-// written down, byte for byte, and what was taken for an answer.
-
-import { readFileSync, writeFileSync } from "node:fs";
-import path from "node:path";
+// A client of the protocol's first version against this broker: what one of then has sent, byte for byte, and what it took
+// for an answer.
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { connectLocal, type Connection, type Descriptor } from "@bifurcate/addon";
-import { BrokerPlace, NOBODY, type Running } from "../testing/broker.js";
+import { BrokerPlace, NOBODY } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -56,11 +53,10 @@ function notUnderstood(object: Record<string, unknown>, fields: typeof GRANTED):
     .map(([name]) => name);
 }
 
-describe.skipIf(reason !== null)(`older${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
+describe.skipIf(reason !== null)(`an older client${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
   let veth: VethPair;
   let place: BrokerPlace;
   let connection: Connection;
-  let broker: Running;
 
   beforeEach(async () => {
     veth = new VethPair();
@@ -69,7 +65,7 @@ describe.skipIf(reason !== null)(`older${reason === null ? "" : ` (skipped: ${re
       `[echo]\nuser = 0, ${NOBODY}\ndevice = card0\nflow = udp dst portrange 7000-7999\n` +
         "transmit = own\npass = yes\nleases = 4096\nmemory = 4G\n",
     );
-    broker = await place.start();
+    await place.start();
     connection = connectLocal(place.socket);
   });
   afterEach(async () => {
@@ -94,7 +90,7 @@ describe.skipIf(reason !== null)(`older${reason === null ? "" : ` (skipped: ${re
     }
   }
 
-  it("client: it leases, lists and returns", async () => {
+  it("leases, lists and returns", async () => {
     const { message: welcome } = await ask(RECORDED.hello);
     expect(welcome).toMatchObject({ type: "welcome", version: 1 });
     const { message: granted, descriptors } = await ask(RECORDED.lease);
@@ -108,31 +104,5 @@ describe.skipIf(reason !== null)(`older${reason === null ? "" : ` (skipped: ${re
     expect(leases).toMatchObject({ type: "leases", request: 2, leases: [{ id: lease["id"] }] });
     for (const each of leases["leases"] as never[]) expect(notUnderstood(each, LISTED)).toEqual([]);
     expect((await ask(RECORDED.return(lease["id"] as string))).message).toEqual({ type: "done", request: 3 });
-  });
-
-  it("broker: its leases are adopted, although their records lack what came since", async () => {
-    await ask(RECORDED.hello);
-    const { message, descriptors } = await ask(RECORDED.lease);
-    const { id } = message["lease"] as { readonly id: string };
-    await broker.end("SIGKILL");
-    const file = path.join(place.state, "leases", `${id}.json`);
-    const { own, granted, ...record } = JSON.parse(readFileSync(file, "utf8")) as Record<
-      string,
-      object | null
-    >;
-    // A port's lease: before there were own queues, there was no such field, and no list of the port's queues.
-    expect(own).toBeNull();
-    const { portQueues, ...words } = granted as Record<string, unknown>;
-    expect(portQueues).toEqual([0]);
-    writeFileSync(file, JSON.stringify({ ...record, granted: words }));
-    broker = await place.start();
-    expect(broker.stderr).toContain("adopted 1 leases, ended 0");
-    expect(await place.leases()).toMatchObject([
-      { id, state: "granted", mechanism: "port", pid: process.pid },
-    ]);
-    const release = place.run([process.execPath, ...place.cli("release", id)], "release");
-    expect(await release.ended).toBe(0);
-    for (const each of descriptors) each.close();
-    await place.settled(() => place.leases().then((all) => all.length === 0));
   });
 });
