@@ -1,10 +1,13 @@
 // The first use of a guest where something is missing: no Debian tools, no network, no room on the disk.
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cliPath } from "../harness.js";
+
+/** The built cache, for processes of its own. */
+const cache = path.join(path.dirname(cliPath), "../../lab/dist/guest/cache.js");
 
 let home: string;
 
@@ -59,8 +62,30 @@ describe("the first use", () => {
     expect(status).toBe(1);
   });
 
+  it("by two processes at once is made by one of them, and the other waits and says so", () => {
+    const script = `
+      import { writeFileSync, readFileSync, appendFileSync } from "node:fs";
+      import { provide } from ${JSON.stringify(cache)};
+      const make = async (folder) => {
+        appendFileSync(process.env.XDG_CACHE_HOME + "/made", "x");
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        writeFileSync(folder + "/disk", "whole");
+      };
+      const said = [];
+      const folder = await provide({ name: "image", from: 1, room: 1, make }, (text) => said.push(text));
+      console.log(JSON.stringify([readFileSync(folder + "/disk", "utf8"), said.some((text) => /waiting/.test(text))]));`;
+    const node = [process.execPath, "--input-type=module", "-e", script];
+    const both = ["sh", "-c", `"$@" & "$@"; wait`, "sh", ...node];
+    const { stdout, stderr } = spawnSync(both[0]!, both.slice(1), {
+      env: { ...process.env, XDG_CACHE_HOME: home },
+      encoding: "utf8",
+    });
+    expect(stdout.trim().split("\n").sort(), stderr).toEqual(['["whole",false]', '["whole",true]']);
+    expect(readFileSync(path.join(home, "made"), "utf8")).toBe("x");
+    expect(left()).toHaveLength(1);
+  });
+
   it("on a disk that fills up on the way leaves nothing half made", () => {
-    const cache = path.join(path.dirname(cliPath), "../../lab/dist/guest/cache.js");
     const script = `
       import { readdirSync, writeFileSync } from "node:fs";
       import { cacheFolder, provide } from ${JSON.stringify(cache)};
