@@ -290,6 +290,9 @@ pub(super) fn read(received: &Received<'_>) -> Option<Link> {
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
         loopback: flags & IFF_LOOPBACK != 0,
+        // A kernel without CONFIG_RPS does not tell the first (net/core/rtnetlink.c rtnl_fill_ifinfo()): one at least is there.
+        rx_queues: 1,
+        tx_queues: 1,
         ..Link::default()
     };
     for attribute in attributes(received.body.get(IFINFOMSG..)?) {
@@ -377,6 +380,14 @@ mod tests {
             (Some(3), Some(9), Some(5))
         );
         assert_eq!(link.kind.as_deref(), Some("vlan"));
+    }
+
+    #[test]
+    fn a_link_whose_queues_are_not_told_has_one_of_each() {
+        let link = newlink(|m| m.string(IFLA_IFNAME, "eth0"));
+        assert_eq!((link.rx_queues, link.tx_queues), (1, 1));
+        let link = newlink(|m| m.number(IFLA_NUM_RX_QUEUES, 8).number(IFLA_NUM_TX_QUEUES, 4));
+        assert_eq!((link.rx_queues, link.tx_queues), (8, 4));
     }
 
     #[test]
