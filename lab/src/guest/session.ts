@@ -85,8 +85,8 @@ function attach(guest: Guest, command: readonly string[], say: Say): GuestProces
   const { stdin, stdout, stderr } = process;
   const shell = command.length === 0 && stdin.isTTY;
   // A terminal of its own in the guest, as large as ours.
-  const { rows = 24, columns = 80 } = stdout;
-  const login = `stty rows ${rows} cols ${columns}; exec bash -l`;
+  const { rows, columns } = stdout;
+  const login = `stty rows ${rows || 24} cols ${columns || 80}; exec bash -l`;
   const argv = shell ? ["script", "-qec", login, "/dev/null"] : command.length === 0 ? ["bash"] : command;
   if (shell) say("a shell in the guest; exit or Ctrl-] ends it");
   const run = guest.start(argv, shell ? { env: { TERM: process.env["TERM"] ?? "linux" } } : {});
