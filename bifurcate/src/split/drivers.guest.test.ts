@@ -1,4 +1,4 @@
-// Splits on the drivers of real cards, in the guest: zero-copy, copies beside the kernel, refusals, tags.
+// Splits on the drivers of real cards, in the guest: zero-copy, copies beside the kernel, refusals, long frames, tags.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { endAll } from "@bifurcate/lab/harness";
 import type { Guest } from "@bifurcate/lab/guest/guest";
@@ -51,7 +51,7 @@ async function carrierNow(name: string): Promise<string> {
 describe.each([
   { name: "nic0", driver: "igb" },
   { name: "nic2", driver: "virtio_net" },
-])("$driver", ({ name }) => {
+])("$driver", ({ name, driver }) => {
   const at = wireOf(name);
 
   it(
@@ -94,11 +94,6 @@ describe.each([
     },
     MINUTES,
   );
-});
-
-describe("igb beside the kernel", () => {
-  const name = "nic0";
-  const at = wireOf(name);
 
   it(
     "a split that stops filling its ring costs the kernel no packet",
@@ -167,6 +162,101 @@ describe("igb beside the kernel", () => {
 
   it("announces the interruption before it happens", async () => {
     const plan = await shell(guest, `bifurcate split ${name} --flow all --dry-run`);
-    expect(plan).toContain("igb closes and reopens the device");
+    expect(plan).toContain(
+      driver === "igb" ? "igb closes and reopens the device" : "offloads of the host are off",
+    );
+  });
+});
+
+describe.each([
+  {
+    name: "nic1",
+    driver: "e1000e",
+    whole: "the driver e1000e has no XDP of its own",
+    flow: "the driver e1000e has no XDP of its own",
+  },
+  {
+    name: "nic3",
+    driver: "vmxnet3",
+    whole: "the driver vmxnet3 has no zero-copy",
+    flow: "the queues are shared with the kernel",
+  },
+])("$driver", ({ name, whole, flow }) => {
+  wireOf(name);
+
+  it(
+    "has no zero-copy: required, it is an error that says so",
+    async () => {
+      for (const [asked, why] of [
+        ["all", whole],
+        ["udp port 7777", flow],
+      ] as const) {
+        const error = await failure(guest, ["split", name, "--flow", asked, "--zero-copy", "require"]);
+        expect(error).toMatchObject({ status: 77, code: "E_NO_ZERO_COPY" });
+        expect(error.why).toContain(why);
+      }
+    },
+    MINUTES,
+  );
+});
+
+describe("long frames", () => {
+  describe("virtio_net at an MTU of 9,000", () => {
+    const at = wireOf("nic2", 9000);
+
+    it(
+      "arrive whole, with a copy",
+      async () => {
+        const { split, path } = await startSplit(guest, [
+          "nic2",
+          "--flow",
+          "udp port 7777",
+          "--do",
+          `run=${echo}`,
+        ]);
+        expect(path).toMatchObject({ xdp: "driver", mode: "copy" });
+        expect(await datagrams(guest, at.wire, 7777, { count: 200, rate: 100, size: 8972 })).toEqual({
+          sent: 200,
+          echoed: 200,
+        });
+        expect(await endSplit(split)).toMatchObject({ received: 200, sent: 200, tooLong: 0 });
+      },
+      MINUTES,
+    );
+  });
+
+  describe("igb", () => {
+    const at = wireOf("nic0", 3046);
+
+    it(
+      "arrive whole, with a copy, at the largest MTU that its XDP takes",
+      async () => {
+        const { split, path } = await startSplit(guest, [
+          "nic0",
+          "--flow",
+          "udp port 7777",
+          "--do",
+          `run=${echo}`,
+        ]);
+        expect(path).toMatchObject({ xdp: "driver", mode: "copy" });
+        const stream = { count: 100, rate: 100, size: 3046 - 28 };
+        expect(await datagrams(guest, at.wire, 7777, stream)).toEqual({ sent: 100, echoed: 100 });
+        await endSplit(split);
+      },
+      MINUTES,
+    );
+
+    it(
+      "of an MTU beyond it are an error that names the largest",
+      async () => {
+        await shell(guest, "ip link set dev nic0 mtu 9000");
+        const error = await failure(guest, ["split", "nic0", "--flow", "all", "--zero-copy", "require"]);
+        expect(error.why).toContain("the MTU of nic0 is 9000, and igb takes XDP up to 3046");
+        await shell(guest, "ip link set dev nic0 mtu 3047");
+        const plan = await shell(guest, "bifurcate split nic0 --flow 'udp port 7777' --dry-run");
+        expect(plan).toContain("the MTU of nic0 is 3047, and igb takes XDP up to 3046");
+      },
+      MINUTES,
+    );
   });
 });
