@@ -138,7 +138,7 @@ export async function listen(
       .then((why) => {
         socket.destroy();
         busy = false;
-        meeter.leave(why);
+        if (server.listening) meeter.leave(why);
       });
   });
   await new Promise<void>((resolve, reject) => {
@@ -185,6 +185,8 @@ export async function visit(what: string, at: Endpoint, meeter: Meeter): Promise
   const keep = ({ gone }: Met): void => {
     void gone.then((why) => {
       socket?.destroy();
+      // An end that leaves by itself has nobody to tell of.
+      if (stopped) return;
       meeter.leave(why);
       again();
     });

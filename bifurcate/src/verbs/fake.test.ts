@@ -1,0 +1,170 @@
+// Ports over verbs from end to end, on a machine without RDMA: two processes over a fake libibverbs that is built against
+// rdma-core's header, and what it does wrong when it is told to.
+
+import { fork, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { buildSync } from "esbuild";
+import { RunningSplit, startHere } from "@bifurcate/lab/harness";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { buildFake, cannotBuild } from "../testing/fake-ibverbs.js";
+
+const source = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+const built = mkdtempSync(path.join(tmpdir(), "bifurcate-fake-"));
+const PEER = path.join(built, "peer.mjs");
+const children: ChildProcess[] = [];
+const commands: RunningSplit[] = [];
+
+beforeAll(() => {
+  if (cannotBuild !== null) return;
+  buildFake(built);
+  const api = source("../../dist/index.js");
+  buildSync({
+    entryPoints: [source("../testing/peer.ts")],
+    outfile: PEER,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    alias: { bifurcate: api },
+    external: [api],
+  });
+});
+afterEach(async () => {
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+  for (const command of commands.splice(0)) await command.end("SIGKILL");
+});
+afterAll(() => rmSync(built, { recursive: true, force: true }));
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  return port;
+}
+
+/** A process that has the fake, opens a spec, and does round trips or swaps when it is told. */
+async function peer(spec: string): Promise<(what: object) => Promise<unknown>> {
+  const child = fork(PEER, [spec], {
+    stdio: ["ignore", "inherit", "inherit", "ipc"],
+    env: { ...process.env, LD_LIBRARY_PATH: built },
+  });
+  children.push(child);
+  const answer = async (): Promise<unknown> => ((await once(child, "message")) as [unknown])[0];
+  await answer();
+  return (what) => {
+    child.send(what);
+    return answer();
+  };
+}
+
+/** A command with the fake, told what to do wrong. */
+function command(words: readonly string[], faults: NodeJS.ProcessEnv = {}): RunningSplit {
+  const [name = "", ...rest] = words;
+  const running = new RunningSplit(startHere(rest, { LD_LIBRARY_PATH: built, ...faults }, name));
+  commands.push(running);
+  return running;
+}
+
+/** Both ends: one that reflects, and one that a loopback device sends by; told what to do wrong. */
+async function ends(
+  here: NodeJS.ProcessEnv,
+  there: NodeJS.ProcessEnv = {},
+): Promise<{ reflector: RunningSplit; source: RunningSplit }> {
+  const port = await freePort();
+  const reflector = command(["open", `verbs:fake0,server=127.0.0.1:${port}`, "--do", "reflect"], here);
+  await reflector.event("open");
+  const spec = `verbs:fake1,peer=127.0.0.1:${port}`;
+  const source = command(["forward", "loopback:length=200", spec, "--seconds", "3"], there);
+  return { reflector, source };
+}
+
+interface Stats {
+  readonly received: number;
+  readonly sent: number;
+  readonly deviceError: number;
+}
+
+const warnings = ({ events }: RunningSplit): string[] =>
+  events.filter(({ event }) => event === "warning").map(({ text }) => String(text));
+
+describe.skipIf(cannotBuild !== null)(
+  `two processes over a fake libibverbs${cannotBuild === null ? "" : ` (skipped: ${cannotBuild})`}`,
+  () => {
+    it.each([
+      ["", 60],
+      ["", 1700],
+      [",queues=2,ringSize=64", 300],
+      [",frameSize=4096", 2000],
+    ])("frames there and back: %s, %i bytes", async (keys, length) => {
+      const port = await freePort();
+      const device = await peer(`verbs:fake0,server=127.0.0.1:${port}${keys}`);
+      const driver = await peer(`verbs:fake1,peer=127.0.0.1:${port}${keys}`);
+      expect(await device({ swap: true })).toBe("swapping");
+      expect(await driver({ trips: 1500, length })).toMatchObject({ returned: 1500 });
+    });
+
+    it("a receive that fails is counted, and frames flow again", async () => {
+      const { reflector, source } = await ends({ FAKE_FAIL_RECEIVE: "100" });
+      expect((await source.ended).status).toBe(0);
+      const { status } = await reflector.end("SIGTERM");
+      expect(status).toBe(0);
+      expect(warnings(reflector).join()).toMatch(
+        /verbs:fake0: a queue pair was set up again after an error: .*Other\(4\)|error state/,
+      );
+      const { stats } = reflector.events.at(-1) as unknown as { stats: Stats };
+      expect(stats.deviceError).toBeGreaterThanOrEqual(1);
+      expect(stats.received).toBeGreaterThan(500);
+    });
+
+    it("a send that fails is counted, and frames flow again", async () => {
+      const { reflector, source } = await ends({}, { FAKE_FAIL_SEND: "100" });
+      expect((await source.ended).status).toBe(0);
+      await reflector.end("SIGTERM");
+      expect(warnings(source).join()).toMatch(/verbs:fake1: a queue pair was set up again/);
+      const { ports } = source.events.at(-1) as unknown as { ports: { stats: Stats }[] };
+      expect(ports[1]!.stats.deviceError).toBeGreaterThanOrEqual(1);
+      expect(ports[1]!.stats.received).toBeGreaterThan(500);
+    });
+
+    it("a device that is taken away ends the port with a code", async () => {
+      const { reflector } = await ends({ FAKE_FATAL: "100" });
+      const { status, stderr } = await reflector.ended;
+      expect(status).toBe(1);
+      expect(stderr).toMatch(/"code":"E_DEVICE_FAILED"/);
+      expect(stderr).toMatch(/IBV_EVENT_DEVICE_FATAL/);
+    });
+
+    it.each([
+      ["verbs:fake0,server=127.0.0.1:0", { FAKE_NO_MEMORY: "1" }, "E_NO_MEMORY", /RLIMIT_MEMLOCK/],
+      ["verbs:fake7,server=127.0.0.1:0", {}, "E_NO_RDMA_DEVICE", /there=fake0,fake1/],
+      ["verbs:fake0,port=2,server=127.0.0.1:0", {}, "E_NO_RDMA_DEVICE", /port=2/],
+      ["verbs:fake0,gid=3,server=127.0.0.1:0", {}, "E_QP_REFUSED", /no address/],
+      ["verbs:fake0,peer=127.0.0.1:1", {}, "E_SOCKET_MISSING", /ECONNREFUSED/],
+    ])("%s with %j is %s", async (spec, faults, code, why) => {
+      const { stderr } = await command(["open", spec], faults).ended;
+      expect(stderr).toContain(`"code":"${code}"`);
+      expect(stderr).toMatch(why);
+    });
+
+    it("refuses raw packets where the device has none", async () => {
+      const { status, stderr } = await command(["open", "verbs:fake0", "--flow", "udp"]).ended;
+      expect(status).toBe(77);
+      expect(stderr).toContain('"code":"E_QP_REFUSED"');
+    });
+
+    it("says that rdma-core is missing where what is there is no library", async () => {
+      const folder = path.join(built, "broken");
+      mkdirSync(folder);
+      writeFileSync(path.join(folder, "libibverbs.so.1"), "no library");
+      const words = ["open", "verbs:fake0,server=127.0.0.1:0"];
+      const { status, stderr } = await command(words, { LD_LIBRARY_PATH: folder }).ended;
+      expect(status).toBe(77);
+      expect(stderr).toContain('"code":"E_NO_RDMA_CORE"');
+    });
+  },
+);
