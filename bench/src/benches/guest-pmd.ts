@@ -114,17 +114,21 @@ export const guestPmd: Bench = {
   about:
     "io forward between two emulated cards by our own drivers : testpmd on the same mechanism, in one boot",
   async run({ root, runs, seconds, progress }: BenchOptions): Promise<Result[]> {
-    progress("cargo build --profile guest --example pmd_bench");
-    execFileSync(
-      "cargo",
-      "build --profile guest --locked -p bifurcate-datapath --example pmd_bench".split(" "),
-      {
-        cwd: root,
-        stdio: ["ignore", "ignore", "inherit"],
-      },
-    );
+    const build =
+      "build --profile guest --locked -p bifurcate-datapath --example pmd_bench --example engine_cost";
+    progress(`cargo ${build}`);
+    execFileSync("cargo", build.split(" "), { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
     const target = process.env["CARGO_TARGET_DIR"] ?? path.join(root, "target");
-    const program = readFileSync(path.join(target, "guest/examples/pmd_bench")).toString("base64");
+    const examples = path.join(target, "guest/examples");
+    for (const line of execFileSync(path.join(examples, "engine_cost"), { encoding: "utf8" })
+      .trim()
+      .split("\n")) {
+      const cost = JSON.parse(line) as { driver: string; per_packet: number };
+      progress(
+        `${cost.driver}: ${cost.per_packet} instructions for a packet in and out, on a card in memory`,
+      );
+    }
+    const program = readFileSync(path.join(examples, "pmd_bench")).toString("base64");
     const machine = completeMachine({
       nics: "igb,igb,e1000e,e1000e,virtio,virtio",
       kernel: "lab",
