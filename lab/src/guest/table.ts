@@ -85,10 +85,12 @@ export async function tableRows(guest: Guest): Promise<{ titles: string[]; rows:
   return { titles, rows };
 }
 
-/** A Markdown table. */
+/** A Markdown table, its columns as wide as their longest cell: as prettier writes it. */
 function markdown(titles: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
-  return [line(titles), line(titles.map(() => "---")), ...rows.map(line)].join("\n");
+  const widths = titles.map((title, at) => Math.max(3, title.length, ...rows.map((row) => row[at]!.length)));
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell, at) => cell.padEnd(widths[at]!)).join(" | ")} |`;
+  return [line(titles), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
 }
 
 /** Cells of the table's rows on a page: all, or those of a kernel's version, e.g. "6.1" or "7.3 (lab)". */
