@@ -6,27 +6,15 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { buildSync } from "esbuild";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { open, type BifurcateError, type OpenOptions, type Port } from "bifurcate";
+import { bundlePeer } from "../testing/bundle-peer.js";
 import { roundTrip, SWAP, swap } from "../testing/frames.js";
 
-const source = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
 const built = mkdtempSync(path.join(tmpdir(), "bifurcate-peer-"));
-const PEER = path.join(built, "peer.mjs");
+let peerFile: string;
 beforeAll(() => {
-  const api = source("../../dist/index.js");
-  // Node runs no TypeScript everywhere: one file, beside the API that is built.
-  buildSync({
-    entryPoints: [source("../testing/peer.ts")],
-    outfile: PEER,
-    bundle: true,
-    format: "esm",
-    platform: "node",
-    alias: { bifurcate: api },
-    external: [api],
-  });
+  peerFile = bundlePeer(built);
 });
 afterAll(() => rmSync(built, { recursive: true, force: true }));
 
@@ -57,7 +45,7 @@ async function opened(spec: string, options: OpenOptions = {}): Promise<Port> {
 class Peer {
   readonly child: ChildProcess;
   constructor(spec: string) {
-    this.child = fork(PEER, [spec], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    this.child = fork(peerFile, [spec], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
     children.push(this.child);
   }
   async answer(): Promise<unknown> {

@@ -7,31 +7,20 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { buildSync } from "esbuild";
 import { RunningSplit, startHere } from "@bifurcate/lab/harness";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { bundlePeer } from "../testing/bundle-peer.js";
 import { buildFake, cannotBuild } from "../testing/fake-ibverbs.js";
 
-const source = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
 const built = mkdtempSync(path.join(tmpdir(), "bifurcate-fake-"));
-const PEER = path.join(built, "peer.mjs");
+let peerFile: string;
 const children: ChildProcess[] = [];
 const commands: RunningSplit[] = [];
 
 beforeAll(() => {
   if (cannotBuild !== null) return;
   buildFake(built);
-  const api = source("../../dist/index.js");
-  buildSync({
-    entryPoints: [source("../testing/peer.ts")],
-    outfile: PEER,
-    bundle: true,
-    format: "esm",
-    platform: "node",
-    alias: { bifurcate: api },
-    external: [api],
-  });
+  peerFile = bundlePeer(built);
 });
 afterEach(async () => {
   for (const child of children.splice(0)) child.kill("SIGKILL");
@@ -49,7 +38,7 @@ async function freePort(): Promise<number> {
 
 /** A process that has the fake, opens a spec, and does round trips or swaps when it is told. */
 async function peer(spec: string): Promise<(what: object) => Promise<unknown>> {
-  const child = fork(PEER, [spec], {
+  const child = fork(peerFile, [spec], {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
     env: { ...process.env, LD_LIBRARY_PATH: built },
   });
