@@ -1,4 +1,4 @@
-// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE]`: runs benches and prints their rows.
+// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets]`: runs benches and prints their rows.
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -32,7 +32,7 @@ function usage(why: string): never {
   process.stderr.write(
     [
       why,
-      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE]",
+      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets]",
       ...benches.map((bench) => `  ${bench.name.padEnd(12)} ${bench.about}`),
       "",
     ].join("\n"),
@@ -55,6 +55,7 @@ const { values, positionals } = parseArgs({
     runs: { type: "string", default: "5" },
     seconds: { type: "string", default: "3" },
     plot: { type: "string" },
+    targets: { type: "boolean", default: false },
   },
 });
 if (positionals.length === 0) usage("which bench?");
@@ -66,6 +67,7 @@ const options = {
   seconds: whole("seconds", values.seconds, 1, 600),
   root: path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".."),
   plot: values.plot,
+  targets: values.targets,
   progress: (text: string) => process.stderr.write(`bench: ${text}\n`),
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));

@@ -10,6 +10,8 @@ export interface BenchOptions {
   readonly root: string;
   /** Where to draw the rows, for a bench that draws. */
   readonly plot?: string | undefined;
+  /** Only the rows that are to reach something, for a bench that has others. */
+  readonly targets?: boolean | undefined;
   /** Says what is going on, to a person. */
   readonly progress: (text: string) => void;
 }

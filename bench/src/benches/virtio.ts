@@ -250,6 +250,25 @@ async function latency(at: Setting, ours: boolean): Promise<Trip & { readonly co
   }
 }
 
+/** The rows of one packet there and back at a time. */
+async function trips(at: Setting, options: BenchOptions): Promise<Result[]> {
+  const { ours, peer } = await interleave(
+    options.runs,
+    () => latency(at, true),
+    () => latency(at, false),
+    (text) => options.progress(`virtio/latency: ${text}`),
+  );
+  return (["p50", "p99", "p999"] as const).map((part) => {
+    const sample = (trip: Trip & { command: string }) => ({ value: trip[part], command: trip.command });
+    const row = `round trip ${part}`;
+    return compare(
+      { name: "virtio", row, unit: "ns", better: "less", target: null },
+      ours.map(sample),
+      peer.map(sample),
+    );
+  });
+}
+
 function rows(
   of: string,
   shape: Shape,
@@ -308,30 +327,14 @@ export const virtio: Bench = {
         for (const row of measured) options.progress(toText(row));
         results.push(...measured);
       };
-      for (const shape of SHAPES) {
+      for (const shape of options.targets === true ? SHAPES.slice(0, 1) : SHAPES) {
         const first = shape === SHAPES[0];
         await measure("driver", shape, first ? 1 : null, (ours) => driver(at, shape, ours));
         await measure("device", shape, first ? 1 : null, (ours) => device(at, shape, ours));
         await measure("both", shape, first ? 1.2 : null, (ours) => both(at, shape, ours));
+        if (first) await measure("ts", shape, 0.8, (ours) => typescript(at, options.root, shape, ours));
       }
-      const shape = SHAPES[0]!;
-      await measure("ts", shape, 0.8, (ours) => typescript(at, options.root, shape, ours));
-      const trips = await interleave(
-        options.runs,
-        () => latency(at, true),
-        () => latency(at, false),
-        (text) => options.progress(`virtio/latency: ${text}`),
-      );
-      for (const part of ["p50", "p99", "p999"] as const) {
-        const sample = (trip: Trip & { command: string }) => ({ value: trip[part], command: trip.command });
-        results.push(
-          compare(
-            { name: "virtio", row: `round trip ${part}`, unit: "ns", better: "less", target: null },
-            trips.ours.map(sample),
-            trips.peer.map(sample),
-          ),
-        );
-      }
+      if (options.targets !== true) results.push(...(await trips(at, options)));
     } finally {
       fresh(at.socket);
       giveBack();

@@ -30,6 +30,9 @@ export interface Stats {
 /** Seconds that one command may take in a guest on a busy machine. */
 const LIMIT = 200;
 
+/** Seconds that a split or a service may run: below the limit of a test, so that a hang shows the guest's console. */
+export const LIFE = 280;
+
 /** Writes the handler that echoes UDP into the guest; gives its path. */
 export async function echoHandler(guest: Guest): Promise<string> {
   const file = "/tmp/echo.mjs";
@@ -42,7 +45,7 @@ export async function startSplit(
   guest: Guest,
   words: readonly string[],
 ): Promise<{ split: RunningSplit; path: SplitPath; process: ReturnType<Guest["start"]> }> {
-  const process = guest.start(["bifurcate", "split", ...words, "--json"]);
+  const process = guest.start(["bifurcate", "split", ...words, "--json"], { limit: LIFE });
   const split = new RunningSplit(process);
   const { path } = (await split.event("split")) as StreamEvent & { path: SplitPath };
   return { split, path, process };
@@ -90,7 +93,7 @@ const servers: ReturnType<Guest["start"]>[] = [];
 
 /** Starts the kernel's own echo service (port 7) in the guest, beside a split; endServers() ends it. */
 export async function kernelEcho(guest: Guest): Promise<void> {
-  const server = guest.start(["node", "lab/dist/traffic/kernel-server.js"]);
+  const server = guest.start(["node", "lab/dist/traffic/kernel-server.js"], { limit: LIFE });
   servers.push(server);
   let said = "";
   server.stderr.setEncoding("utf8").on("data", (text: string) => (said += text));
@@ -153,13 +156,8 @@ export async function own(guest: Guest, device: string, flow: string, steps: unk
   const program = "control/dist/testing/owner.js";
   await shell(guest, `mkdir -p ${program.slice(0, program.lastIndexOf("/"))}`);
   await guest.run(["tee", program], { input: code });
-  const process = guest.start([
-    "node",
-    program,
-    "/proc/1/ns/net",
-    device,
-    JSON.stringify({ flows: [flow], steps }),
-  ]);
+  const words = ["node", program, "/proc/1/ns/net", device, JSON.stringify({ flows: [flow], steps })];
+  const process = guest.start(words, { limit: LIFE });
   let text = "";
   const live = new Promise<void>((resolve) => {
     for (const stream of [process.stdout, process.stderr]) {

@@ -2,6 +2,7 @@
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT } from "@bifurcate/lab/guest/shared";
+import { LIFE } from "./guest-split.js";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { endAll, RunningSplit } from "@bifurcate/lab/harness";
 
@@ -52,7 +53,7 @@ export function describeSplit(
           ).stdout;
         const before = await settings();
         const flags = ["--flow", "udp dst port 53", "--do", "run=examples/dns.ts", "--json"];
-        const split = new RunningSplit(guest.start(["bifurcate", "split", nic, ...flags]));
+        const split = new RunningSplit(guest.start(["bifurcate", "split", nic, ...flags], { limit: LIFE }));
         const { path } = await split.event("split");
         expect(path).toMatchObject({ backend: "af_xdp", xdp });
         const ask = ["ip", "netns", "exec", far.netns];

@@ -1,6 +1,6 @@
 // Runs inside the guest: gives the NICs their names, then runs commands for the host and streams what they say.
 
-import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess, type ChildProcessWithoutNullStreams } from "node:child_process";
 import {
   createReadStream,
   existsSync,
@@ -11,7 +11,7 @@ import {
   writeSync,
 } from "node:fs";
 import { constants } from "node:os";
-import { Lines, type FoundPort, type ToGuest, type ToHost } from "./channel.js";
+import { Lines, type FoundPort, type OutputName, type ToGuest, type ToHost } from "./channel.js";
 
 /** The port that the host listens on, e.g. /dev/vport0p1: found by the name that QEMU gave it. */
 function controlPort(): string {
@@ -58,17 +58,30 @@ function start(
   env: Readonly<Record<string, string>>,
 ): void {
   const [command, ...args] = argv as [string, ...string[]];
-  // A process group of its own: a signal reaches all that the command started.
-  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, detached: true });
-  running.set(run, child);
-  child.stdin.on("error", () => undefined);
-  child.stdout.on("data", (bytes: Buffer) => send({ run, stdout: bytes.toString("base64") }));
-  child.stderr.on("data", (bytes: Buffer) => send({ run, stderr: bytes.toString("base64") }));
-  child.on("error", (error: NodeJS.ErrnoException) => {
+  const refused = (error: NodeJS.ErrnoException): void => {
     send({ run, stderr: Buffer.from(`${command}: ${error.message}\n`).toString("base64") });
     running.delete(run);
-    send({ run, status: error.code === "ENOENT" ? 127 : 126 });
-  });
+    send({ run, status: error.code === "ENOENT" || error.code === "ENOTDIR" ? 127 : 126 });
+  };
+  let child: ChildProcessWithoutNullStreams;
+  try {
+    // A process group of its own: a signal reaches all that the command started.
+    child = spawn(command, args, { cwd, env: { ...process.env, ...env }, detached: true });
+  } catch (thrown) {
+    // An empty name, one that is too long, a file within a file: these are not told by an event.
+    refused(thrown as NodeJS.ErrnoException);
+    return;
+  }
+  running.set(run, child);
+  child.stdin.on("error", () => undefined);
+  for (const name of ["stdout", "stderr"] as const) {
+    // The next chunk when the host has taken this one: nobody holds what nobody reads.
+    child[name].on("data", (bytes: Buffer) => {
+      child[name].pause();
+      send({ run, [name]: bytes.toString("base64") } as Record<OutputName, string> & { run: number });
+    });
+  }
+  child.on("error", refused);
   child.on("close", (status, signal) => {
     if (!running.delete(run)) return;
     send({ run, status: status ?? 128 + (signal === null ? 0 : constants.signals[signal]) });
@@ -80,7 +93,10 @@ function obey(message: ToGuest): void {
   if ("argv" in message) return start(message.run, message.argv, message.cwd, message.env);
   const child = running.get(message.run);
   if (child === undefined) return; // it ended while the message was on its way
-  if ("stdin" in message) child.stdin!.write(Buffer.from(message.stdin, "base64"));
+  if ("stdin" in message) {
+    const took = (): void => send({ run: message.run, took: "stdin" });
+    child.stdin!.write(Buffer.from(message.stdin, "base64"), took);
+  } else if ("took" in message) child[message.took]!.resume();
   else if ("end" in message) child.stdin!.end();
   else {
     try {

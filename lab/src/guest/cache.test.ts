@@ -1,6 +1,8 @@
 // The cache: made once, whole or not at all, and made again when what is there is not what was made.
+import { spawn } from "node:child_process";
 import {
   appendFile,
+  mkdir,
   mkdtemp,
   readdir,
   readFile,
@@ -12,6 +14,7 @@ import {
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cacheFolder, entryFolder, provide, type Recipe } from "./cache.js";
 
@@ -147,6 +150,57 @@ describe("two runs at once", () => {
     await rename(await mkdtemp(path.join(home, "half-")), left);
     await provide(recipe({ from: 2 }), say);
     expect((await readdir(cacheFolder())).filter((name) => name.startsWith("."))).toEqual([]);
+  });
+
+  it("begin anew where a run with the same process id left half an entry", async () => {
+    const one = recipe({
+      make: async (folder) => {
+        expect(await readdir(folder)).toEqual([]);
+        await writeFile(path.join(folder, "disk"), "whole");
+      },
+    });
+    const folder = entryFolder(one);
+    for (const pid of [`${process.pid}`, `4026531836-${process.pid}`, "1-1"]) {
+      const left = path.join(cacheFolder(), `.${path.basename(folder)}.${pid}`, "entry");
+      await mkdir(left, { recursive: true });
+      await writeFile(path.join(left, "half"), "");
+    }
+    await provide(one, say);
+    expect(await readdir(cacheFolder())).toEqual([path.basename(folder)]);
+  });
+
+  it("leave alone what a run in another container is making", async () => {
+    const theirs = path.join(cacheFolder(), ".kernel-0000.1-2147483647");
+    await mkdir(theirs, { recursive: true });
+    await provide(recipe(), say);
+    expect(await readdir(cacheFolder())).toContain(path.basename(theirs));
+    await utimes(theirs, 1, 1);
+    await provide(recipe({ from: 2 }), say);
+    expect(await readdir(cacheFolder())).not.toContain(path.basename(theirs));
+  });
+
+  it("wait for each other in network namespaces of their own", async ({ skip }) => {
+    skip(process.getuid?.() !== 0, "needs root: it makes network namespaces");
+    const module = fileURLToPath(new URL("../../dist/guest/cache.js", import.meta.url));
+    const program = `
+      import { provide } from ${JSON.stringify(module)};
+      import { appendFileSync, writeFileSync } from "node:fs";
+      const log = process.env.XDG_CACHE_HOME + "/log";
+      await provide({ name: "image", from: 1, room: 1, make: async (folder) => {
+        appendFileSync(log, "made\\n");
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        writeFileSync(folder + "/disk", "x");
+      } }, () => undefined);
+    `;
+    const ended = await Promise.all(
+      [1, 2, 3].map(() => {
+        const words = ["--net", "--", process.execPath, "--input-type=module", "--eval", program];
+        const child = spawn("unshare", words, { stdio: ["ignore", "inherit", "inherit"] });
+        return new Promise((resolve) => child.once("close", resolve));
+      }),
+    );
+    expect(ended).toEqual([0, 0, 0]);
+    expect(await readFile(path.join(home, "log"), "utf8")).toBe("made\n");
   });
 });
 

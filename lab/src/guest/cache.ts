@@ -1,8 +1,9 @@
 // The user's cache of what guests are made of: entries are keyed by what they were made from, put in place whole,
 // and checked before they are used.
 
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { createReadStream, constants as fsConstants } from "node:fs";
+import { constants as fsConstants, createReadStream, existsSync, readlinkSync } from "node:fs";
 import {
   access,
   lstat,
@@ -15,10 +16,8 @@ import {
   statfs,
   writeFile,
 } from "node:fs/promises";
-import { createServer } from "node:net";
 import { homedir } from "node:os";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control/errors";
 
 /** What an entry is, and how it is made. */
@@ -46,6 +45,12 @@ interface Checked {
 }
 
 const MANIFEST = "manifest.json";
+
+/** A lock that is not had within this time is another run's. */
+const WAIT_TOLD_MS = 200;
+
+/** What half-made entries are kept for, where nobody can tell whether their maker lives, in milliseconds. */
+const DAY_MS = 86_400_000;
 
 /** The folder of all entries: XDG_CACHE_HOME, else ~/.cache (XDG Base Directory Specification). */
 export function cacheFolder(): string {
@@ -131,28 +136,42 @@ async function flaw(folder: string, recipe: Recipe, thorough: boolean): Promise<
 }
 
 /**
- * Runs `work` while no other process of this machine does so for the same entry. The lock is an abstract unix
- * socket: the kernel takes it back when its owner ends, however that ends.
+ * Runs `work` while no other process does so for the same entry, in whatever namespaces it is. The lock is a file's
+ * (flock(1)), held by a child that ends with this process: the kernel takes it back then.
  */
 async function locked<Result>(folder: string, say: Say, work: () => Promise<Result>): Promise<Result> {
-  const name = `\0bifurcate-guest-${digest(folder).slice(0, 32)}`;
-  let told = false;
-  for (;;) {
-    const server = createServer();
-    const error = await new Promise<unknown>((resolve) => {
-      server.once("error", resolve).listen(name, () => resolve(null));
+  const locks = path.join(path.dirname(folder), "..", "locks");
+  await mkdir(locks, { recursive: true });
+  const file = path.join(locks, path.basename(folder));
+  // It says a line when it has the lock, and gives it back when its stdin ends.
+  const holder = spawn("flock", ["--exclusive", file, "sh", "-c", "echo; exec cat"], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  holder.stdin.on("error", () => undefined);
+  let wrong = "";
+  holder.stderr.setEncoding("utf8").on("data", (text: string) => (wrong += text));
+  const ended = new Promise<void>((resolve) => {
+    holder.on("error", (error) => {
+      wrong = error.message;
+      resolve();
     });
-    if (error === null) {
-      try {
-        return await work();
-      } finally {
-        await new Promise((resolve) => server.close(resolve));
-      }
+    holder.on("close", () => resolve());
+  });
+  const waiting = setTimeout(
+    () => say(`another run is making ${path.basename(folder)}; waiting for it`),
+    WAIT_TOLD_MS,
+  );
+  try {
+    const got = new Promise<"got">((resolve) => holder.stdout.once("data", () => resolve("got")));
+    if ((await Promise.race([got, ended])) !== "got") {
+      throw cacheError(`lock ${file}`, wrong.trim() || "flock(1) ended");
     }
-    if (errnoOf(error) !== "EADDRINUSE") throw error;
-    if (!told) say(`another run is making ${path.basename(folder)}; waiting for it`);
-    told = true;
-    await delay(500);
+    clearTimeout(waiting);
+    return await work();
+  } finally {
+    clearTimeout(waiting);
+    holder.stdin.end();
+    await ended;
   }
 }
 
@@ -174,7 +193,7 @@ async function needRoom(recipe: Recipe, parent: string): Promise<void> {
 
 async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void> {
   const parent = path.dirname(folder);
-  const partial = path.join(parent, `.${path.basename(folder)}.${process.pid}`);
+  const partial = path.join(parent, `.${path.basename(folder)}.${pidNamespace()}-${process.pid}`);
   const [fresh, scratch] = [path.join(partial, "entry"), path.join(partial, "scratch")];
   await needRoom(recipe, parent);
   try {
@@ -184,7 +203,10 @@ async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void
     const files: Record<string, Checked> = {};
     for (const name of await filesOf(fresh)) files[name] = await check(path.join(fresh, name));
     await writeManifest(fresh, recipe, files);
-    await rm(folder, { recursive: true, force: true });
+    // Aside first: whoever looks meanwhile finds the old one, or none, never a half of it.
+    await rename(folder, path.join(partial, "before")).catch((error: unknown) => {
+      if (errnoOf(error) !== "ENOENT") throw error;
+    });
     await rename(fresh, folder);
   } catch (error) {
     if (errnoOf(error) !== "ENOSPC") throw error;
@@ -194,15 +216,27 @@ async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void
   }
 }
 
-/** Removes what processes that are gone have left half made. */
-async function sweep(parent: string): Promise<void> {
+/** A process id says nothing in another namespace of them. */
+function pidNamespace(): string {
+  return /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
+}
+
+/**
+ * Removes what processes that are gone have left half made. All of the entry that is locked: nobody else makes it. Of
+ * others what a process of this namespace left that is no more, and what is older than a day.
+ */
+async function sweep(parent: string, entry: string): Promise<void> {
   for (const name of await readdir(parent)) {
-    const pid = /^\..*\.(\d+)$/.exec(name)?.[1];
+    const [, of, namespace = pidNamespace(), pid] = /^\.(.+)\.(?:(\d+)-)?(\d+)$/.exec(name) ?? [];
     if (pid === undefined) continue;
+    const left = path.join(parent, name);
     try {
-      await access(`/proc/${pid}`, fsConstants.F_OK);
-    } catch {
-      await rm(path.join(parent, name), { recursive: true, force: true });
+      const gone = namespace === pidNamespace() && !existsSync(`/proc/${pid}`);
+      if (of !== entry && !gone && Date.now() - (await lstat(left)).mtimeMs < DAY_MS) continue;
+      await rm(left, { recursive: true, force: true });
+    } catch (error) {
+      // Another user's, or removed by another run meanwhile: no trouble of this one, unless it is in its way.
+      if (of === entry) throw cacheError(`remove ${left}`, messageOf(error), "Remove it by hand.", error);
     }
   }
 }
@@ -215,6 +249,11 @@ async function sweep(parent: string): Promise<void> {
 export async function provide(recipe: Recipe, say: Say, thorough = false): Promise<string> {
   const folder = entryFolder(recipe);
   const parent = path.dirname(folder);
+  if (/[:\n]/.test(folder)) {
+    // The loader takes a list of folders, separated by colons (ld.so(8)).
+    const next = "Name a folder without colons with XDG_CACHE_HOME.";
+    throw cacheError("use the guest's cache", `${folder} has a colon or a line's end in its path`, next);
+  }
   if ((await flaw(folder, recipe, thorough)) === null) return folder;
   try {
     await mkdir(parent, { recursive: true });
@@ -228,7 +267,7 @@ export async function provide(recipe: Recipe, say: Say, thorough = false): Promi
     );
   }
   return locked(folder, say, async () => {
-    await sweep(parent);
+    await sweep(parent, path.basename(folder));
     // Another run may have made it while we waited.
     const wrong = await flaw(folder, recipe, thorough);
     if (wrong === null) return folder;

@@ -5,6 +5,7 @@
 //   host -> guest   {"run": 1, "argv": [...], "cwd": "...", "env": {...}}
 //                   {"run": 1, "stdin": "base64"}   {"run": 1, "end": true}   {"run": 1, "signal": "SIGINT"}
 //   guest -> host   {"run": 1, "stdout": "base64"}  {"run": 1, "stderr": "base64"}
+//   either          {"run": 1, "took": "stdin"}     the last chunk of that stream was taken; the next one may come
 //                   {"run": 1, "status": 0}         128 + N after signal N, 127 when there is no such program
 
 /** What the host sends. */
@@ -18,7 +19,11 @@ export type ToGuest =
     }
   | { readonly run: number; readonly stdin: string }
   | { readonly run: number; readonly end: true }
-  | { readonly run: number; readonly signal: NodeJS.Signals };
+  | { readonly run: number; readonly signal: NodeJS.Signals }
+  | { readonly run: number; readonly took: OutputName };
+
+/** A stream that the guest's commands write. */
+export type OutputName = "stdout" | "stderr";
 
 /** An interface as the guest found it. */
 export interface FoundPort {
@@ -32,6 +37,7 @@ export type ToHost =
   | { readonly ready: readonly FoundPort[]; readonly missing: readonly string[] }
   | { readonly run: number; readonly stdout: string }
   | { readonly run: number; readonly stderr: string }
+  | { readonly run: number; readonly took: "stdin" }
   | { readonly run: number; readonly status: number };
 
 /** Cuts a stream of bytes into lines, and each line into its value. A line that is no JSON is passed over. */

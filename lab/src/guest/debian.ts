@@ -2,11 +2,12 @@
 // lists and sources are read at most.
 
 import { spawn } from "node:child_process";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, statfs, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { BifurcateError } from "@bifurcate/control/errors";
 import { run } from "../tools.js";
 import type { Say } from "./cache.js";
+import { DYING, must } from "./tree.js";
 
 /** Debian's key for its archives, from the package debian-archive-keyring. */
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -43,6 +44,22 @@ async function tool(
   return ended.stdout;
 }
 
+/** Bytes below which a disk counts as full, when something could not be written: less than any package's own. */
+const FULL = 2 ** 22;
+
+/** What a tool that failed was about: the disk that it writes to, what it was asked for, or the network. */
+async function failure(what: string, said: string, folder: string): Promise<BifurcateError> {
+  const { bavail, bsize } = await statfs(folder);
+  if (bavail * bsize < FULL || /No space left on device|don't have enough free space/.test(said)) {
+    const next = "Free some space, or name a folder on another disk with XDG_CACHE_HOME.";
+    return new BifurcateError("E_GUEST_CACHE", { what, why: `the disk of ${folder} is full`, next });
+  }
+  const error = fetchError(what, said);
+  // Nothing that another try mends: the archive was reached.
+  if (!/Unable to locate package|no installation candidate|is not signed|GPG error/.test(said)) return error;
+  return new BifurcateError("E_GUEST_BUILD", { what, why: error.why });
+}
+
 function fetchError(what: string, said: string): BifurcateError {
   const lines = said.split("\n").filter((line) => /^[EW]: |^\S+: error/.test(line));
   return new BifurcateError("E_GUEST_FETCH", {
@@ -55,12 +72,13 @@ function fetchError(what: string, said: string): BifurcateError {
 async function mirror(): Promise<string> {
   const named = process.env["BIFURCATE_DEBIAN_MIRROR"];
   if (named !== undefined && named !== "") return named;
-  const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
+  const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
   const targets = (await tool("apt-get", ["indextargets", "--format", format])).split("\n");
   const debian = /^(stable|testing|unstable|sid|oldstable|bookworm|trixie|forky|duke)$/;
   for (const line of targets) {
-    const [uri, release, component] = line.split("|");
-    if (uri !== undefined && component === "main" && debian.test(release ?? "")) return uri;
+    const [uri, release, component, origin] = line.split("|");
+    // Others have a "stable main" too.
+    if (origin === "Debian" && component === "main" && debian.test(release ?? "")) return uri!;
   }
   throw new BifurcateError("E_GUEST_FETCH", {
     what: "find a Debian archive",
@@ -126,10 +144,21 @@ Acquire::Retries "3";
   return file;
 }
 
-/** Runs apt-get and tells its progress from the status lines that it writes on descriptor 3 (APT::Status-Fd). */
-function aptGet(config: string, args: readonly string[], title: string, say: Say): Promise<string> {
+/**
+ * Runs apt-get in a folder and tells its progress from the status lines that it writes on descriptor 3
+ * (APT::Status-Fd). It ends with this process.
+ */
+function aptGet(
+  config: string,
+  folder: string,
+  args: readonly string[],
+  title: string,
+  say: Say,
+): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn("apt-get", ["-q", "-o", "APT::Status-Fd=3", ...args], {
+    const [command, ...words] = [...DYING, "apt-get", "-q", "-o", "APT::Status-Fd=3", ...args];
+    const child = spawn(command!, words, {
+      cwd: folder,
       env: { ...process.env, LC_ALL: "C", APT_CONFIG: config, DEBIAN_FRONTEND: "noninteractive" },
       stdio: ["ignore", "pipe", "pipe", "pipe"],
     });
@@ -149,7 +178,7 @@ function aptGet(config: string, args: readonly string[], title: string, say: Say
     child.on("error", (error) => reject(fetchError("run apt-get", `E: ${error.message}`)));
     child.on("close", (status) => {
       if (status === 0) resolve(stdout);
-      else reject(fetchError(`fetch ${title} from Debian`, stderr || stdout));
+      else failure(`fetch ${title} from Debian`, stderr || stdout, folder).then(reject, reject);
     });
   });
 }
@@ -169,7 +198,7 @@ export async function fetchPackages(
   const config = await privateApt(folder, set);
   say(`${title}: reading the lists of ${set.suites.join(", ")}`);
   // Left alone, `update` ends well when an archive cannot be reached, and nothing can be resolved then.
-  await aptGet(config, ["update", "-o", "APT::Update::Error-Mode=any"], title, say);
+  await aptGet(config, folder, ["update", "-o", "APT::Update::Error-Mode=any"], title, say);
   let wanted = set.packages;
   if (set.only !== undefined) {
     const resolved = await tool("apt-get", ["-s", "install", "-y", ...wanted], { APT_CONFIG: config });
@@ -177,10 +206,9 @@ export async function fetchPackages(
       .map((match) => match[1]!)
       .filter((n) => set.only!.test(n));
     const archives = path.join(folder, "archives");
-    say(`${title}: fetching ${wanted.join(", ")}`);
-    await download(config, archives, wanted, title);
+    await download(config, archives, wanted, title, say);
   } else {
-    await aptGet(config, ["install", "-y", "--download-only", ...wanted], title, say);
+    await aptGet(config, folder, ["install", "-y", "--download-only", ...wanted], title, say);
   }
   const archives = path.join(folder, "archives");
   return (await readdir(archives))
@@ -194,23 +222,17 @@ async function download(
   into: string,
   packages: readonly string[],
   title: string,
+  say: Say,
 ): Promise<void> {
-  const script = 'cd "$1" && shift && exec apt-get -q download "$@"';
-  const ended = await run("env", [
-    `APT_CONFIG=${config}`,
-    "LC_ALL=C",
-    "sh",
-    "-c",
-    script,
-    "sh",
-    into,
-    ...packages,
-  ]);
-  if (ended.status !== 0) throw fetchError(`fetch ${title} from Debian`, ended.stderr || ended.stdout);
+  // 'URI' file bytes checksum, a line each.
+  const listed = await tool("apt-get", ["--print-uris", "download", ...packages], { APT_CONFIG: config });
+  const bytes = [...listed.matchAll(/^'\S+' \S+ (\d+) /gm)].reduce((sum, match) => sum + Number(match[1]), 0);
+  say(`${title}: fetching ${packages.join(", ")}, ${(bytes / 1e6).toFixed(1)} MB`);
+  await aptGet(config, into, ["download", ...packages], title, say);
 }
 
 /** Unpacks packages into a folder, in name order; none of their scripts run. */
 export async function unpack(debs: readonly string[], root: string): Promise<void> {
   await mkdir(root, { recursive: true });
-  for (const deb of [...debs].sort()) await tool("dpkg-deb", ["--extract", deb, root]);
+  for (const deb of [...debs].sort()) await must("dpkg-deb", ["--extract", deb, root]);
 }

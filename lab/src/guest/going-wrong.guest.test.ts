@@ -55,8 +55,8 @@ interface Endless {
   readonly closed: Promise<number | null>;
 }
 
-/** Starts it, below `prefix`, and waits until the command speaks. */
-async function endless(prefix: string[] = []): Promise<Endless> {
+/** Starts it, below `prefix`. */
+function beginEndless(prefix: string[] = []): Endless {
   const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-endless-"));
   const words = ["lab", "guest", "--iommu", "none", "--", "sh", "-c", "echo up; sleep 1000"];
   const [program, ...args] = [...prefix, process.execPath, cliPath, ...words] as [string, ...string[]];
@@ -65,11 +65,19 @@ async function endless(prefix: string[] = []): Promise<Endless> {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
-  await Promise.race([
-    new Promise((resolve) => child.stdout!.once("data", resolve)),
-    closed.then((status) => Promise.reject(new Error(`it ended with ${status} before its command spoke`))),
-  ]);
   return { child, folder, closed };
+}
+
+/** Starts it, below `prefix`, and waits until the command speaks. */
+async function endless(prefix: string[] = []): Promise<Endless> {
+  const begun = beginEndless(prefix);
+  await Promise.race([
+    new Promise((resolve) => begun.child.stdout!.once("data", resolve)),
+    begun.closed.then((status) => {
+      throw new Error(`it ended with ${status} before its command spoke`);
+    }),
+  ]);
+  return begun;
 }
 
 describe("bifurcate lab guest", () => {
@@ -87,6 +95,23 @@ describe("bifurcate lab guest", () => {
     },
     BOOT_LIMIT,
   );
+
+  it("Ctrl-C ends it while it boots, also a boot that would never end", async () => {
+    await endSharedGuest();
+    const { child, folder, closed } = beginEndless();
+    const qemu = (): number | undefined =>
+      processesWith(folder)
+        .map(Number)
+        .find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("virtserialport"));
+    await expect.poll(qemu, { timeout: 60_000 }).toBeDefined();
+    process.kill(qemu()!, "SIGSTOP");
+    child.kill("SIGINT");
+    expect(await closed).toBe(130);
+    expect(processesWith(folder)).toEqual([]);
+    expect(readdirSync(folder)).toEqual([]);
+    rmSync(folder, { recursive: true });
+    // Below the limit of a boot, 240 s, at which it would be given up anyway.
+  }, 150_000);
 
   it(
     "works offline when the cache is full, and QEMU ends with it even when it is killed",

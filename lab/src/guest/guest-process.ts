@@ -2,6 +2,7 @@
 
 import { PassThrough, Writable } from "node:stream";
 import type { BifurcateError } from "@bifurcate/control/errors";
+import type { OutputName } from "./channel.js";
 
 /** How to run a command in the guest. */
 export interface RunOptions {
@@ -15,7 +16,11 @@ export interface RunOptions {
 }
 
 /** What a process tells its agent. */
-type Said = { readonly stdin: string } | { readonly end: true } | { readonly signal: NodeJS.Signals };
+type Said =
+  | { readonly stdin: string }
+  | { readonly end: true }
+  | { readonly signal: NodeJS.Signals }
+  | { readonly took: OutputName };
 
 /** Bytes of one message: base64 of it stays well below what the port buffers. */
 const CHUNK = 32768;
@@ -29,6 +34,9 @@ export class GuestProcess {
   readonly ended: Promise<number>;
   private resolve!: (status: number) => void;
   private reject!: (error: BifurcateError) => void;
+  /** Called when the guest has taken the chunk of stdin that is on its way. */
+  private taken: (() => void) | null = null;
+  private over = false;
 
   constructor(private readonly say: (said: Said) => void) {
     this.ended = new Promise((resolve, reject) => {
@@ -38,10 +46,13 @@ export class GuestProcess {
     this.ended.catch(() => undefined); // who waits for it still sees the error
     this.stdin = new Writable({
       write: (bytes: Buffer, _encoding, done) => {
-        for (let at = 0; at < bytes.length; at += CHUNK) {
+        // One chunk at a time: whoever writes faster than the command reads is made to wait.
+        const next = (at: number): void => {
+          if (at >= bytes.length || this.over) return done();
+          this.taken = () => next(at + CHUNK);
           say({ stdin: bytes.subarray(at, at + CHUNK).toString("base64") });
-        }
-        done();
+        };
+        next(0);
       },
       final: (done) => {
         say({ end: true });
@@ -53,6 +64,20 @@ export class GuestProcess {
   /** Sends a signal to the command and all that it started. */
   kill(signal: NodeJS.Signals = "SIGTERM"): void {
     this.say({ signal });
+  }
+
+  /** @internal The guest has taken a chunk of stdin. */
+  took(): void {
+    const { taken } = this;
+    this.taken = null;
+    taken?.();
+  }
+
+  /** @internal A chunk of a stream came; the next one may when it is read. */
+  heard(name: OutputName, bytes: Buffer): void {
+    this[name].write(bytes, () => {
+      if (!this.over) this.say({ took: name });
+    });
   }
 
   /** @internal */
@@ -69,6 +94,8 @@ export class GuestProcess {
   }
 
   private closeStreams(): void {
+    this.over = true;
+    this.took();
     for (const stream of [this.stdout, this.stderr]) stream.end();
   }
 }

@@ -28,6 +28,44 @@ describe("a guest with one NIC of each model", () => {
     expect(await sleeping.ended).toBe(128 + 15);
   });
 
+  it("outlives a command that cannot be started", async () => {
+    for (const word of ["", "/etc/passwd/program", "x".repeat(5000), "/etc"]) {
+      const { status, stderr } = await guest.run([word]);
+      expect([126, 127]).toContain(status);
+      expect(stderr).not.toBe("");
+    }
+    expect((await guest.run(["true"])).status).toBe(0);
+  });
+
+  it("makes a command wait whose output nobody reads, and loses none of it", async () => {
+    const bytes = 8 * 2 ** 20;
+    const script = `rm -f /tmp/written; head -c ${bytes} /dev/zero; echo all > /tmp/written`;
+    const loud = guest.start(["sh", "-c", script], { limit: 120 });
+    // Others are served meanwhile.
+    for (let n = 0; n < 20; n += 1) expect((await guest.run(["true"])).status).toBe(0);
+    expect((await guest.run(["cat", "/tmp/written"])).status).toBe(1);
+    let read = 0;
+    loud.stdout.on("data", (chunk: Buffer) => (read += chunk.length));
+    expect(await loud.ended).toBe(0);
+    expect(read).toBe(bytes);
+  });
+
+  it("makes whoever writes to a command wait that does not read", async () => {
+    const deaf = guest.start(["sleep", "1000"], { limit: 120 });
+    let accepted = 0;
+    const chunk = Buffer.alloc(2 ** 16);
+    const offer = (): void => {
+      while (accepted < 2 ** 28 && deaf.stdin.write(chunk)) accepted += chunk.length;
+    };
+    deaf.stdin.on("drain", offer).on("error", () => undefined);
+    offer();
+    for (let n = 0; n < 20; n += 1) expect((await guest.run(["true"])).status).toBe(0);
+    // A pipe's worth, and what streams hold on the way.
+    expect(accepted).toBeLessThan(2 ** 20);
+    deaf.kill("SIGTERM");
+    expect(await deaf.ended).toBe(128 + 15);
+  });
+
   it("has the NICs asked for, under their names and with their drivers", async () => {
     const { stdout } = await guest.run(["bifurcate", "devices", "--json"]);
     const { devices } = JSON.parse(stdout) as { devices: { name: string; driver: string }[] };

@@ -26,6 +26,8 @@ export interface BootOptions {
   readonly packProject: (file: string) => Promise<void>;
   /** The longest that a boot may take, in seconds. */
   readonly limit?: number;
+  /** Ends the boot. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The environment of every command in the guest. */
@@ -37,6 +39,12 @@ const RUN_LIMIT = 180;
 /** Lines of the console that an error shows. */
 const CONSOLE_TAIL = 60;
 
+/** Where IPv6 is off already, or /proc/sys cannot be written, it is no trouble: a guest is told more than it needs. */
+function withoutIpv6(name: string): string {
+  const file = `/proc/sys/net/ipv6/conf/${name}/disable_ipv6`;
+  return `{ { echo 1 > ${file}; } 2> /dev/null || :; }`;
+}
+
 /** `bfNAME: port` lines of sh(1) that make taps and a bridge a wire, in QEMU's own network namespace. */
 function tapScript(machine: Machine): string {
   return bridgedWires(machine)
@@ -45,10 +53,10 @@ function tapScript(machine: Machine): string {
       `ip link add bridge${wire} type bridge mcast_snooping 0 stp_state 0`,
       ...ports.flatMap(({ name, nic }) => [
         `ip tuntap add dev ${name} mode tap${(nic.queues ?? 1) > 1 ? " multi_queue" : ""}`,
-        `echo 1 > /proc/sys/net/ipv6/conf/${name}/disable_ipv6`,
+        withoutIpv6(name),
         `ip link set dev ${name} mtu 9216 master bridge${wire} up`,
       ]),
-      `echo 1 > /proc/sys/net/ipv6/conf/bridge${wire}/disable_ipv6`,
+      withoutIpv6(`bridge${wire}`),
       `ip link set dev bridge${wire} mtu 9216 up`,
     ])
     .join(" && ");
@@ -110,13 +118,22 @@ export class Guest {
     try {
       await options.packProject(files.project);
       const [command, ...args] = qemuCommand(machine, options.qemu, qemuArguments(machine, files));
-      const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"] });
+      options.signal?.throwIfAborted();
+      // A session of its own: Ctrl-C at a terminal is for us, who then end it.
+      const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"], detached: true });
       let stderr = "";
       for (const stream of [child.stdout, child.stderr]) {
         stream.setEncoding("utf8").on("data", (text: string) => (stderr += text));
       }
       guest = new Guest(machine, folder, child, () => stderr);
-      await guest.comeUp(files.control, options.limit ?? 240);
+      const booting = guest;
+      const stop = (): void => void booting.fail("its boot was broken off");
+      options.signal?.addEventListener("abort", stop, { once: true });
+      try {
+        await guest.comeUp(files.control, options.limit ?? 240);
+      } finally {
+        options.signal?.removeEventListener("abort", stop);
+      }
       return guest;
     } catch (error) {
       await guest?.close();
@@ -181,8 +198,9 @@ export class Guest {
     }
     const run = this.runs.get(message.run);
     if (run === undefined) return;
-    if ("stdout" in message) run.stdout.write(Buffer.from(message.stdout, "base64"));
-    else if ("stderr" in message) run.stderr.write(Buffer.from(message.stderr, "base64"));
+    if ("stdout" in message) run.heard("stdout", Buffer.from(message.stdout, "base64"));
+    else if ("stderr" in message) run.heard("stderr", Buffer.from(message.stderr, "base64"));
+    else if ("took" in message) run.took();
     else {
       this.runs.delete(message.run);
       run.finish(message.status);
@@ -259,6 +277,12 @@ export class Guest {
   /** Whether it still takes commands. */
   get alive(): boolean {
     return this.over === null;
+  }
+
+  /** Removes its files, as the last thing that a process does which did not close it. */
+  forget(): void {
+    this.child.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
   }
 
   /** Ends QEMU. Nothing is written back: the guest's disks are thrown away. */

@@ -26,6 +26,11 @@ const DEVICES: Readonly<Record<GuestPort["nic"]["model"], string>> = {
   virtio: "virtio-net-pci,disable-legacy=on",
 };
 
+/** A value as QEMU reads it within an option: a comma would begin the next key. */
+function value(text: string): string {
+  return text.replaceAll(",", ",,");
+}
+
 function nicArguments(port: GuestPort, slot: number, tapped: boolean): string[] {
   const { nic, name, wire } = port;
   const queues = nic.queues ?? 1;
@@ -35,7 +40,7 @@ function nicArguments(port: GuestPort, slot: number, tapped: boolean): string[] 
   let device = `${DEVICES[nic.model]},netdev=${name},mac=${port.mac}${several}${packed}`;
   if (nic.vhostUser !== undefined) {
     return [
-      ...["-chardev", `socket,id=${name}-socket,path=${nic.vhostUser}`],
+      ...["-chardev", `socket,id=${name}-socket,path=${value(nic.vhostUser)}`],
       ...["-netdev", `vhost-user,id=${name},chardev=${name}-socket${queues > 1 ? `,queues=${queues}` : ""}`],
       ...["-device", device],
     ];
@@ -72,7 +77,8 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
   const tapped = bridgedWires(machine).flat();
   const isTapped = (port: GuestPort): boolean => tapped.some((each) => each.name === port.name);
   const disk = (id: string, file: string, slot: string): string[] => [
-    ...["-drive", `file=${file},if=none,id=${id},format=raw,snapshot=on`],
+    // What does not fit on the host's disk is an error in the guest; left alone, QEMU would stop it without a word.
+    ...["-drive", `file=${value(file)},if=none,id=${id},format=raw,snapshot=on,werror=report,rerror=report`],
     ...["-device", `virtio-blk-pci,drive=${id},addr=${slot}`],
   ];
   const commandLine = [
@@ -108,14 +114,14 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
       : []),
     ...["-kernel", files.kernel, ...(files.initrd === undefined ? [] : ["-initrd", files.initrd])],
     ...["-append", commandLine.filter(Boolean).join(" ")],
-    ...["-chardev", `file,id=console,path=${files.console}`, "-serial", "chardev:console"],
+    ...["-chardev", `file,id=console,path=${value(files.console)}`, "-serial", "chardev:console"],
     // Before all other PCI devices, which it translates for.
     ...iommuArguments(machine),
     ...disk("root", files.root, "0x10"),
     ...disk("project", files.project, "0x11"),
     ...(files.modules === undefined ? [] : disk("modules", files.modules, "0x12")),
     ...["-device", "virtio-serial-pci,addr=0x13", "-device", "virtio-rng-pci,addr=0x14"],
-    ...["-chardev", `socket,id=control,path=${files.control},server=on,wait=off`],
+    ...["-chardev", `socket,id=control,path=${value(files.control)},server=on,wait=off`],
     ...["-device", "virtserialport,chardev=control,name=bifurcate.control"],
     ...layOut(machine.nics).flatMap((port, n) => nicArguments(port, n + 1, isTapped(port))),
   ];

@@ -29,16 +29,16 @@ const ESCAPE = 0x1d;
  * Boots. A guest that does not come up may have a cache to blame whose files changed without a trace: then all of it
  * is read again, what is broken is made anew, and the boot is tried once more.
  */
-export async function bootMachine(machine: Machine, say: Say): Promise<Guest> {
-  const options = await provision(machine.kernel, say);
+export async function bootMachine(machine: Machine, say: Say, signal?: AbortSignal): Promise<Guest> {
+  const options = { ...(await provision(machine.kernel, say)), signal };
   try {
     return await Guest.boot(machine, options);
   } catch (error) {
-    if (!(error instanceof BifurcateError) || error.code !== "E_GUEST") throw error;
+    if (!(error instanceof BifurcateError) || error.code !== "E_GUEST" || signal?.aborted) throw error;
     let made = false;
     const again = await provision(machine.kernel, (text) => say(((made = true), text)), true);
     if (!made) throw error;
-    return Guest.boot(machine, again);
+    return Guest.boot(machine, { ...again, signal });
   }
 }
 
@@ -60,7 +60,8 @@ export async function runInGuest(
     if (stop.signal.aborted) resolve("stopped");
     stop.signal.addEventListener("abort", () => resolve("stopped"), { once: true });
   });
-  const booting = bootMachine(machine, options.say);
+  const booting = bootMachine(machine, options.say, stop.signal);
+  booting.catch(() => undefined); // told below, unless we were stopped
   try {
     const first = await Promise.race([booting, stopped]);
     if (first === "stopped") return signalStatus(stop.reason);
@@ -95,7 +96,10 @@ function attach(guest: Guest, command: readonly string[], say: Say): GuestProces
   if (shell) stdin.setRawMode(true);
   stdin.on("data", (bytes: Buffer) => {
     if (shell && bytes.includes(ESCAPE)) process.kill(process.pid, "SIGTERM");
-    else run.stdin.write(bytes);
+    else if (!run.stdin.write(bytes)) {
+      stdin.pause();
+      run.stdin.once("drain", () => stdin.resume());
+    }
   });
   stdin.on("end", () => run.stdin.end());
   return run;

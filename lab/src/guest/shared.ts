@@ -18,7 +18,7 @@ interface Shared {
 }
 
 /** Vitest may load this module anew for each test file; the process stays, and so does what is kept here. */
-const place = globalThis as { bifurcateGuest?: Shared | undefined };
+const place = globalThis as { bifurcateGuest?: Shared | undefined; bifurcateGuestUp?: Guest };
 
 /** The machine in full. */
 export function completeMachine(wanted: WantedMachine): Machine {
@@ -45,7 +45,9 @@ export async function sharedGuest(wanted: WantedMachine): Promise<Guest> {
   console.log(`guest: booting ${key}`);
   const guest = bootMachine(machine, (text) => console.log(`guest: ${text}`));
   place.bifurcateGuest = { key, guest };
-  await guest;
+  // QEMU ends with this process; what stands in the temporary folder does not.
+  if (place.bifurcateGuestUp === undefined) process.once("exit", () => place.bifurcateGuestUp?.forget());
+  place.bifurcateGuestUp = await guest;
   console.log(`guest: up after ${((Date.now() - began) / 1000).toFixed(1)} s`);
   return guest;
 }

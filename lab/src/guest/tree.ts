@@ -24,12 +24,16 @@ export async function runInTree(root: string, program: string, args: readonly st
   return must(loader!, [...rest, ...args]);
 }
 
+/** What stands before a command that ends when this process does, however that ends (prctl(2), PR_SET_PDEATHSIG). */
+export const DYING = ["setpriv", "--pdeathsig", "KILL", "--"] as const;
+
 /**
  * Runs a program that has to succeed.
  * @throws BifurcateError E_GUEST_BUILD, or E_GUEST_CACHE when the disk is full.
  */
 export async function must(command: string, args: readonly string[]): Promise<string> {
-  const ended = await run(command, args);
+  const [program, ...words] = [...DYING, command, ...args];
+  const ended = await run(program!, words);
   if (ended.status === 0) return ended.stdout;
   const said = (ended.stderr.trim() || ended.stdout.trim()).split("\n").slice(-20).join("\n");
   throw failed(command, ended.status, said);
@@ -65,7 +69,8 @@ export async function follow(command: readonly string[], seen: (line: string) =>
 
 function failed(program: string, status: number | null, said: string): BifurcateError {
   const what = `run ${path.basename(program)} for the guest`;
-  if (/No space left on device/.test(said)) {
+  // dpkg-deb's tar does not say why it could not write.
+  if (/No space left on device|Wrote only \d+ of/.test(said)) {
     return new BifurcateError("E_GUEST_CACHE", { what, why: "the disk is full" });
   }
   return new BifurcateError("E_GUEST_BUILD", {
