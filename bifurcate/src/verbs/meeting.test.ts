@@ -1,6 +1,7 @@
 // Two ends of datagrams find each other over TCP, without any RDMA device: order, refusals, and ends that come and go.
 
 import { connect, type Socket } from "node:net";
+import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import type { NativeRdmaAddress } from "../native.js";
 import { listen, parseHello, visit, type Meeter, type Meeting } from "./meeting.js";
@@ -198,6 +199,30 @@ describe("what an end says of itself", () => {
     [{ queuePairs: [1, 2] }, "2 queues, and this end 1"],
   ])("is refused with %j", (change, why) => {
     expect(() => parseHello(JSON.stringify({ ...good, ...change }), 1)).toThrow(why);
+  });
+
+  it("is never taken for anything but a whole answer", () => {
+    const anyHello = fc.record(
+      {
+        bifurcate: fc.constant("verbs"),
+        version: fc.constant(1),
+        gid: fc.anything(),
+        queuePairs: fc.anything(),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.json(),
+          anyHello.map((each) => JSON.stringify(each)),
+        ),
+        (line) => {
+          expect(() => parseHello(line, 1)).toThrow(/^(it|its) /);
+        },
+      ),
+    );
   });
 
   it.each(["null", "7", '"verbs"', "[]", "{"])("is refused when it is %s", (line) => {

@@ -10,8 +10,17 @@ export const verbs: Mechanism = {
     const raw = driver === "mlx5_core" || driver === "mlx4_en";
     return [
       ...lackIf(!raw, `${driver} has no raw packet queue pairs`, null),
-      ...lackIf(facts.machine.rdma.length === 0, "there is no RDMA device", null),
-      ...lackIf(!facts.machine.libibverbs, "rdma-core is not installed", "sudo apt-get install libibverbs1"),
+      ...lackIf(
+        facts.machine.rdma.length === 0,
+        "there is no RDMA device",
+        // In software: it carries datagrams, not raw packets (docs/verbs.md).
+        `sudo rdma link add rxe0 type rxe netdev ${facts.card.facts.link.name}`,
+      ),
+      ...lackIf(
+        !facts.machine.libibverbs,
+        "rdma-core is not installed",
+        "sudo apt-get install libibverbs1 ibverbs-providers",
+      ),
       ...lacksModule(facts, "ib_uverbs"),
       ...lacksCapability(facts, "CAP_NET_RAW"),
     ];
