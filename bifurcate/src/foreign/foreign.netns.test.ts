@@ -168,6 +168,16 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     expect(running.stderr).toContain("E_LEASE_REVOKED");
   });
 
+  it("says so where the machine lets nobody make user namespaces", async () => {
+    const script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"';
+    const forbidden = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"];
+    const command = place.cli("foreign", "card0", "--flow", FLOW, "--", "true");
+    const running = place.run([...forbidden, process.execPath, ...command], "foreign");
+    expect(await running.ended).toBe(1);
+    expect(running.stderr).toMatch(/make a user and a network namespace: .*code: E_SYSTEM/s);
+    expect(place.log().filter(({ event }) => event === "lease")).toEqual([]);
+  });
+
   it("is refused to who asks from a namespace that is not his own, and where the policy does not name it", async () => {
     const client = new URL("../../../control/dist/protocol/client.js", import.meta.url).pathname;
     place.file(

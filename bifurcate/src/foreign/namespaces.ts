@@ -1,6 +1,6 @@
 // A user and a network namespace of one's own, in which the rest runs: that takes no right, and in there the process has the rights that an AF_XDP socket asks for, over its own interfaces alone.
 
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 import { BifurcateError } from "@bifurcate/control";
@@ -25,12 +25,31 @@ export function statusOf(status: number | null, signal: NodeJS.Signals | null): 
   return status ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }
 
+/** Tries it, so that what is refused here is not taken for an end of the program. @throws E_MISSING_TOOL, E_SYSTEM */
+function checkNamespaces(): void {
+  const what = "make a user and a network namespace";
+  const { error, status, stderr } = spawnSync("unshare", [...UNSHARE, ...WITH_US, "true"], {
+    encoding: "utf8",
+  });
+  if (error !== undefined) {
+    const next = "Install Debian's package util-linux.";
+    throw new BifurcateError("E_MISSING_TOOL", { what, why: error.message, next, cause: error });
+  }
+  if (status === 0) return;
+  throw new BifurcateError("E_SYSTEM", {
+    what,
+    why: stderr.trim() || `unshare ended with status ${String(status)}`,
+    next: "Let users make user namespaces: see user.max_user_namespaces (namespaces(7)) and the machine's own switches.",
+  });
+}
+
 /**
  * Leases from within namespaces of its own and runs the program there.
  * @returns The exit status, when all has been said.
  * @throws E_MISSING_TOOL, E_SYSTEM where there can be no such namespaces.
  */
 export async function runInOwnNamespaces(request: ForeignRequest): Promise<number> {
+  checkNamespaces();
   const inside = fileURLToPath(new URL("inside.js", import.meta.url));
   const args = [...UNSHARE, ...WITH_US, process.execPath, inside, JSON.stringify(request)];
   const child = spawn("unshare", args, { stdio: "inherit" });
@@ -39,12 +58,7 @@ export async function runInOwnNamespaces(request: ForeignRequest): Promise<numbe
   for (const signal of signals) process.on(signal, end);
   try {
     return await new Promise((resolve, reject) => {
-      child.on("error", (cause: NodeJS.ErrnoException) => {
-        const what = "make namespaces with unshare";
-        const code = cause.code === "ENOENT" ? "E_MISSING_TOOL" : "E_SYSTEM";
-        const next = "Install Debian's package util-linux.";
-        reject(new BifurcateError(code, { what, why: cause.message, next, cause }));
-      });
+      child.on("error", reject);
       child.on("close", (status, signal) => resolve(statusOf(status, signal)));
     });
   } finally {
