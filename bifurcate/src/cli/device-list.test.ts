@@ -105,6 +105,24 @@ describe("a list of devices", () => {
     ]);
   });
 
+  it("tells what an older kernel leaves open, and does not promise it", () => {
+    const older = { ...netns, xdpFeatures: () => null } as unknown as Netns;
+    const [eth0] = listDevices(kernel, older, "eth0", () => null);
+    const why = "the kernel does not tell, it is tried";
+    expect(eth0!.mechanisms.slice(0, 3)).toEqual([
+      { name: "af_xdp driver", can: true, why },
+      { name: "af_xdp generic", can: true, why: null },
+      { name: "zero-copy", can: true, why },
+    ]);
+  });
+
+  it("takes a card whose driver counts no queues for one of one queue", () => {
+    const none = { rx: 0, tx: 0, combined: 0, other: 0 };
+    const uncounted = { ...netns, channels: () => ({ max: none, now: none }) } as unknown as Netns;
+    const [eth0] = listDevices(kernel, uncounted, "eth0", () => null);
+    expect(eth0!.queues).toEqual({ now: 1, max: null });
+  });
+
   it("goes on when one device does not answer, and says why", () => {
     for (const mechanism of device("eth1").mechanisms) {
       expect(mechanism).toMatchObject({ can: false, why: expect.stringContaining("EPERM") });

@@ -67,17 +67,18 @@ export function mechanisms(facts: Facts): Mechanism[] {
   const own = general ?? ownQueueRefusal(facts, { ifname: facts.link.name, flows: [] }, [], queuesOf(facts));
   const copies = driver ?? zeroCopyRefusal(facts, { backend: "af_xdp", mode: "driver" }, "whole-card");
   const whole = copies === null && own !== null ? `only with --flow all: ${own}` : null;
-  const unsure =
-    copies === null && facts.xdpFeatures === null ? "the kernel does not tell; tried at bind" : null;
+  // Before Linux 6.3 a kernel says nothing of what its drivers do with XDP.
+  const unsure = facts.xdpFeatures === null ? "the kernel does not tell, it is tried" : null;
+  const remarks = [unsure, whole].filter((each) => each !== null).join("; ");
   const mechanism = (name: MechanismName, why: string | null, remark: string | null = null): Mechanism => ({
     name,
     can: why === null,
     why: why ?? remark,
   });
   return [
-    mechanism("af_xdp driver", driver),
+    mechanism("af_xdp driver", driver, unsure),
     mechanism("af_xdp generic", attached ?? way("generic")),
-    mechanism("zero-copy", copies, whole ?? unsure),
+    mechanism("zero-copy", copies, remarks === "" ? null : remarks),
     mechanism(
       "ntuple",
       own,

@@ -21,7 +21,17 @@ interface Device {
   readonly name: string;
   readonly driver: string;
   readonly queues: { readonly now: number; readonly max: number | null };
-  readonly mechanisms: readonly { readonly name: string; readonly can: boolean }[];
+  readonly mechanisms: readonly {
+    readonly name: string;
+    readonly can: boolean;
+    readonly why: string | null;
+  }[];
+}
+
+/** A cell: "?" where the kernel does not say beforehand what the driver can. */
+function cellOf(can: boolean, why: string | null): string {
+  if (!can) return "-";
+  return why?.includes("the kernel does not tell") === true ? "?" : "yes";
 }
 
 /** Binds a NIC to a driver for user space, looks for what that driver gives, and binds it back, under its old name. */
@@ -77,10 +87,11 @@ export async function tableRows(guest: Guest): Promise<{ titles: string[]; rows:
   for (const nic of nics) {
     const device = devices.find((each) => each.name === nic.name)!;
     const user = await userSpaceDrivers(guest, nic);
-    const columns = [...device.mechanisms.map(({ name, can }) => [name, can] as const), ...user];
+    const told = device.mechanisms.map(({ name, can, why }) => [name, cellOf(can, why)] as const);
+    const columns = [...told, ...user.map(([name, can]) => [name, cellOf(can, null)] as const)];
     titles = ["kernel", "driver", "queues", ...columns.map(([name]) => name)];
     const queues = String(device.queues.max ?? device.queues.now);
-    rows.push([version, device.driver, queues, ...columns.map(([, can]) => (can ? "yes" : "-"))]);
+    rows.push([version, device.driver, queues, ...columns.map(([, cell]) => cell)]);
   }
   return { titles, rows };
 }
