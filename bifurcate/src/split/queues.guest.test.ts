@@ -1,0 +1,95 @@
+// Several queues of real drivers: all of them have a socket, those that come with the XDP program too.
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { endAll } from "@bifurcate/lab/harness";
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
+import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import { datagrams, echoHandler, endSplit, settings, shell, startSplit } from "../testing/guest-split.js";
+
+const MINUTES = 600_000;
+
+let guest: Guest;
+let echo: string;
+let wire: Wire | undefined;
+
+beforeAll(async () => {
+  guest = await sharedGuest({ nics: "virtio:4,igb", kernel: "lab", iommu: "intel" });
+  echo = await echoHandler(guest);
+}, BOOT_LIMIT);
+
+afterEach(async () => {
+  await endAll();
+  if (wire !== undefined) await takeDown(guest, wire);
+  wire = undefined;
+});
+
+/** More addresses at the far end, so that the card has several flows to spread. */
+async function sources({ far, nic }: Wire): Promise<string[]> {
+  const last = Number(far.v4.split(".")[3]);
+  const more = Array.from({ length: 8 }, (_, i) => `192.0.2.${last + 1 + i}`);
+  const commands = more.map(
+    (address) =>
+      `ip -n ${far.netns} addr add ${address}/28 dev ${far.name}; ` +
+      `ip neigh replace ${address} lladdr ${far.mac} dev ${nic.name} nud permanent`,
+  );
+  await shell(guest, commands.join("; "));
+  return more;
+}
+
+describe("several queues", () => {
+  it(
+    "of virtio_net: the queues that the driver adds for XDP are read after it, and have sockets too",
+    async () => {
+      wire = await bringUp(guest, "nic0");
+      await shell(guest, "ethtool -L nic0 combined 2");
+      const before = await settings(guest, "nic0");
+      const { split, path } = await startSplit(guest, [
+        "nic0",
+        "--flow",
+        "udp port 7777",
+        "--do",
+        `run=${echo}`,
+      ]);
+      // drivers/net/virtio_net.c virtnet_xdp_set(): one more for each of the guest's two processors.
+      expect(path.queues).toEqual([0, 1, 2, 3]);
+      const stream = { count: 800, rate: 200, sources: await sources(wire) };
+      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      // It was not planned anew because of the queues that it brought along.
+      expect(split.events.filter((each) => each.event === "warning")).toEqual([]);
+      expect((await endSplit(split)).received).toBe(800);
+      expect(await settings(guest, "nic0")).toBe(before);
+    },
+    MINUTES,
+  );
+
+  it(
+    "of virtio_net with the whole card: each one without a copy",
+    async () => {
+      wire = await bringUp(guest, "nic0");
+      const words = ["nic0", "--flow", "all", "--zero-copy", "require", "--do", `run=${echo}`];
+      const { split, path } = await startSplit(guest, words);
+      expect(path).toMatchObject({ mode: "zero-copy", queues: [0, 1, 2, 3] });
+      const stream = { count: 800, rate: 200, sources: await sources(wire) };
+      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      await endSplit(split);
+    },
+    MINUTES,
+  );
+
+  it(
+    "of igb with the whole card: each one without a copy, and RSS spreads over them",
+    async () => {
+      wire = await bringUp(guest, "nic1");
+      await shell(guest, "ethtool -L nic1 combined 4");
+      const words = ["nic1", "--flow", "all", "--zero-copy", "require", "--do", `run=${echo}`];
+      const { split, path } = await startSplit(guest, words);
+      expect(path).toMatchObject({ mode: "zero-copy", queues: [0, 1, 2, 3] });
+      const stream = { count: 800, rate: 200, sources: await sources(wire) };
+      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      const { queues } = await endSplit(split);
+      expect(queues.filter((queue) => queue.received > 0).length).toBeGreaterThan(1);
+      await shell(guest, "ethtool -L nic1 combined 2");
+    },
+    MINUTES,
+  );
+});
