@@ -13,6 +13,10 @@ import { Port } from "../port.js";
 import { withTapFile } from "../tap-file.js";
 import type { SplitOptions } from "./options.js";
 
+/** Tries to open a virtual function, and the time between them. */
+const ATTEMPTS = 6;
+const AGAIN_MS = 500;
+
 /** Slots of each ring. */
 const RING_SIZE = 512;
 
@@ -51,8 +55,8 @@ export async function splitByFunction(kernel: Kernel, ifname: string, options: S
   const warn = (text: string): void => options.onWarning?.(text);
   try {
     await transaction.apply({
-      open: () => {
-        native = openFunction(plan, options);
+      open: async () => {
+        native = await openWhenReady(plan, options);
       },
       close: async () => {
         try {
@@ -75,6 +79,23 @@ export async function splitByFunction(kernel: Kernel, ifname: string, options: S
   } catch (thrown) {
     prepared.netns.close();
     throw wrapError(thrown, what);
+  }
+}
+
+/**
+ * As openFunction, as often as it takes the card: making the first virtual function resets it, and its driver answers
+ * virtual functions only when it is up again.
+ * @throws what openFunction throws; E_CARD_FAILED after ATTEMPTS.
+ */
+async function openWhenReady(plan: Plan, options: SplitOptions): Promise<NativePort> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return openFunction(plan, options);
+    } catch (thrown) {
+      const passing = thrown instanceof BifurcateError && thrown.code === "E_CARD_FAILED";
+      if (!passing || attempt === ATTEMPTS) throw thrown;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
   }
 }
 
