@@ -3,13 +3,16 @@
 //
 // What it does wrong it is told by the environment: FAKE_FAIL_SEND=N and FAKE_FAIL_RECEIVE=N end request number N with an
 // error and the queue pair in the error state; FAKE_FATAL=N takes the device away with the Nth frame received;
-// FAKE_NO_MEMORY=1 refuses memory regions.
+// FAKE_NO_MEMORY=1 refuses memory regions. With FAKE_WIRE=PORT the devices have raw packets too: those to this UDP port
+// arrive on fake0 where a flow rule brings them, spread over its work queues by their last byte; what it sends goes to
+// the next port.
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <arpa/inet.h>
 #include <infiniband/verbs.h>
+#include <pthread.h>
 #undef ibv_query_port
 #undef ibv_reg_mr
 #include <stddef.h>
@@ -43,7 +46,27 @@ struct fake_qp {
 struct fake_cq {
   struct ibv_cq queue;
   struct fake_qp *owner;
+  struct fake_wq *work;
 };
+
+// A receive queue of its own, and what has come for it.
+struct fake_wq {
+  struct ibv_wq queue;
+  struct { uint64_t id; struct ibv_sge at; } receives[RING];
+  uint32_t first, posted;
+  struct { ssize_t length; char bytes[2048]; } waiting[256];
+  uint32_t waiting_first, waiting_count;
+};
+
+struct fake_table {
+  struct ibv_rwq_ind_table table;
+  struct fake_wq *queues[64];
+  uint32_t size;
+};
+
+// Raw packets: where they come, the table that spreads them, and the rules that bring them.
+static struct { int socket, rules; struct fake_table *table; } wire = {.socket = -1};
+static pthread_mutex_t spreading = PTHREAD_MUTEX_INITIALIZER;
 
 static struct ibv_device devices[2];
 static struct { char *from; size_t length; } region;
@@ -68,10 +91,48 @@ static int owned(const struct ibv_sge *at) {
   return at->lkey == LKEY && from >= region.from && from + at->length <= region.from + region.length;
 }
 
+// What has come on the wire goes to the work queues, or nowhere where no rule brings it.
+static void spread(void) {
+  struct { uint32_t from, qkey; char bytes[2048]; } message;
+  ssize_t length;
+  while ((length = recv(wire.socket, &message, sizeof message, MSG_DONTWAIT)) > 8) {
+    if (wire.rules == 0) continue;
+    struct fake_wq *to = wire.table->queues[(uint8_t)message.bytes[length - 9] % wire.table->size];
+    if (to->waiting_count == 256) continue;
+    uint32_t slot = (to->waiting_first + to->waiting_count++) % 256;
+    to->waiting[slot].length = length - 8;
+    memcpy(to->waiting[slot].bytes, message.bytes, length - 8);
+  }
+}
+
+static int poll_work(struct fake_wq *work, int most, struct ibv_wc *wc) {
+  int n = 0;
+  pthread_mutex_lock(&spreading);
+  if (wire.table != NULL) spread();
+  for (; n < most && work->posted > 0 && work->waiting_count > 0; n++) {
+    struct ibv_sge *at = &work->receives[work->first].at;
+    memset(&wc[n], 0, sizeof wc[n]);
+    wc[n].wr_id = work->receives[work->first].id;
+    wc[n].opcode = IBV_WC_RECV;
+    wc[n].byte_len = work->waiting[work->waiting_first].length;
+    if (!owned(at) || wc[n].byte_len > at->length) abort();
+    memcpy((void *)(uintptr_t)at->addr, work->waiting[work->waiting_first].bytes, wc[n].byte_len);
+    work->first = (work->first + 1) % RING;
+    work->posted--;
+    work->waiting_first = (work->waiting_first + 1) % 256;
+    work->waiting_count--;
+  }
+  pthread_mutex_unlock(&spreading);
+  return n;
+}
+
 static int poll_cq(struct ibv_cq *cq, int most, struct ibv_wc *wc) {
   struct fake_qp *qp = ((struct fake_cq *)cq)->owner;
   int n = 0;
+  if (((struct fake_cq *)cq)->work != NULL) return poll_work(((struct fake_cq *)cq)->work, most, wc);
   if (qp == NULL) return 0;
+  // A route header comes with datagrams alone.
+  uint32_t before = qp->pair.qp_type == IBV_QPT_UD ? GRH : 0;
   if (cq == qp->pair.send_cq) {
     for (; n < most && qp->sent_count > 0; n++) {
       memset(&wc[n], 0, sizeof wc[n]);
@@ -95,22 +156,22 @@ static int poll_cq(struct ibv_cq *cq, int most, struct ibv_wc *wc) {
     } else {
       ssize_t length = recv(qp->socket, &message, sizeof message, MSG_DONTWAIT);
       if (length < 8) break;
-      if (message.qkey != qp->qkey) continue;
+      if (message.qkey != qp->qkey || (before == 0 && wire.rules == 0)) continue;
       length -= 8;
       received++;
       if (received == asked("FAKE_FATAL")) {
         int event = IBV_EVENT_DEVICE_FATAL;
         if (write(of(qp->pair.context)->events[1], &event, sizeof event) < 0) abort();
       }
-      if (length + GRH > at->length || !owned(at) || received == asked("FAKE_FAIL_RECEIVE")) {
-        wc[n].status = length + GRH > at->length ? IBV_WC_LOC_LEN_ERR : IBV_WC_LOC_PROT_ERR;
+      if (length + before > at->length || !owned(at) || received == asked("FAKE_FAIL_RECEIVE")) {
+        wc[n].status = length + before > at->length ? IBV_WC_LOC_LEN_ERR : IBV_WC_LOC_PROT_ERR;
         qp->pair.state = IBV_QPS_ERR;
       } else {
-        memset((void *)(uintptr_t)at->addr, 0x5a, GRH);
-        memcpy((char *)(uintptr_t)at->addr + GRH, message.bytes, length);
-        wc[n].byte_len = length + GRH;
+        memset((void *)(uintptr_t)at->addr, 0x5a, before);
+        memcpy((char *)(uintptr_t)at->addr + before, message.bytes, length);
+        wc[n].byte_len = length + before;
         wc[n].src_qp = message.from;
-        wc[n].wc_flags = IBV_WC_GRH;
+        wc[n].wc_flags = before > 0 ? IBV_WC_GRH : 0;
       }
     }
     qp->first = (qp->first + 1) % RING;
@@ -139,7 +200,8 @@ static int post_recv(struct ibv_qp *pair, struct ibv_recv_wr *wr, struct ibv_rec
 static int post_send(struct ibv_qp *pair, struct ibv_send_wr *wr, struct ibv_send_wr **bad) {
   struct fake_qp *qp = (struct fake_qp *)pair;
   for (; wr != NULL; wr = wr->next) {
-    if (wr->num_sge != 1 || wr->opcode != IBV_WR_SEND || wr->wr.ud.ah == NULL || qp->sent_count == RING) {
+    if (wr->num_sge != 1 || wr->opcode != IBV_WR_SEND ||
+        (pair->qp_type == IBV_QPT_UD && wr->wr.ud.ah == NULL) || qp->sent_count == RING) {
       *bad = wr;
       return EINVAL;
     }
@@ -152,7 +214,9 @@ static int post_send(struct ibv_qp *pair, struct ibv_send_wr *wr, struct ibv_sen
     } else {
       struct { uint32_t from, qkey; char bytes[8192]; } message = {.from = pair->qp_num, .qkey = wr->wr.ud.remote_qkey};
       memcpy(message.bytes, (void *)(uintptr_t)wr->sg_list[0].addr, wr->sg_list[0].length);
-      struct sockaddr_in to = address(wr->wr.ud.remote_qpn);
+      int raw = pair->qp_type == IBV_QPT_RAW_PACKET;
+      struct sockaddr_in to = address(raw ? asked("FAKE_WIRE") + 1 : (long)wr->wr.ud.remote_qpn);
+      if (raw) message.from = message.qkey = 0;
       // One that finds no room or nobody is lost, as on a wire.
       (void)!sendto(qp->socket, &message, 8 + wr->sg_list[0].length, MSG_DONTWAIT, (void *)&to, sizeof to);
     }
@@ -176,6 +240,122 @@ static int query_port(struct ibv_context *context, uint8_t port, struct ibv_port
   return 0;
 }
 
+// Each specification has the size that the header gives its kind, Ethernet's first, and nothing is left over.
+static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *attr) {
+  static const size_t sizes[] = {
+      [IBV_FLOW_SPEC_ETH] = sizeof(struct ibv_flow_spec_eth),
+      [IBV_FLOW_SPEC_IPV4_EXT] = sizeof(struct ibv_flow_spec_ipv4_ext),
+      [IBV_FLOW_SPEC_IPV6] = sizeof(struct ibv_flow_spec_ipv6),
+      [IBV_FLOW_SPEC_TCP] = sizeof(struct ibv_flow_spec_tcp_udp),
+      [IBV_FLOW_SPEC_UDP] = sizeof(struct ibv_flow_spec_tcp_udp),
+  };
+  char *at = (char *)(attr + 1), *end = (char *)attr + attr->size;
+  int good = attr->type == IBV_FLOW_ATTR_NORMAL && attr->port == 1 && qp->qp_type == IBV_QPT_RAW_PACKET;
+  for (int i = 0; good && i < attr->num_of_specs; i++) {
+    struct ibv_flow_spec *spec = (void *)at;
+    good = spec->hdr.type <= IBV_FLOW_SPEC_UDP && spec->hdr.size == sizes[spec->hdr.type] &&
+           (i > 0) == (spec->hdr.type != IBV_FLOW_SPEC_ETH);
+    at += spec->hdr.size;
+  }
+  if (!good || at != end) {
+    errno = EINVAL;
+    return NULL;
+  }
+  struct ibv_flow *flow = calloc(1, sizeof *flow);
+  flow->context = qp->context;
+  wire.rules++;
+  return flow;
+}
+
+static int destroy_flow(struct ibv_flow *flow) {
+  wire.rules--;
+  free(flow);
+  return 0;
+}
+
+static int post_wq_recv(struct ibv_wq *queue, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad) {
+  struct fake_wq *work = (struct fake_wq *)queue;
+  pthread_mutex_lock(&spreading);
+  for (; wr != NULL; wr = wr->next) {
+    if (queue->state != IBV_WQS_RDY || wr->num_sge != 1 || work->posted == RING) break;
+    uint32_t slot = (work->first + work->posted++) % RING;
+    work->receives[slot].id = wr->wr_id;
+    work->receives[slot].at = wr->sg_list[0];
+  }
+  pthread_mutex_unlock(&spreading);
+  *bad = wr;
+  return wr == NULL ? 0 : EINVAL;
+}
+
+static struct ibv_wq *create_wq(struct ibv_context *context, struct ibv_wq_init_attr *attr) {
+  struct fake_wq *made = calloc(1, sizeof *made);
+  if (attr->wq_type != IBV_WQT_RQ || attr->max_sge != 1 || attr->comp_mask != 0) return errno = EINVAL, NULL;
+  made->queue.context = context;
+  made->queue.pd = attr->pd;
+  made->queue.cq = attr->cq;
+  made->queue.post_recv = post_wq_recv;
+  ((struct fake_cq *)attr->cq)->work = made;
+  return &made->queue;
+}
+
+static int modify_wq(struct ibv_wq *queue, struct ibv_wq_attr *attr) {
+  if (attr->attr_mask != IBV_WQ_ATTR_STATE) return EINVAL;
+  if (attr->wq_state == IBV_WQS_RESET) ((struct fake_wq *)queue)->posted = 0;
+  queue->state = attr->wq_state;
+  return 0;
+}
+
+static int destroy_wq(struct ibv_wq *queue) {
+  // What spreads packets over it has to be gone.
+  if (wire.table != NULL) abort();
+  ((struct fake_cq *)queue->cq)->work = NULL;
+  free(queue);
+  return 0;
+}
+
+static struct ibv_rwq_ind_table *create_table(struct ibv_context *context, struct ibv_rwq_ind_table_init_attr *attr) {
+  struct fake_table *made = calloc(1, sizeof *made);
+  made->table.context = context;
+  made->size = 1u << attr->log_ind_tbl_size;
+  for (uint32_t i = 0; i < made->size; i++) made->queues[i] = (struct fake_wq *)attr->ind_tbl[i];
+  return &made->table;
+}
+
+static int destroy_table(struct ibv_rwq_ind_table *table) {
+  free(table);
+  return 0;
+}
+
+static int listen_on_wire(void) {
+  int made = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  struct sockaddr_in at = address(asked("FAKE_WIRE"));
+  if (bind(made, (void *)&at, sizeof at) != 0) abort();
+  return made;
+}
+
+static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr) {
+  const uint32_t mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_IND_TABLE | IBV_QP_INIT_ATTR_RX_HASH;
+  const uint64_t udp4 = IBV_RX_HASH_SRC_IPV4 | IBV_RX_HASH_DST_IPV4 | IBV_RX_HASH_SRC_PORT_UDP | IBV_RX_HASH_DST_PORT_UDP;
+  struct ibv_rx_hash_conf *hash = &attr->rx_hash_conf;
+  if (attr->qp_type != IBV_QPT_RAW_PACKET || attr->comp_mask != mask || hash->rx_hash_key_len != 40 ||
+      hash->rx_hash_function != IBV_RX_HASH_FUNC_TOEPLITZ || hash->rx_hash_key[0] != 0x6d ||
+      hash->rx_hash_fields_mask != udp4) {
+    errno = EINVAL;
+    return NULL;
+  }
+  struct fake_qp *qp = calloc(1, sizeof *qp);
+  qp->pair.context = context;
+  qp->pair.qp_type = attr->qp_type;
+  wire.table = (struct fake_table *)attr->rwq_ind_tbl;
+  qp->socket = wire.socket = listen_on_wire();
+  for (uint32_t i = 0; i < wire.table->size; i++) {
+    struct ibv_cq *cq = wire.table->queues[i]->queue.cq;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = cq};
+    epoll_ctl(cq->channel->fd, EPOLL_CTL_ADD, qp->socket, &event);
+  }
+  return &qp->pair;
+}
+
 struct ibv_device **ibv_get_device_list(int *count) {
   struct ibv_device **list = calloc(3, sizeof *list);
   for (int i = 0; i < 2; i++) {
@@ -195,6 +375,14 @@ struct ibv_context *ibv_open_device(struct ibv_device *device) {
   if (pipe(made->events) != 0) return NULL;
   made->whole.sz = sizeof made->whole;
   made->whole.query_port = query_port;
+  made->whole.ibv_create_flow = create_flow;
+  made->whole.ibv_destroy_flow = destroy_flow;
+  made->whole.create_wq = create_wq;
+  made->whole.modify_wq = modify_wq;
+  made->whole.destroy_wq = destroy_wq;
+  made->whole.create_rwq_ind_table = create_table;
+  made->whole.destroy_rwq_ind_table = destroy_table;
+  made->whole.create_qp_ex = create_qp_ex;
   struct ibv_context *context = &made->whole.context;
   context->device = device;
   context->abi_compat = __VERBS_ABI_IS_EXTENDED;
@@ -309,7 +497,8 @@ int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void 
 void ibv_ack_cq_events(struct ibv_cq *cq, unsigned int count) { (void)cq, (void)count; }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr) {
-  if (attr->qp_type != IBV_QPT_UD) {
+  int raw = attr->qp_type == IBV_QPT_RAW_PACKET && asked("FAKE_WIRE") > 0;
+  if (attr->qp_type != IBV_QPT_UD && !raw) {
     errno = EOPNOTSUPP;
     return NULL;
   }
@@ -319,26 +508,34 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr) {
   qp->pair.send_cq = attr->send_cq;
   qp->pair.recv_cq = attr->recv_cq;
   qp->pair.qp_type = attr->qp_type;
-  qp->socket = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  int receives = attr->cap.max_recv_wr > 0;
+  qp->socket = raw && receives ? listen_on_wire() : socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   struct sockaddr_in at = address(0);
   socklen_t length = sizeof at;
-  if (bind(qp->socket, (void *)&at, length) != 0 || getsockname(qp->socket, (void *)&at, &length) != 0) return NULL;
+  if (!(raw && receives) && bind(qp->socket, (void *)&at, length) != 0) return NULL;
+  if (getsockname(qp->socket, (void *)&at, &length) != 0) return NULL;
   qp->pair.qp_num = ntohs(at.sin_port);
   ((struct fake_cq *)attr->send_cq)->owner = ((struct fake_cq *)attr->recv_cq)->owner = qp;
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = attr->recv_cq};
-  if (attr->recv_cq->channel != NULL) epoll_ctl(attr->recv_cq->channel->fd, EPOLL_CTL_ADD, qp->socket, &event);
+  if (receives && attr->recv_cq->channel != NULL) epoll_ctl(attr->recv_cq->channel->fd, EPOLL_CTL_ADD, qp->socket, &event);
   return &qp->pair;
 }
 
 int ibv_destroy_qp(struct ibv_qp *pair) {
   struct fake_qp *qp = (struct fake_qp *)pair;
+  if (pair->send_cq == NULL) {
+    wire.table = NULL;
+    close(qp->socket);
+    free(qp);
+    return 0;
+  }
   ((struct fake_cq *)pair->send_cq)->owner = ((struct fake_cq *)pair->recv_cq)->owner = NULL;
   close(qp->socket);
   free(qp);
   return 0;
 }
 
-// InfiniBand Architecture Specification, table 96: what each step of a datagram queue pair needs.
+// ibv_modify_qp(3): what each step of a queue pair needs.
 int ibv_modify_qp(struct ibv_qp *pair, struct ibv_qp_attr *attr, int mask) {
   struct fake_qp *qp = (struct fake_qp *)pair;
   static const int needed[] = {
@@ -347,8 +544,14 @@ int ibv_modify_qp(struct ibv_qp *pair, struct ibv_qp_attr *attr, int mask) {
       [IBV_QPS_RTR] = IBV_QP_STATE,
       [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN,
   };
+  static const int raw[] = {
+      [IBV_QPS_RESET] = IBV_QP_STATE,
+      [IBV_QPS_INIT] = IBV_QP_STATE | IBV_QP_PORT,
+      [IBV_QPS_RTR] = IBV_QP_STATE,
+      [IBV_QPS_RTS] = IBV_QP_STATE,
+  };
   enum ibv_qp_state to = attr->qp_state;
-  if (to > IBV_QPS_RTS || mask != needed[to] || (to != IBV_QPS_RESET && pair->state != to - 1)) return EINVAL;
+  if (to > IBV_QPS_RTS || mask != (pair->qp_type == IBV_QPT_UD ? needed : raw)[to] || (to != IBV_QPS_RESET && pair->state != to - 1)) return EINVAL;
   if (to == IBV_QPS_INIT) {
     if (attr->port_num != 1) return EINVAL;
     qp->qkey = attr->qkey;

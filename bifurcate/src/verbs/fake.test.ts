@@ -2,6 +2,7 @@
 // rdma-core's header, and what it does wrong when it is told to.
 
 import { fork, type ChildProcess } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -143,6 +144,51 @@ describe.skipIf(cannotBuild !== null)(
     it("refuses raw packets where the device has none", async () => {
       const { status, stderr } = await command(["open", "verbs:fake0", "--flow", "udp"]).ended;
       expect(status).toBe(77);
+      expect(stderr).toContain('"code":"E_QP_REFUSED"');
+    });
+
+    it.each([1, 4])("raw packets come by flow rules, to %i queue(s), and go out", async (queues) => {
+      // The wire: what is sent to one UDP port arrives on fake0, what that sends comes to the next.
+      const out = createSocket("udp4");
+      await new Promise<void>((resolve) => out.bind(0, "127.0.0.1", resolve));
+      const wire = out.address().port - 1;
+      const words = [
+        "open",
+        `verbs:fake0,queues=${queues}`,
+        "--flow",
+        "ip and udp dst port 53",
+        "--do",
+        "reflect",
+      ];
+      const port = command(words, { FAKE_WIRE: `${wire}` });
+      const { path: way } = (await port.event("open")) as unknown as {
+        path: { steering: string; notes: string[] };
+      };
+      expect(way.steering).toBe("flow-rules");
+      expect(way.notes.join()).toContain("have not been run on hardware");
+      const seen = new Set<string>();
+      out.on("message", (packet) => seen.add(packet.subarray(8).toString("hex")));
+      const [to, from] = [Buffer.alloc(6, 2), Buffer.alloc(6, 4)];
+      const wanted = Array.from({ length: 40 }, (_, at) => Buffer.alloc(60, at));
+      for (const rest of wanted) {
+        out.send(Buffer.concat([Buffer.alloc(8), to, from, rest]), wire, "127.0.0.1");
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+      const swapped = wanted.map((rest) => Buffer.concat([from, to, rest]).toString("hex"));
+      const deadline = Date.now() + 20_000;
+      while (seen.size < wanted.length && Date.now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      out.close();
+      expect([...seen].sort()).toEqual(swapped.sort());
+      const { status } = await port.end("SIGTERM");
+      expect(status).toBe(0);
+      const { stats } = port.events.at(-1) as unknown as { stats: { queues: Stats[] } };
+      expect(stats.queues.map(({ received }) => received)).toEqual(Array(queues).fill(40 / queues));
+    });
+
+    it("refuses a hash that the device cannot do", async () => {
+      const words = ["open", "verbs:fake0,queues=2", "--flow", "ether proto 0x88b5"];
+      const { stderr } = await command(words, { FAKE_WIRE: "1" }).ended;
       expect(stderr).toContain('"code":"E_QP_REFUSED"');
     });
 
