@@ -85,9 +85,9 @@ function signalStatus(reason: string | undefined): number {
 function attach(guest: Guest, command: readonly string[], say: Say): GuestProcess {
   const { stdin, stdout, stderr } = process;
   const shell = command.length === 0 && stdin.isTTY;
-  // A terminal of its own in the guest, as large as ours.
+  // A terminal of its own in the guest, as large as ours, which still puts a carriage return before each newline.
   const { rows, columns } = stdout;
-  const login = `stty rows ${rows || 24} cols ${columns || 80}; exec bash -l`;
+  const login = `stty rows ${rows || 24} cols ${columns || 80} -onlcr; exec bash -l`;
   const argv = shell ? ["script", "-qec", login, "/dev/null"] : command.length === 0 ? ["bash"] : command;
   if (shell) say("a shell in the guest; exit or Ctrl-] ends it");
   const run = guest.start(argv, shell ? { env: { TERM: process.env["TERM"] ?? "linux" } } : {});
