@@ -101,6 +101,21 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
     }
   });
 
+  it("does not wait for the answer of a broker that has gone", async () => {
+    serve(({ type }, to) => {
+      if (type === "hello") say(to, welcome);
+      else setImmediate(() => to.close());
+    });
+    const broker = await BrokerConnection.connect(path);
+    let closed = false;
+    broker.onClosed = () => void (closed = true);
+    expect(await codeOf(broker.return("lease-00000001"))).toMatch(/^E_NO_BROKER/);
+    expect(closed).toBe(true);
+    for (const again of [broker.return("lease-00000001"), broker.list(), broker.lease(REQUEST)]) {
+      expect(await codeOf(again)).toBe("E_NO_BROKER: the connection is closed");
+    }
+  });
+
   it("takes an older broker's words, which lack what came since", async () => {
     serve(({ type, request }, to) => {
       if (type === "hello") return say(to, welcome);

@@ -177,6 +177,10 @@ export class BrokerConnection {
   }
 
   private async ask(message: Exclude<ClientMessage, { readonly type: "hello" }>): Promise<Answer> {
+    if (!this.open) {
+      const what = `ask the broker at ${this.path}`;
+      throw new BifurcateError("E_NO_BROKER", { what, why: "the connection is closed" });
+    }
     const answer = this.wait(message.request);
     this.send(message);
     return answer;
