@@ -59,11 +59,16 @@ export async function splitByFunction(kernel: Kernel, ifname: string, options: S
         native = await openWhenReady(plan, options);
       },
       close: async () => {
-        try {
-          await shut?.();
-        } finally {
-          await native?.close(0);
+        const failure = await shut?.().then(
+          () => null,
+          (thrown: unknown) => thrown,
+        );
+        const held = (await native?.close(0)) ?? [];
+        if (held.length > 0) {
+          const why = `a handler still has its queue: the virtual function stays until it returns, or this process ends`;
+          throw new BifurcateError("E_HANDLER_HANGS", { what: `close ${ifname}`, why, cause: failure });
         }
+        if (failure !== null && failure !== undefined) throw failure;
       },
       expired: () => {
         port?.fail(new BifurcateError("E_NOT_CONFIRMED", { what, why: "it was not confirmed in time" }));
@@ -73,7 +78,7 @@ export async function splitByFunction(kernel: Kernel, ifname: string, options: S
     });
     port = portOver(plan, native!, transaction, (closing) => {
       shut = closing;
-      return transaction.undo().finally(() => prepared.netns.close());
+      return transaction.undo().then(() => prepared.netns.close());
     });
     return port;
   } catch (thrown) {

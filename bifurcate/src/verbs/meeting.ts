@@ -93,15 +93,19 @@ async function meet(socket: Socket, meeter: Meeter): Promise<Met> {
     if (done === true) throw new Error("it closed the connection");
     return value;
   };
-  socket.setTimeout(PATIENCE_MS, () =>
-    socket.destroy(new Error(`it said nothing for ${PATIENCE_MS / 1000} s`)),
+  // All of it has its time, not each byte: one who says a byte now and then would keep others out for hours.
+  const late = setTimeout(
+    () => socket.destroy(new Error(`it was not ready within ${PATIENCE_MS / 1000} s`)),
+    PATIENCE_MS,
   );
+  socket.once("close", () => clearTimeout(late));
   const hello: Hello = { bifurcate: "verbs", version: VERSION, ...meeter.address };
   socket.write(`${JSON.stringify(hello)}\n`);
   const other = parseHello(await next(), meeter.address.queuePairs.length);
   await meeter.expect(other);
   socket.write("ready\n");
   if ((await next()) !== "ready") throw new Error("it did not say that it is ready");
+  clearTimeout(late);
   socket.setTimeout(0);
   meeter.begin(other);
   const gone = said.next().then(
@@ -165,7 +169,19 @@ export async function visit(what: string, at: Endpoint, meeter: Meeter): Promise
   let stopped = false;
   let socket: Socket | undefined;
   let timer: NodeJS.Timeout | undefined;
+  /** The last attempt came so far that the other end's datagrams are taken. */
+  let expected = false;
+  const watched: Meeter = {
+    address: meeter.address,
+    expect: (other) => {
+      expected = true;
+      return meeter.expect(other);
+    },
+    begin: (other) => meeter.begin(other),
+    leave: (why) => meeter.leave(why),
+  };
   const once = async (): Promise<Met> => {
+    expected = false;
     const now = (socket = connect({ host: at.address, port: at.port }));
     try {
       await new Promise<void>((resolve, reject) => {
@@ -173,7 +189,7 @@ export async function visit(what: string, at: Endpoint, meeter: Meeter): Promise
         now.once("error", reject).once("connect", resolve);
       });
       now.on("error", () => undefined);
-      const met = await meet(now, meeter);
+      const met = await meet(now, watched);
       // It keeps no process going that has nothing else to do.
       now.unref();
       return met;
@@ -193,7 +209,13 @@ export async function visit(what: string, at: Endpoint, meeter: Meeter): Promise
   };
   const again = (): void => {
     if (stopped) return;
-    timer = setTimeout(() => void once().then(keep, again), AGAIN_MS).unref();
+    const failed = (thrown: unknown): void => {
+      if (stopped) return;
+      // Its datagrams are no longer taken: nobody's are, until somebody is met.
+      if (expected) meeter.leave(messageOf(thrown));
+      again();
+    };
+    timer = setTimeout(() => void once().then(keep, failed), AGAIN_MS).unref();
   };
   try {
     keep(await once());

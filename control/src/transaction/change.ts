@@ -38,7 +38,11 @@ export function perform(netns: Netns, ifname: string, change: Change): void {
       makeFunction(change.card);
       const link = netns.links().find((each) => each.name === ifname);
       const mac = change.mac.split(":").map((byte) => parseInt(byte, 16));
-      if (link !== undefined) netns.setVirtualFunction(link.index, 0, mac, 0, true);
+      if (link === undefined) {
+        const why = "its interface went while the virtual function was made";
+        throw new BifurcateError("E_INTERFACE_GONE", { what: `set the virtual function of ${ifname}`, why });
+      }
+      netns.setVirtualFunction(link.index, 0, mac, 0, true);
       return;
     }
     case "ingress-filter": {
@@ -76,7 +80,8 @@ export function holds(netns: Netns, ifname: string, change: Change): boolean {
       // With a name of its own and made in one piece: where it is, the leases are.
       return (lesseeOf(netns.links(), change.name) !== undefined) === change.present;
     case "virtual-function":
-      return virtualFunctions(change.card) > 0 === change.present;
+      // One, as was made: more of them are others', and not ours to take away.
+      return virtualFunctions(change.card) === (change.present ? 1 : 0);
     case "ingress-filter": {
       // Whether it stands is the attachment's to say; here it may always come, and is to be gone after an undo.
       const link = netns.links().find((each) => each.name === ifname);
@@ -93,6 +98,17 @@ function lesseeOf(links: readonly Link[], name: string): Link | undefined {
 
 function sameChannels(a: Channels, b: Channels): boolean {
   return a.rx === b.rx && a.tx === b.tx && a.combined === b.combined;
+}
+
+/** Whether a step can still be made, before anything of it is. @throws E_CARD_IN_USE */
+export function checkStep(ifname: string, { apply, words }: Step): void {
+  if (apply.kind !== "virtual-function" || !apply.present) return;
+  const there = virtualFunctions(apply.card);
+  if (there === 0) return;
+  throw new BifurcateError("E_CARD_IN_USE", {
+    what: `${words} on ${ifname}`,
+    why: `it got ${there} virtual functions since the plan was made; their number can only be changed from 0`,
+  });
 }
 
 /** Makes a step's change and reads it back. Errors: E_SETTING_REFUSED, E_RULES_FULL, E_NO_LEASE, E_QUEUE_BUSY, E_NO_SUCH_QUEUE, E_NOT_VERIFIED. */

@@ -9,7 +9,7 @@ import { launchSweeper } from "../guardian/sweeper.js";
 import type { Kernel } from "../kernel.js";
 import type { Plan, Step } from "../steering/plan.js";
 import { checkCapabilities, type PreparedSplit } from "../prepare.js";
-import { applyStep } from "./change.js";
+import { applyStep, checkStep } from "./change.js";
 import { journalPath, writeJournal, type Journal, type StepState } from "./journal.js";
 import { locateDevice } from "./locate.js";
 import { splitsOn } from "./registry.js";
@@ -180,6 +180,10 @@ export class SplitTransaction {
       } catch (thrown) {
         closing = thrown; // the settings come first
       }
+      // To take away a function that a handler still has would wait for it, in the kernel and for ever: it stays until
+      // the handler is done and this is called again, or until this process has ended.
+      const held = closing instanceof BifurcateError && closing.code === "E_HANDLER_HANGS";
+      if (held && this.plan.path.kind === "virtual-function") throw closing;
       await undo.steps("before");
       const report = undo.finish();
       forgetConfirmation(stateDirectory, this.id);
@@ -200,6 +204,7 @@ export class SplitTransaction {
     this.plan.steps.forEach((step, i) => {
       if (step.when !== when) return;
       const ifname = this.#nameOf(step);
+      checkStep(ifname, step);
       this.#mark(i, "applying");
       applyStep(this.#prepared.netns, ifname, step);
       this.#mark(i, "applied");

@@ -18,24 +18,25 @@ pub enum Event {
     QueuePairFailed,
     /// The card failed or was taken away: nothing of it will work again.
     DeviceGone,
-    /// A port carries.
-    PortUp,
-    /// A port does not carry any more.
-    PortDown,
+    /// The port of that number carries.
+    PortUp(u32),
+    /// The port of that number does not carry any more.
+    PortDown(u32),
     /// Any other of the header's numbers.
     Other(i32),
 }
 
 impl Event {
-    pub(super) fn of(number: i32) -> Event {
+    /// `element` is what the event is about: of a port its number, which the header's union holds in its first 32 bits.
+    pub(super) fn of(number: i32, element: u32) -> Event {
         match number {
             EVENT_CQ_ERR => Event::CompletionQueueOverrun,
             EVENT_QP_FATAL | EVENT_QP_REQ_ERR | EVENT_QP_ACCESS_ERR | EVENT_WQ_FATAL => {
                 Event::QueuePairFailed
             }
             EVENT_DEVICE_FATAL => Event::DeviceGone,
-            EVENT_PORT_ACTIVE => Event::PortUp,
-            EVENT_PORT_ERR => Event::PortDown,
+            EVENT_PORT_ACTIVE => Event::PortUp(element),
+            EVENT_PORT_ERR => Event::PortDown(element),
             other => Event::Other(other),
         }
     }
@@ -54,7 +55,7 @@ impl Device {
         if unsafe { (self.library.ibv_get_async_event)(self.raw, &raw mut event) } != 0 {
             return None;
         }
-        let told = Event::of(event.event_type);
+        let told = Event::of(event.event_type, event.element as usize as u32);
         // SAFETY: the event was just given, and is acknowledged once: whoever destroys its object waits for that.
         unsafe { (self.library.ibv_ack_async_event)(&raw mut event) };
         Some(told)

@@ -224,11 +224,7 @@ impl QueuePair {
         // SAFETY: the queue pair is there; the list is chained and ends with null, and the operation copies it. What the
         // requests point to the card checks against the memory region of their key.
         let result = unsafe { (self.post_receive)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 {
-            count
-        } else {
-            list.place(refused).min(count)
-        };
+        let taken = if result == 0 { count } else { list.before(refused) };
         list.clear();
         (taken, self.posted("ibv_post_recv", result))
     }
@@ -244,11 +240,7 @@ impl QueuePair {
         // SAFETY: as in `post_receives`; the address handle is borrowed for the length of the call, in which the
         // operation takes what it needs of it.
         let result = unsafe { (self.post_send)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 {
-            count
-        } else {
-            list.place(refused).min(count)
-        };
+        let taken = if result == 0 { count } else { list.before(refused) };
         list.clear();
         (taken, self.posted("ibv_post_send", result))
     }

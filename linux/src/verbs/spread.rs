@@ -167,11 +167,7 @@ impl WorkQueue {
         // SAFETY: the queue is there; the list is chained and ends with null, and the operation copies it. What the
         // requests point to the card checks against the memory region of their key.
         let result = unsafe { (self.post_receive)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 {
-            count
-        } else {
-            list.place(refused).min(count)
-        };
+        let taken = if result == 0 { count } else { list.before(refused) };
         list.clear();
         let name = self.domain.device().name();
         (

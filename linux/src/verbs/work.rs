@@ -92,9 +92,11 @@ impl Receives {
         (self.count > 0).then_some(requests)
     }
 
-    /// The place of a request that was handed out by `chain`.
-    pub(super) fn place(&self, request: *mut IbvRecvWr) -> usize {
-        (request as usize).saturating_sub(self.requests.as_ptr() as usize) / size_of::<IbvRecvWr>()
+    /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
+    /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
+    pub(super) fn before(&self, refused: *mut IbvRecvWr) -> usize {
+        let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
+        (offset / size_of::<IbvRecvWr>()).min(self.count)
     }
 }
 
@@ -209,9 +211,11 @@ impl Sends {
         (self.count > 0).then_some(requests)
     }
 
-    /// The place of a request that was handed out by `chain`.
-    pub(super) fn place(&self, request: *mut IbvSendWr) -> usize {
-        (request as usize).saturating_sub(self.requests.as_ptr() as usize) / size_of::<IbvSendWr>()
+    /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
+    /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
+    pub(super) fn before(&self, refused: *mut IbvSendWr) -> usize {
+        let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
+        (offset / size_of::<IbvSendWr>()).min(self.count)
     }
 }
 

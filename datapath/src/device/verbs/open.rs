@@ -229,7 +229,7 @@ pub fn open(config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
     };
     let domain = Domain::new(&device)?;
     let region = Arc::new(MemoryRegion::register(&domain, umem.mapping(), umem.len())?);
-    let status = Arc::new(Status::default());
+    let status = Arc::new(Status::of(config.port));
     if !facts.active {
         status.set(crate::device::State::Down);
     }

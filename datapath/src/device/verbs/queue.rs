@@ -276,7 +276,10 @@ impl Queue {
     pub(super) fn meet(&self, peer: Option<Peer>, largest: u32) {
         let mut half = self.tx();
         self.mtu.set(largest.saturating_sub(ETHERNET_HEADER));
-        half.before = std::mem::replace(&mut half.peer, peer);
+        // Sends that are under way may name the one before, and the card looks it up when it comes to them.
+        if let Some(before) = std::mem::replace(&mut half.peer, peer) {
+            half.before = Some(before);
+        }
     }
 
     /// Sets a queue pair up again that has failed: reset, so that the card has none of the frames, and started.
@@ -339,11 +342,15 @@ impl Queue {
     }
 }
 
+/// What a card that was taken away answers (asm-generic/errno-base.h).
+const ENODEV: i32 = 19;
+
 impl Drop for Queue {
     fn drop(&mut self) {
         // A card that was taken away does nothing any more; one that is there and refuses might still write: then its
         // frames stay lost, and the pool goes with its mapping.
-        if self.pair.reset().is_err() && self.status.state() != crate::device::State::Gone {
+        let refused = self.pair.reset().is_err_and(|error| error.errno != ENODEV);
+        if refused && !self.status.is_taken_away() {
             return;
         }
         let mut cache = Cache::new(&self.umem);

@@ -13,9 +13,9 @@ use crate::device::{Counters, RxQueue, State};
 use crate::frame::Batch;
 
 /// How often the card is asked what happened to it.
-const HOUSEKEEPING: Duration = Duration::from_millis(100);
+pub(super) const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-/// Polls that find nothing look at the clock once in this many.
+/// Polls that find frames look at the clock once in this many.
 const POLLS_PER_CLOCK: u32 = 64;
 
 /// The receiving half of a queue.
@@ -93,10 +93,11 @@ impl Rx {
         half.taken.next()
     }
 
-    /// Hears what happened to the card, now and then.
-    fn look(&mut self) {
+    /// Hears what happened to the card, now and then: a poll that found frames does not even look at the clock mostly.
+    fn look(&mut self, found: bool) {
         self.polls = self.polls.wrapping_add(1);
-        if !self.polls.is_multiple_of(POLLS_PER_CLOCK) && self.looked.elapsed() < HOUSEKEEPING {
+        let busy = found && !self.polls.is_multiple_of(POLLS_PER_CLOCK);
+        if busy || self.looked.elapsed() < HOUSEKEEPING {
             return;
         }
         self.looked = Instant::now();
@@ -134,9 +135,7 @@ impl RxQueue for Rx {
             }
             self.starving = !filled;
         }
-        if !found {
-            self.look();
-        }
+        self.look(found);
         queue.received.received.add(got);
         got as usize
     }

@@ -1,6 +1,6 @@
 //! How a port's card is: what its queues found, for whoever asks.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bifurcate_linux::verbs::Event;
@@ -13,6 +13,10 @@ pub struct Status {
     state: AtomicU8,
     restarts: AtomicU64,
     why: Mutex<Option<String>>,
+    /// The port of the card that this is about, from 1.
+    port: u32,
+    /// The card said that it is no more.
+    taken_away: AtomicBool,
 }
 
 /// A [`Status`] at one moment.
@@ -28,6 +32,19 @@ pub struct Report {
 }
 
 impl Status {
+    /// Of a port that carries.
+    pub(super) fn of(port: u8) -> Status {
+        Status {
+            port: port.into(),
+            ..Status::default()
+        }
+    }
+
+    /// Whether the card said that it failed or was taken away: it does nothing any more.
+    pub(super) fn is_taken_away(&self) -> bool {
+        self.taken_away.load(Ordering::Relaxed)
+    }
+
     /// It now.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -74,12 +91,15 @@ impl Status {
     /// Something happened to the card.
     pub(super) fn heard(&self, event: Event) {
         match event {
-            Event::DeviceGone => self.gone("the device failed or was taken away (IBV_EVENT_DEVICE_FATAL)"),
+            Event::DeviceGone => {
+                self.taken_away.store(true, Ordering::Relaxed);
+                self.gone("the device failed or was taken away (IBV_EVENT_DEVICE_FATAL)");
+            }
             Event::CompletionQueueOverrun => self.gone("a completion queue overran (IBV_EVENT_CQ_ERR)"),
-            Event::PortUp => self.set(State::Up),
-            Event::PortDown => self.set(State::Down),
-            // The completions of the queue pair say so too, and of which.
-            Event::QueuePairFailed | Event::Other(_) => {}
+            Event::PortUp(port) if port == self.port => self.set(State::Up),
+            Event::PortDown(port) if port == self.port => self.set(State::Down),
+            // Another port's. The completions of the queue pair say so too, and of which.
+            Event::PortUp(_) | Event::PortDown(_) | Event::QueuePairFailed | Event::Other(_) => {}
         }
     }
 }

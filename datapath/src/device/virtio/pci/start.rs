@@ -1,5 +1,7 @@
 //! How a virtio card is started: the steps of section 3.1.1, over the registers of section 4.1.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
@@ -323,8 +325,9 @@ fn address(registers: &dyn Structures, features: u64, config: &Config) -> [u8; 6
         return mac;
     }
     if features & feature::MAC == 0 {
-        // One that has none is given one: locally administered.
-        return [0x02, 0, 0, 0, 0, 0x01];
+        // One that has none is given one: at random, locally administered, so that two such cards differ.
+        let [_, _, rest @ ..] = RandomState::new().hash_one(0u8).to_le_bytes();
+        return [0x02, rest[1], rest[2], rest[3], rest[4], rest[5]];
     }
     // Read anew when it changed in between (section 2.5.1); a device that never rests is believed in the end.
     let mut mac = [0; 6];
