@@ -87,6 +87,8 @@ export interface Backing {
   readonly bypasses: readonly string[];
   /** Keeps a split that would undo itself otherwise. */
   confirm(): void;
+  /** Looks at the device now, and fails the port where it is gone. */
+  look?(): void;
   /** Gives the flow back, calls `shut`, which ends what runs and closes the device, and restores the card. */
   close(shut: () => Promise<void>): Promise<void>;
 }
@@ -382,6 +384,8 @@ export class Port {
         };
         if (over()) void this.inner.native.stop(0);
         await running.done;
+        // It may have ended since the device is gone, before who looks after that has seen it.
+        this.backing.look?.();
       } while (changing() !== undefined);
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.

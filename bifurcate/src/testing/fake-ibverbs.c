@@ -3,7 +3,7 @@
 //
 // What it does wrong it is told by the environment: FAKE_FAIL_SEND=N and FAKE_FAIL_RECEIVE=N end request number N with an
 // error and the queue pair in the error state; FAKE_FATAL=N takes the device away with the Nth frame received;
-// FAKE_NO_MEMORY=1 refuses memory regions. With FAKE_WIRE=PORT the devices have raw packets too: those to this UDP port
+// FAKE_EVENT=N tells of the event with that number of enum ibv_event_type at once; FAKE_NO_MEMORY=1 refuses memory regions. With FAKE_WIRE=PORT the devices have raw packets too: those to this UDP port
 // arrive on fake0 where a flow rule brings them, spread over its work queues by their last byte; what it sends goes to
 // the next port.
 
@@ -373,6 +373,8 @@ const char *ibv_get_device_name(struct ibv_device *device) { return device->name
 struct ibv_context *ibv_open_device(struct ibv_device *device) {
   struct fake_context *made = calloc(1, sizeof *made);
   if (pipe(made->events) != 0) return NULL;
+  int event = asked("FAKE_EVENT");
+  if (event >= 0 && write(made->events[1], &event, sizeof event) < 0) return NULL;
   made->whole.sz = sizeof made->whole;
   made->whole.query_port = query_port;
   made->whole.ibv_create_flow = create_flow;

@@ -129,6 +129,17 @@ describe.skipIf(cannotBuild !== null)(
       expect(stderr).toMatch(/IBV_EVENT_DEVICE_FATAL/);
     });
 
+    it("what happens to the device is heard while no frame comes", async () => {
+      const words = ["open", "verbs:fake0,server=127.0.0.1:0"];
+      // IBV_EVENT_CQ_ERR, IBV_EVENT_PORT_ERR.
+      const overrun = await command(words, { FAKE_EVENT: "0" }).ended;
+      expect(overrun.stderr).toMatch(/"code":"E_DEVICE_FAILED"/);
+      expect(overrun.stderr).toMatch(/a completion queue overran/);
+      const down = command(words, { FAKE_EVENT: "10" });
+      expect(await down.event("warning")).toMatchObject({ text: "verbs:fake0: its port is down" });
+      expect((await down.end("SIGTERM")).status).toBe(0);
+    });
+
     it.each([
       ["verbs:fake0,server=127.0.0.1:0", { FAKE_NO_MEMORY: "1" }, "E_NO_MEMORY", /RLIMIT_MEMLOCK/],
       ["verbs:fake7,server=127.0.0.1:0", {}, "E_NO_RDMA_DEVICE", /there=fake0,fake1/],

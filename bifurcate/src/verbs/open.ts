@@ -41,6 +41,7 @@ export async function openVerbsPort(spec: VerbsSpec, { onWarning, tap, flows }: 
       id: null,
       bypasses: meeting === null ? ["the kernel, for what the card's flow rules bring here"] : [],
       confirm: () => undefined,
+      look: () => watch.look(),
       close: async (shut) => {
         ends?.stop();
         watch.stop();

@@ -7,9 +7,13 @@ import type { Port } from "../port.js";
 /** How often it looks, in milliseconds. Frames do not wait for it. */
 const LOOK_MS = 250;
 
-/** @returns What ends it. */
-export function watchDevice(port: Port, native: NativePort, warn: (text: string) => void): { stop(): void } {
-  let before = native.rdma;
+/** @returns What looks at once, and what ends it. */
+export function watchDevice(
+  port: Port,
+  native: NativePort,
+  warn: (text: string) => void,
+): { look(): void; stop(): void } {
+  let before: NativePort["rdma"];
   const look = (): void => {
     const now = native.rdma;
     if (now == null) return;
@@ -28,5 +32,5 @@ export function watchDevice(port: Port, native: NativePort, warn: (text: string)
     port.fail(new BifurcateError("E_DEVICE_FAILED", { what: `keep ${name}`, why, next: "Open it again." }));
   };
   const timer = setInterval(look, LOOK_MS).unref();
-  return { stop: () => clearInterval(timer) };
+  return { look, stop: () => clearInterval(timer) };
 }

@@ -100,9 +100,13 @@ pub struct Opened {
 }
 
 impl Control {
-    /// How the card is.
+    /// How the card is. Hears what has happened to it: a loop that sleeps does not.
     #[must_use]
     pub fn status(&self) -> &Status {
+        // Any queue hears of the whole card.
+        if let Some(queue) = self.queues().next() {
+            queue.hear();
+        }
         &self.status
     }
 

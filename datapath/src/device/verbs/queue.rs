@@ -178,6 +178,13 @@ impl Queue {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Takes note of what happened to the card.
+    pub(super) fn hear(&self) {
+        while let Some(event) = self.pair.event() {
+            self.status.heard(event);
+        }
+    }
+
     /// A request came back undone.
     #[cold]
     pub(super) fn fail(&self, why: impl Into<String>) {

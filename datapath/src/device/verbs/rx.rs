@@ -101,9 +101,7 @@ impl Rx {
             return;
         }
         self.looked = Instant::now();
-        while let Some(event) = self.queue.pair().event() {
-            self.queue.status.heard(event);
-        }
+        self.queue.hear();
     }
 }
 
