@@ -1,0 +1,175 @@
+// Datagrams over rxe, the kernel's software RDMA device, in one boot of the lab's guest: our port against perftest's ib_send_bw.
+import { readFileSync } from "node:fs";
+import { bootMachine } from "@bifurcate/lab/guest/session";
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import { completeMachine } from "@bifurcate/lab/guest/shared";
+import { compare, interleave, type Sample } from "../rows.js";
+import type { Bench } from "./bench.js";
+
+/** Bytes of a message, and of the largest that the RDMA link takes at this MTU. */
+const SIZES = [64, 1024] as const;
+const MTU = 2200;
+/** Work requests of each side of a queue pair, both sides' alike. */
+const RING = 512;
+const [HERE, THERE] = ["192.0.2.1", "192.0.2.2"];
+/** The first and the last second that a side runs for are not counted. */
+const AROUND = 2;
+
+const SETUP = `
+  ip netns add far && ip link add name here0 type veth peer name there0 netns far &&
+  ip addr add ${HERE}/24 dev here0 && ip link set dev here0 mtu ${MTU} up &&
+  ip -n far addr add ${THERE}/24 dev there0 && ip -n far link set dev there0 mtu ${MTU} up &&
+  rdma link add rxe0 type rxe netdev here0 && ip netns exec far rdma link add rxe1 type rxe netdev there0`;
+
+/** What `bifurcate open --json` prints once a second. */
+interface Rates {
+  readonly event: string;
+  readonly seconds: number;
+  readonly stats: { readonly received: number };
+}
+
+async function run(guest: Guest, argv: readonly string[]): Promise<string> {
+  const { status, stdout, stderr } = await guest.run(argv);
+  if (status !== 0) throw new Error(`${argv.join(" ")}: ${status}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+/** Starts a command and waits until it has printed `pattern`. */
+async function started(
+  guest: Guest,
+  argv: readonly string[],
+  pattern: RegExp,
+): Promise<{ said: () => string; end: () => Promise<void> }> {
+  const child = guest.start(argv);
+  let said = "";
+  const seen = new Promise<boolean>((resolve) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        said += text;
+        if (pattern.test(said)) resolve(true);
+      });
+    }
+    void child.ended.then(() => resolve(false));
+  });
+  if (!(await seen)) throw new Error(`${argv.join(" ")} ended early: ${said}`);
+  return {
+    said: () => said,
+    end: async () => {
+      child.kill("SIGTERM");
+      await child.ended;
+    },
+  };
+}
+
+/** Frames a second that our listening end receives from a loopback device joined to the other one. */
+async function ours(guest: Guest, size: number, seconds: number): Promise<Sample> {
+  const sink = [
+    "bifurcate",
+    "open",
+    `verbs:rxe0,server=${HERE}:7471,ringSize=${RING}`,
+    "--do",
+    "count",
+    "--json",
+  ];
+  const spec = `verbs:rxe1,peer=${HERE}:7471,ringSize=${RING}`;
+  const source = [
+    "bifurcate",
+    "forward",
+    `loopback:length=${size}`,
+    spec,
+    "--seconds",
+    String(seconds + AROUND),
+    "--json",
+  ];
+  const { said, end } = await started(guest, sink, /"event":"open"/);
+  try {
+    await run(guest, ["ip", "netns", "exec", "far", ...source]);
+  } finally {
+    await end();
+  }
+  const rates = said()
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Rates)
+    .filter(({ event }) => event === "rates");
+  const each = rates
+    .slice(1)
+    .map(({ seconds: length, stats }, at) => (stats.received - rates[at]!.stats.received) / length);
+  const busy = each.filter((rate) => rate > 0).slice(1, -1);
+  if (busy.length === 0) throw new Error(`no whole second of traffic: ${said()}`);
+  const value = busy.reduce((sum, rate) => sum + rate, 0) / busy.length;
+  return { value, command: `${sink.join(" ")} <- ${source.join(" ")}` };
+}
+
+/** Messages a second that ib_send_bw's server says it received. */
+async function peer(guest: Guest, size: number, seconds: number): Promise<Sample> {
+  const words = [
+    "ib_send_bw",
+    "-c",
+    "UD",
+    "-s",
+    String(size),
+    "-D",
+    String(seconds + AROUND),
+    "-F",
+    "-r",
+    String(RING),
+    "-t",
+    String(RING),
+  ];
+  const gid = await run(guest, [
+    "sh",
+    "-c",
+    "for i in 0 1 2 3 4 5; do grep -q ffff /sys/class/infiniband/rxe0/ports/1/gids/$i && echo $i && break; done",
+  ]);
+  const both = [...words, "-x", gid.trim()];
+  const server = guest.start([...both, "-d", "rxe0"]);
+  let said = "";
+  for (const stream of [server.stdout, server.stderr])
+    stream.setEncoding("utf8").on("data", (text: string) => (said += text));
+  await run(guest, [
+    "sh",
+    "-c",
+    "for i in $(seq 100); do ss -ltn | grep -q :18515 && exit 0; sleep 0.1; done; exit 1",
+  ]);
+  const client = [...both, "-d", "rxe1", HERE];
+  await run(guest, ["ip", "netns", "exec", "far", ...client]);
+  await server.ended;
+  // #bytes, iterations, peak and average MiB/s, millions of messages a second.
+  const row = new RegExp(`^\\s*${size}\\s+\\d+\\s+[\\d.]+\\s+[\\d.]+\\s+([\\d.]+)`, "m").exec(said);
+  if (row === null) throw new Error(`ib_send_bw said no rate: ${said}`);
+  return { value: Number(row[1]) * 1e6, command: `${both.join(" ")} -d rxe0 <- ${client.join(" ")}` };
+}
+
+export const guestVerbs: Bench = {
+  name: "guest-verbs",
+  about: "datagrams over rxe in the guest: our port against ib_send_bw (perftest)",
+  async run({ runs, seconds, progress }) {
+    const guest = await bootMachine(completeMachine({ kernel: "lab", iommu: "none" }), progress);
+    try {
+      await run(guest, ["sh", "-c", SETUP]);
+      const results = [];
+      for (const size of SIZES) {
+        const samples = await interleave(
+          runs,
+          () => ours(guest, size, seconds),
+          () => peer(guest, size, seconds),
+          (text) => progress(`${size} bytes, ${text}`),
+        );
+        const note = `one boot, 2 processors in software emulation, load ${readFileSync("/proc/loadavg", "utf8").split(" ")[0]} on the host at the end`;
+        const row = {
+          name: "guest-verbs",
+          row: `UD ${size} B`,
+          unit: "received/s",
+          better: "more",
+          target: 0.9,
+          note,
+        } as const;
+        results.push(compare(row, samples.ours, samples.peer));
+      }
+      return results;
+    } finally {
+      await guest.close();
+    }
+  },
+};
