@@ -8,6 +8,7 @@ import { api } from "./benches/api.js";
 import type { Bench } from "./benches/bench.js";
 import { broker } from "./benches/broker.js";
 import { guestPmd } from "./benches/guest-pmd.js";
+import { guestVerbs } from "./benches/guest-verbs.js";
 import { loopback } from "./benches/loopback.js";
 import { loopbackTs } from "./benches/loopback-ts.js";
 import { node } from "./benches/node.js";
@@ -26,6 +27,7 @@ const benches: readonly Bench[] = [
   virtio,
   broker,
   guestPmd,
+  guestVerbs,
 ];
 
 function usage(why: string): never {
