@@ -408,6 +408,7 @@ int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *eve
   if (read(context->async_fd, &type, sizeof type) != sizeof type) return -1;
   memset(event, 0, sizeof *event);
   event->event_type = type;
+  if (type == IBV_EVENT_PORT_ACTIVE || type == IBV_EVENT_PORT_ERR) event->element.port_num = 1;
   return 0;
 }
 
