@@ -149,9 +149,11 @@ async function locked<Result>(folder: string, say: Say, work: () => Promise<Resu
   });
   holder.stdin.on("error", () => undefined);
   let wrong = "";
+  let missing = false;
   holder.stderr.setEncoding("utf8").on("data", (text: string) => (wrong += text));
   const ended = new Promise<void>((resolve) => {
     holder.on("error", (error) => {
+      missing = errnoOf(error) === "ENOENT";
       wrong = error.message;
       resolve();
     });
@@ -164,6 +166,10 @@ async function locked<Result>(folder: string, say: Say, work: () => Promise<Resu
   try {
     const got = new Promise<"got">((resolve) => holder.stdout.once("data", () => resolve("got")));
     if ((await Promise.race([got, ended])) !== "got") {
+      if (missing) {
+        const next = "Install it: apt-get install util-linux.";
+        throw new BifurcateError("E_MISSING_TOOL", { what: "run flock", why: "it is not installed", next });
+      }
       throw cacheError(`lock ${file}`, wrong.trim() || "flock(1) ended");
     }
     clearTimeout(waiting);

@@ -12,7 +12,7 @@ import { Lines, type FoundPort, type ToGuest, type ToHost } from "./channel.js";
 import { GuestProcess, type RunOptions } from "./guest-process.js";
 import { layOut, type GuestPort, type Machine } from "./machine.js";
 import { bridgedWires, qemuArguments, type BootFiles } from "./qemu.js";
-import { makeRunFolder } from "./run-folder.js";
+import { makeOverlayFolder, makeRunFolder } from "./run-folder.js";
 
 /** An interface of a guest that is up. */
 export type UpPort = GuestPort & FoundPort;
@@ -73,6 +73,10 @@ function qemuCommand(machine: Machine, qemu: readonly string[], rest: readonly s
   return [...dies, "unshare", "--net", "--", "sh", "-c", `${script} && exec "$@"`, "sh", ...qemu, ...rest];
 }
 
+function removeAll(...folders: string[]): void {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+}
+
 /** A guest that is up. */
 export class Guest {
   readonly ports: readonly UpPort[] = [];
@@ -86,6 +90,7 @@ export class Guest {
   private constructor(
     readonly machine: Machine,
     private readonly folder: string,
+    private readonly overlays: string,
     private readonly child: ChildProcess,
     private readonly stderr: () => string,
   ) {
@@ -108,6 +113,8 @@ export class Guest {
    */
   static async boot(machine: Machine, options: BootOptions): Promise<Guest> {
     const folder = makeRunFolder();
+    // QEMU removes the names of its files there at once, unless it is killed before.
+    const overlays = makeOverlayFolder(folder);
     const files: BootFiles = {
       ...options.files,
       console: path.join(folder, "console"),
@@ -120,12 +127,16 @@ export class Guest {
       const [command, ...args] = qemuCommand(machine, options.qemu, qemuArguments(machine, files));
       options.signal?.throwIfAborted();
       // A session of its own: Ctrl-C at a terminal is for us, who then end it.
-      const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"], detached: true });
+      const child = spawn(command!, args, {
+        stdio: ["ignore", "pipe", "pipe"],
+        detached: true,
+        env: { ...process.env, TMPDIR: overlays },
+      });
       let stderr = "";
       for (const stream of [child.stdout, child.stderr]) {
         stream.setEncoding("utf8").on("data", (text: string) => (stderr += text));
       }
-      guest = new Guest(machine, folder, child, () => stderr);
+      guest = new Guest(machine, folder, overlays, child, () => stderr);
       const booting = guest;
       const stop = (): void => void booting.fail("its boot was broken off");
       options.signal?.addEventListener("abort", stop, { once: true });
@@ -137,7 +148,7 @@ export class Guest {
       return guest;
     } catch (error) {
       await guest?.close();
-      rmSync(folder, { recursive: true, force: true });
+      removeAll(folder, overlays);
       throw error;
     }
   }
@@ -282,7 +293,7 @@ export class Guest {
   /** Removes its files, as the last thing that a process does which did not close it. */
   forget(): void {
     this.child.kill("SIGKILL");
-    rmSync(this.folder, { recursive: true, force: true });
+    removeAll(this.folder, this.overlays);
   }
 
   /** Ends QEMU. Nothing is written back: the guest's disks are thrown away. */
@@ -291,6 +302,6 @@ export class Guest {
     this.child.kill("SIGKILL");
     await this.gone;
     this.socket?.destroy();
-    rmSync(this.folder, { recursive: true, force: true });
+    removeAll(this.folder, this.overlays);
   }
 }

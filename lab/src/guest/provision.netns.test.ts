@@ -1,6 +1,14 @@
 // The first use of a guest where something is missing: no Debian tools, no network, no room on the disk.
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -38,7 +46,9 @@ describe("the first use", () => {
   it("without Debian's tools says so and ends with 77", () => {
     const tools = path.join(home, "bin");
     mkdirSync(tools);
-    symlinkSync("/usr/bin/env", path.join(tools, "env"));
+    for (const tool of ["env", "flock", "sh", "cat"]) {
+      symlinkSync(realpathSync(`/usr/bin/${tool}`), path.join(tools, tool));
+    }
     const { status, stderr } = firstUse([], { PATH: tools });
     expect(stderr).toContain("apt-get: it is not installed");
     expect(stderr).toContain("code: E_MISSING_TOOL");

@@ -1,4 +1,4 @@
-// The folder of one boot under the system's temporary one: sockets, console, packed project; and what others left.
+// The folders of one boot: one for sockets, console and packed project, one for what its disks get; and what others left.
 
 import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,20 +11,33 @@ function prefix(): string {
   return `bifurcate-guest-${namespace}-`;
 }
 
+/** Where QEMU puts what is written to a guest's disks when TMPDIR says nothing: more than memory should hold. */
+const LARGE = "/var/tmp";
+
+/** The folder for what is written to a guest's disks: the run's own where TMPDIR says where files go. */
+export function makeOverlayFolder(run: string): string {
+  if (process.env["TMPDIR"] !== undefined) return run;
+  try {
+    return makeRunFolder(LARGE);
+  } catch {
+    return run;
+  }
+}
+
 /**
  * A new folder, named after this process. Folders of processes that are gone are removed first: one that was killed
  * could not do so itself. Where a process id has come round again, its folder stays until that process has ended too.
  */
-export function makeRunFolder(): string {
+export function makeRunFolder(parent = tmpdir()): string {
   const begin = prefix();
-  for (const name of readdirSync(tmpdir())) {
+  for (const name of readdirSync(parent)) {
     const pid = name.startsWith(begin) ? /^(\d+)-/.exec(name.slice(begin.length))?.[1] : undefined;
     if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
     try {
-      rmSync(path.join(tmpdir(), name), { recursive: true, force: true });
+      rmSync(path.join(parent, name), { recursive: true, force: true });
     } catch {
       // Another user's: not ours to remove.
     }
   }
-  return mkdtempSync(path.join(tmpdir(), `${begin}${process.pid}-`));
+  return mkdtempSync(path.join(parent, `${begin}${process.pid}-`));
 }
