@@ -85,8 +85,6 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
     "console=ttyS0 panic=-1 loglevel=4 net.ifnames=0",
     // The test of the timer's interrupt counts ticks against a busy loop: on a busy host it fails, and that is a panic.
     "no_timer_check",
-    // Against processors that guess: an emulated one does not, and pays for each change of page tables.
-    "mitigations=off",
     // Built in, these drivers would make an interface each that nobody asked for.
     "bonding.max_bonds=0 dummy.numdummies=0",
     machine.iommu === "intel" ? "intel_iommu=on iommu=pt" : "",
