@@ -74,7 +74,8 @@ describe("a split by a virtual function", () => {
     async () => {
       const before = await functions();
       const { process } = await startSplit(guest, splitWords);
-      expect(await functions()).toBe("1\n0\n");
+      // One, and the kernel's drivers take those that others make.
+      expect(await functions()).toBe("1\n1\n");
       process.kill("SIGKILL");
       await process.ended;
       await undone(guest);
