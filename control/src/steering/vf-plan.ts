@@ -41,13 +41,13 @@ export function makeVfPlan(facts: Facts, request: SplitRequest, card: VfCard | n
   if (queues !== undefined && queues !== 1 && !(typeof queues === "object" && queues.join() === "0"))
     throw bad("a virtual function has one queue");
   if (request.steering === "lease") throw bad("a virtual function needs no queue lease");
-  if (!link.up) {
-    const next = `Bring it up with \`ip link set dev ${link.name} up\`.`;
-    throw new BifurcateError("E_INTERFACE_DOWN", { what, why: "it is administratively down", next });
-  }
   if (card === null || card.function.sriovTotal === 0) {
     const why = card === null ? `${link.name} is no PCI card` : `${driver.driver} has no SR-IOV`;
     throw new BifurcateError("E_NO_VF", { what, why });
+  }
+  if (!link.up) {
+    const next = `Bring it up with \`ip link set dev ${link.name} up\`.`;
+    throw new BifurcateError("E_INTERFACE_DOWN", { what, why: "it is administratively down", next });
   }
   const { address, virtualFunctions } = card.function;
   if (virtualFunctions.length > 0) {
