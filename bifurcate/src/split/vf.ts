@@ -59,16 +59,18 @@ export async function splitByFunction(kernel: Kernel, ifname: string, options: S
         native = await openWhenReady(plan, options);
       },
       close: async () => {
-        const failure = await shut?.().then(
-          () => null,
-          (thrown: unknown) => thrown,
-        );
+        let failure: unknown = null;
+        try {
+          await shut?.();
+        } catch (thrown) {
+          failure = thrown;
+        }
         const held = (await native?.close(0)) ?? [];
         if (held.length > 0) {
           const why = `a handler still has its queue: the virtual function stays until it returns, or this process ends`;
           throw new BifurcateError("E_HANDLER_HANGS", { what: `close ${ifname}`, why, cause: failure });
         }
-        if (failure !== null && failure !== undefined) throw failure;
+        if (failure !== null) throw failure;
       },
       expired: () => {
         port?.fail(new BifurcateError("E_NOT_CONFIRMED", { what, why: "it was not confirmed in time" }));

@@ -25,22 +25,21 @@ export function probesByItself(card: string): boolean {
  * Makes one virtual function, for which no driver of the kernel's is looked; those that others make later find theirs
  * again. Throws what the kernel answers.
  */
-export function makeFunction(card: string): void {
-  const probes = probesByItself(card);
+export function makeFunction(card: string, probes: boolean): void {
   writeFileSync(file(card, "sriov_drivers_autoprobe"), "0");
-  try {
-    writeFileSync(file(card, "sriov_numvfs"), "1");
-  } finally {
-    if (probes) writeFileSync(file(card, "sriov_drivers_autoprobe"), "1");
-  }
+  setNumber(card, "1", probes);
 }
 
 /** Takes all virtual functions away, whoever has them. Throws what the kernel answers. */
 export function removeFunctions(card: string, probes: boolean): void {
+  setNumber(card, "0", probes);
+}
+
+/** Sets the number, and then, also where that is refused, who takes those that are made: a killed process may not have. */
+function setNumber(card: string, number: string, probes: boolean): void {
   try {
-    writeFileSync(file(card, "sriov_numvfs"), "0");
+    writeFileSync(file(card, "sriov_numvfs"), number);
   } finally {
-    // Whoever made the function may have been killed before it put this back.
     writeFileSync(file(card, "sriov_drivers_autoprobe"), probes ? "1" : "0");
   }
 }

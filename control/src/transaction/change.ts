@@ -35,7 +35,7 @@ export function perform(netns: Netns, ifname: string, change: Change): void {
     }
     case "virtual-function": {
       if (!change.present) return removeFunctions(change.card, change.probes);
-      makeFunction(change.card);
+      makeFunction(change.card, change.probes);
       const link = netns.links().find((each) => each.name === ifname);
       const mac = change.mac.split(":").map((byte) => parseInt(byte, 16));
       if (link === undefined) {

@@ -51,8 +51,7 @@ const FULL = 2 ** 22;
 async function failure(what: string, said: string, folder: string): Promise<BifurcateError> {
   const { bavail, bsize } = await statfs(folder);
   if (bavail * bsize < FULL || /No space left on device|don't have enough free space/.test(said)) {
-    const next = "Free some space, or name a folder on another disk with XDG_CACHE_HOME.";
-    return new BifurcateError("E_GUEST_CACHE", { what, why: `the disk of ${folder} is full`, next });
+    return new BifurcateError("E_GUEST_CACHE", { what, why: `the disk of ${folder} is full` });
   }
   const error = fetchError(what, said);
   // Nothing that another try mends: the archive was reached.

@@ -13,6 +13,7 @@ import { GuestProcess, type RunOptions } from "./guest-process.js";
 import { layOut, type GuestPort, type Machine } from "./machine.js";
 import { bridgedWires, qemuArguments, type BootFiles } from "./qemu.js";
 import { makeOverlayFolder, makeRunFolder } from "./run-folder.js";
+import { DYING } from "./tree.js";
 
 /** An interface of a guest that is up. */
 export type UpPort = GuestPort & FoundPort;
@@ -63,14 +64,13 @@ function tapScript(machine: Machine): string {
 }
 
 /**
- * QEMU's command as it is started: it dies with this process, however that ends (prctl(2), PR_SET_PDEATHSIG),
- * and has a network namespace of its own where there are taps.
+ * QEMU's command as it is started: it dies with this process, and has a network namespace of its own where there are
+ * taps.
  */
 function qemuCommand(machine: Machine, qemu: readonly string[], rest: readonly string[]): string[] {
-  const dies = ["setpriv", "--pdeathsig", "KILL", "--"];
   const script = tapScript(machine);
-  if (script === "") return [...dies, ...qemu, ...rest];
-  return [...dies, "unshare", "--net", "--", "sh", "-c", `${script} && exec "$@"`, "sh", ...qemu, ...rest];
+  if (script === "") return [...DYING, ...qemu, ...rest];
+  return [...DYING, "unshare", "--net", "--", "sh", "-c", `${script} && exec "$@"`, "sh", ...qemu, ...rest];
 }
 
 function removeAll(...folders: string[]): void {

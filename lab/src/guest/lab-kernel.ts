@@ -7,7 +7,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Recipe, Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
-import { follow } from "./tree.js";
+import { DYING, follow } from "./tree.js";
 
 /** The source; the toolchain that its Makefile asks for. */
 const SOURCE = "linux-source-7.3";
@@ -98,7 +98,7 @@ async function build(root: string, say: Say): Promise<void> {
   let files = 0;
   let told = Date.now();
   const command = ["unshare", ...namespaces, "sh", "-c", enter, "sh", root, BUILD, String(jobs)];
-  await follow(["setpriv", "--pdeathsig", "KILL", "--", ...command], (line) => {
+  await follow([...DYING, ...command], (line) => {
     if (/^ +(CC|AS|LD|AR) /.test(line)) files += 1;
     if (Date.now() - told < 30_000) return;
     told = Date.now();
