@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bifurcate_datapath::device::pmd::model::Bare;
 use bifurcate_datapath::device::pmd::{
-    ADVANCED, Config, LEGACY, Link, Nic, Pool, Presence, Quiet, ReadWrite, Register, Registers, Rings,
-    Statistic, TransmitWords, build,
+    ADVANCED, Config, LEGACY, Pool, Quiet, ReadWrite, Register, Registers, Rings, TransmitWords, build,
 };
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_linux::memory::Mapping;
@@ -41,29 +41,6 @@ impl Registers for Words {
     fn write(&self, offset: u32, value: u32) {
         self.0[offset as usize / 4 % 2].store(value, Ordering::Relaxed);
     }
-}
-
-struct Bare;
-
-impl Nic for Bare {
-    fn driver(&self) -> &'static str {
-        "memory"
-    }
-    fn mac(&self) -> [u8; 6] {
-        [2, 0, 0, 0, 0, 1]
-    }
-    fn stop(&self) {}
-    fn presence(&self) -> Presence {
-        Presence::Here
-    }
-    fn link(&self) -> Link {
-        Link::default()
-    }
-    fn statistics(&self) -> Vec<Statistic> {
-        Vec::new()
-    }
-    fn arm(&self, _queue: u32) {}
-    fn disarm(&self, _queue: u32) {}
 }
 
 /// What plays the card: it finishes descriptors where they lie.

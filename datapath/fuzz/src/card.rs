@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bifurcate_datapath::device::pmd::model::{Layout, Model};
+use bifurcate_datapath::device::pmd::model::{Bare, Layout, Model};
 use bifurcate_datapath::device::pmd::{
-    ADVANCED, Config, LEGACY, Link, Nic, Pool, Presence, Quiet, ReadWrite, Register, Registers, Rings,
-    Statistic, build,
+    ADVANCED, Config, LEGACY, Pool, Quiet, ReadWrite, Register, Registers, Rings, build,
 };
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 
@@ -14,30 +13,6 @@ const FRAME: u32 = 2048;
 /// Where rings' registers are, as on Intel's controllers: address, length, head and tail from there on.
 const RECEIVE: u32 = 0xc000;
 const TRANSMIT: u32 = 0xe000;
-
-/// A card that answers nothing but its rings.
-struct Bare;
-
-impl Nic for Bare {
-    fn driver(&self) -> &'static str {
-        "fuzz"
-    }
-    fn mac(&self) -> [u8; 6] {
-        [2, 0, 0, 0, 0, 1]
-    }
-    fn stop(&self) {}
-    fn presence(&self) -> Presence {
-        Presence::Here
-    }
-    fn link(&self) -> Link {
-        Link::default()
-    }
-    fn statistics(&self) -> Vec<Statistic> {
-        Vec::new()
-    }
-    fn arm(&self, _queue: u32) {}
-    fn disarm(&self, _queue: u32) {}
-}
 
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
 

@@ -216,32 +216,20 @@ impl QueuePair {
     /// Posts a list of receives and empties it; gives how many the card took, and why not all.
     #[inline]
     pub fn post_receives(&self, list: &mut Receives) -> (usize, Result<()>) {
-        let count = list.len();
-        let Some(first) = list.chain() else {
-            return (0, Ok(()));
-        };
-        let mut refused = ptr::null_mut();
         // SAFETY: the queue pair is there; the list is chained and ends with null, and the operation copies it. What the
         // requests point to the card checks against the memory region of their key.
-        let result = unsafe { (self.post_receive)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 { count } else { list.before(refused) };
-        list.clear();
+        let (taken, result) =
+            list.post(|first, refused| unsafe { (self.post_receive)(self.raw, first, refused) });
         (taken, self.posted("ibv_post_recv", result))
     }
 
     /// Posts a list of sends and empties it, each to `destination` where there is one, the last one signalled.
     #[inline]
     pub fn post_sends(&self, list: &mut Sends, destination: Option<&Destination<'_>>) -> (usize, Result<()>) {
-        let count = list.len();
-        let Some(first) = list.chain(destination) else {
-            return (0, Ok(()));
-        };
-        let mut refused = ptr::null_mut();
         // SAFETY: as in `post_receives`; the address handle is borrowed for the length of the call, in which the
         // operation takes what it needs of it.
-        let result = unsafe { (self.post_send)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 { count } else { list.before(refused) };
-        list.clear();
+        let post = |first, refused: &mut _| unsafe { (self.post_send)(self.raw, first, refused) };
+        let (taken, result) = list.post(destination, post);
         (taken, self.posted("ibv_post_send", result))
     }
 

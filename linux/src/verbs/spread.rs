@@ -159,16 +159,10 @@ impl WorkQueue {
     /// As `QueuePair::post_receives`.
     #[inline]
     pub fn post_receives(&self, list: &mut Receives) -> (usize, Result<()>) {
-        let count = list.len();
-        let Some(first) = list.chain() else {
-            return (0, Ok(()));
-        };
-        let mut refused = ptr::null_mut();
         // SAFETY: the queue is there; the list is chained and ends with null, and the operation copies it. What the
         // requests point to the card checks against the memory region of their key.
-        let result = unsafe { (self.post_receive)(self.raw, first, &raw mut refused) };
-        let taken = if result == 0 { count } else { list.before(refused) };
-        list.clear();
+        let (taken, result) =
+            list.post(|first, refused| unsafe { (self.post_receive)(self.raw, first, refused) });
         let name = self.domain.device().name();
         (
             taken,

@@ -77,8 +77,29 @@ impl Receives {
         self.count = 0;
     }
 
+    /// Posts the requests by `call`, which gets the first of them, chained and ended with null, and where to name the one
+    /// that it refused; then the list is empty. Gives how many the card took, and what `call` gave: 0 without requests.
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        call: impl FnOnce(*mut IbvRecvWr, &mut *mut IbvRecvWr) -> i32,
+    ) -> (usize, i32) {
+        let Some(first) = self.chain() else {
+            return (0, 0);
+        };
+        let mut refused = ptr::null_mut();
+        let result = call(first, &mut refused);
+        let taken = if result == 0 {
+            self.count
+        } else {
+            self.before(refused)
+        };
+        self.clear();
+        (taken, result)
+    }
+
     /// Chains the requests; `None` when there are none.
-    pub(super) fn chain(&mut self) -> Option<*mut IbvRecvWr> {
+    fn chain(&mut self) -> Option<*mut IbvRecvWr> {
         let (requests, pieces) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr());
         for at in 0..self.count {
             let next = if at + 1 < self.count {
@@ -94,7 +115,7 @@ impl Receives {
 
     /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
     /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
-    pub(super) fn before(&self, refused: *mut IbvRecvWr) -> usize {
+    fn before(&self, refused: *mut IbvRecvWr) -> usize {
         let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
         (offset / size_of::<IbvRecvWr>()).min(self.count)
     }
@@ -189,8 +210,29 @@ impl Sends {
         self.count = 0;
     }
 
+    /// Posts the requests, all to `destination`, as [`Receives::post`] does.
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        destination: Option<&Destination<'_>>,
+        call: impl FnOnce(*mut IbvSendWr, &mut *mut IbvSendWr) -> i32,
+    ) -> (usize, i32) {
+        let Some(first) = self.chain(destination) else {
+            return (0, 0);
+        };
+        let mut refused = ptr::null_mut();
+        let result = call(first, &mut refused);
+        let taken = if result == 0 {
+            self.count
+        } else {
+            self.before(refused)
+        };
+        self.clear();
+        (taken, result)
+    }
+
     /// Chains the requests, all to `destination`, the last with a completion; `None` when there are none.
-    pub(super) fn chain(&mut self, destination: Option<&Destination<'_>>) -> Option<*mut IbvSendWr> {
+    fn chain(&mut self, destination: Option<&Destination<'_>>) -> Option<*mut IbvSendWr> {
         let (requests, pieces) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr());
         let (ah, queue_pair, qkey): (*mut IbvAh, u32, u32) =
             destination.map_or((ptr::null_mut(), 0, 0), |to| (to.way.raw, to.queue_pair, to.qkey));
@@ -213,7 +255,7 @@ impl Sends {
 
     /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
     /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
-    pub(super) fn before(&self, refused: *mut IbvSendWr) -> usize {
+    fn before(&self, refused: *mut IbvSendWr) -> usize {
         let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
         (offset / size_of::<IbvSendWr>()).min(self.count)
     }

@@ -72,29 +72,36 @@ fn frame(n: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (n * 7 + at) as u8).collect()
 }
 
+/// Polls a queue into an empty batch, which is empty again afterwards; gives the frames.
+pub fn poll(queue: &mut QueuePair, batch: &mut Batch) -> Vec<Vec<u8>> {
+    queue.rx.poll(batch);
+    let got = (0..batch.len()).map(|at| batch.bytes(at).to_vec()).collect();
+    batch.clear();
+    got
+}
+
+/// Sends frames of those bytes by an empty batch, which is empty again afterwards; gives how many the queue took.
+pub fn send(queue: &mut QueuePair, batch: &mut Batch, frames: &[Vec<u8>]) -> usize {
+    for bytes in frames {
+        let frame = batch
+            .cache_mut()
+            .copy_in(bytes)
+            .expect("the pool has a free frame");
+        batch.push_send(frame, 0).expect("the batch has room");
+    }
+    batch.sending_to(0);
+    let sent = queue.tx.send(batch);
+    batch.clear();
+    sent
+}
+
 impl Rig {
     fn poll(&mut self, queue: usize) -> Vec<Vec<u8>> {
-        self.queues[queue].rx.poll(&mut self.batch);
-        let got = (0..self.batch.len())
-            .map(|at| self.batch.bytes(at).to_vec())
-            .collect();
-        self.batch.clear();
-        got
+        poll(&mut self.queues[queue], &mut self.batch)
     }
 
     fn send(&mut self, queue: usize, frames: &[Vec<u8>]) -> usize {
-        for bytes in frames {
-            let frame = self
-                .batch
-                .cache_mut()
-                .copy_in(bytes)
-                .expect("the pool has a free frame");
-            self.batch.push_send(frame, 0).expect("the batch has room");
-        }
-        self.batch.sending_to(0);
-        let sent = self.queues[queue].tx.send(&mut self.batch);
-        self.batch.clear();
-        sent
+        send(&mut self.queues[queue], &mut self.batch, frames)
     }
 }
 

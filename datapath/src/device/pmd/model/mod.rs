@@ -10,8 +10,33 @@ pub mod checks;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Registers;
 use super::dma::Pool;
+use super::{Link, Nic, Presence, Registers, Statistic};
+
+/// A card that answers nothing but its rings: for what tries the engine alone.
+#[derive(Debug)]
+pub struct Bare;
+
+impl Nic for Bare {
+    fn driver(&self) -> &'static str {
+        "bare"
+    }
+    fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, 1]
+    }
+    fn stop(&self) {}
+    fn presence(&self) -> Presence {
+        Presence::Here
+    }
+    fn link(&self) -> Link {
+        Link::default()
+    }
+    fn statistics(&self) -> Vec<Statistic> {
+        Vec::new()
+    }
+    fn arm(&self, _queue: u32) {}
+    fn disarm(&self, _queue: u32) {}
+}
 
 /// Where a kind of card has what the model needs. Byte offsets; arrays begin at queue 0 and go on every `stride`.
 #[derive(Clone, Copy, Debug)]

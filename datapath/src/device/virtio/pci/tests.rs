@@ -9,6 +9,7 @@ use proptest::test_runner::{Config as Runs, TestRunner};
 use super::model::{Made, Model};
 use super::registers::{Structures, status};
 use super::start::{Wanted, start};
+use crate::device::pmd::model::checks;
 use crate::device::pmd::{Config, Pool, Presence, Quiet};
 use crate::device::{QueuePair, State};
 use crate::frame::{Batch, Pages, Umem, UmemConfig};
@@ -99,24 +100,11 @@ fn packet(n: usize, len: usize) -> Vec<u8> {
 
 impl Rig {
     fn poll(&mut self, queue: usize) -> Vec<Vec<u8>> {
-        self.queues[queue].rx.poll(&mut self.batch);
-        let got = (0..self.batch.len())
-            .map(|at| self.batch.bytes(at).to_vec())
-            .collect();
-        self.batch.clear();
-        got
+        checks::poll(&mut self.queues[queue], &mut self.batch)
     }
 
     fn send(&mut self, queue: usize, packets: &[Vec<u8>]) -> usize {
-        for bytes in packets {
-            let frame = self.batch.cache_mut().copy_in(bytes).unwrap();
-            self.batch.push(frame).unwrap();
-        }
-        self.batch.send_all(0);
-        self.batch.sending_to(0);
-        let sent = self.queues[queue].tx.send(&mut self.batch);
-        self.batch.clear();
-        sent
+        checks::send(&mut self.queues[queue], &mut self.batch, packets)
     }
 }
 
