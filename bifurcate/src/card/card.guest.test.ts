@@ -3,7 +3,7 @@ import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cardRow, pciOf, program, tryRows, VF_MAC } from "../testing/guest-card.js";
+import { everyCard, pciOf, program, tryRows, withFunction } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
@@ -38,12 +38,7 @@ describe("a card taken whole", () => {
   it.each(["vfio", "iommufd", "uio_pci_generic"] as const)(
     "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
     async (via) => {
-      await tryRows(guest, [
-        // No interrupt of its line arrives on this emulation; e1000e's and virtio's do.
-        { ...cardRow(guest, "igb", via, igb), interrupts: via !== "uio_pci_generic" },
-        cardRow(guest, "e1000e", via, e1000e),
-        cardRow(guest, "virtio", via, virtio),
-      ]);
+      await tryRows(guest, everyCard(guest, via, { igb, e1000e, virtio }));
     },
     MINUTES,
   );
@@ -51,27 +46,9 @@ describe("a card taken whole", () => {
   it(
     "may be a virtual function, while the kernel keeps its card and answers ping on it",
     async () => {
-      const target = igb.nic.v4.replace(/\d+$/, "13");
-      await shell(
-        guest,
-        "echo 0 > /sys/class/net/nic0/device/sriov_drivers_autoprobe; echo 1 > /sys/class/net/nic0/device/sriov_numvfs; " +
-          `ip link set dev nic0 vf 0 mac ${VF_MAC} spoofchk on; ` +
-          `ip -n ${igb.far.netns} neigh replace ${target} lladdr ${VF_MAC} dev ${igb.far.name} nud permanent`,
-      );
-      const address = (await shell(guest, "basename $(readlink /sys/class/net/nic0/device/virtfn0)")).trim();
-      const row = { ...cardRow(guest, "igbvf", "vfio", igb), address, interface: null, target };
-      const results = await tryRows(
-        guest,
-        (["vfio", "iommufd", "uio_pci_generic"] as const).map((via) => ({
-          ...row,
-          via,
-          beside: igb.nic.v4,
-          // A virtual function has no interrupt line, and uio_pci_generic hands on nothing else.
-          interrupts: via !== "uio_pci_generic",
-        })),
-      );
+      const mechanisms = ["vfio", "iommufd", "uio_pci_generic"] as const;
+      const results = await withFunction(guest, igb, mechanisms, (rows) => tryRows(guest, rows));
       expect(results.map((each) => each.beside)).toEqual([3, 3, 3]);
-      await shell(guest, "echo 0 > /sys/class/net/nic0/device/sriov_numvfs");
     },
     MINUTES,
   );

@@ -3,7 +3,7 @@ import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cardRow, pciOf, tryRows, VF_MAC } from "../testing/guest-card.js";
+import { everyCard, pciOf, tryRows, withFunction } from "../testing/guest-card.js";
 import { failure, shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
@@ -50,12 +50,7 @@ describe("a card without an IOMMU before it", () => {
     "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
     async (via) => {
       await shell(guest, `echo Y > ${UNSAFE}`);
-      await tryRows(guest, [
-        // No interrupt of its line arrives on this emulation; e1000e's and virtio's do.
-        { ...cardRow(guest, "igb", via, igb), interrupts: via !== "uio_pci_generic" },
-        cardRow(guest, "e1000e", via, e1000e),
-        cardRow(guest, "virtio", via, virtio),
-      ]);
+      await tryRows(guest, everyCard(guest, via, { igb, e1000e, virtio }));
     },
     MINUTES,
   );
@@ -63,17 +58,7 @@ describe("a card without an IOMMU before it", () => {
   it(
     "may be a virtual function",
     async () => {
-      const target = igb.nic.v4.replace(/\d+$/, "13");
-      await shell(
-        guest,
-        "echo 0 > /sys/class/net/nic0/device/sriov_drivers_autoprobe; echo 1 > /sys/class/net/nic0/device/sriov_numvfs; " +
-          `ip link set dev nic0 vf 0 mac ${VF_MAC} spoofchk on; ` +
-          `ip -n ${igb.far.netns} neigh replace ${target} lladdr ${VF_MAC} dev ${igb.far.name} nud permanent`,
-      );
-      const address = (await shell(guest, "basename $(readlink /sys/class/net/nic0/device/virtfn0)")).trim();
-      const row = { ...cardRow(guest, "igbvf", "vfio-noiommu", igb), address, interface: null, target };
-      await tryRows(guest, [{ ...row, beside: igb.nic.v4 }]);
-      await shell(guest, "echo 0 > /sys/class/net/nic0/device/sriov_numvfs");
+      await withFunction(guest, igb, ["vfio-noiommu"], (rows) => tryRows(guest, rows));
     },
     MINUTES,
   );

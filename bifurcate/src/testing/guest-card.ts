@@ -7,6 +7,7 @@ import { transformSync } from "esbuild";
 import { expect } from "vitest";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import type { CardResult, CardRow } from "./card-rows.js";
+import { shell } from "./guest-split.js";
 
 /** The address of a virtual function's that a test makes. */
 export const VF_MAC = "52:54:00:bf:aa:01";
@@ -55,6 +56,54 @@ export function cardRow(guest: Guest, driver: string, via: Mechanism, wire: Wire
     interrupts: true,
     keys,
   };
+}
+
+/** The wires of a guest with a card of each model that has a driver of ours. */
+export interface Wires {
+  readonly igb: Wire;
+  readonly e1000e: Wire;
+  readonly virtio: Wire;
+}
+
+/** A row for each card by a mechanism. */
+export function everyCard(guest: Guest, via: Mechanism, { igb, e1000e, virtio }: Wires): CardRow[] {
+  return [
+    // No interrupt of its line arrives on this emulation; e1000e's and virtio's do.
+    { ...cardRow(guest, "igb", via, igb), interrupts: via !== "uio_pci_generic" },
+    cardRow(guest, "e1000e", via, e1000e),
+    cardRow(guest, "virtio", via, virtio),
+  ];
+}
+
+/** Makes a virtual function of the card at `wire`, runs `use` with a row for it by each mechanism, and takes it away. */
+export async function withFunction<T>(
+  guest: Guest,
+  wire: Wire,
+  mechanisms: readonly Mechanism[],
+  use: (rows: readonly CardRow[]) => Promise<T>,
+): Promise<T> {
+  const { nic, far } = wire;
+  const device = `/sys/class/net/${nic.name}/device`;
+  const target = nic.v4.replace(/\d+$/, "13");
+  await shell(
+    guest,
+    `echo 0 > ${device}/sriov_drivers_autoprobe; echo 1 > ${device}/sriov_numvfs; ` +
+      `ip link set dev ${nic.name} vf 0 mac ${VF_MAC} spoofchk on; ` +
+      `ip -n ${far.netns} neigh replace ${target} lladdr ${VF_MAC} dev ${far.name} nud permanent`,
+  );
+  const address = (await shell(guest, `basename $(readlink ${device}/virtfn0)`)).trim();
+  const rows = mechanisms.map((via) => ({
+    ...cardRow(guest, "igbvf", via, wire),
+    address,
+    interface: null,
+    target,
+    beside: nic.v4,
+    // A virtual function has no interrupt line, and uio_pci_generic hands on nothing else.
+    interrupts: via !== "uio_pci_generic",
+  }));
+  const used = await use(rows);
+  await shell(guest, `echo 0 > ${device}/sriov_numvfs`);
+  return used;
 }
 
 /** Tries every row, and holds each to: bound, frames both ways, interrupts, given back. */
