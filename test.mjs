@@ -15,6 +15,8 @@ const root = path.dirname(fileURLToPath(import.meta.url));
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "bifurcate-test-"));
 const total = { passed: 0, failed: 0, skipped: 0 };
 const reasons = [];
+/** What failed, by name and with its first words: said once more at the end, where a long log is looked at first. */
+const failures = [];
 /** Lines `INTEROP | ours | theirs | ...` that tests print: what has met what, in this run. */
 const met = [];
 /** Such a line; a test runner may put a colour before it. */
@@ -61,9 +63,13 @@ function count(tier, passed, failed, skipped) {
   console.log(`\n== ${tier}: ${passed} passed, ${failed} failed, ${skipped} skipped\n`);
 }
 
+/** The last three lines that say anything, in one. */
+const lastLines = (text) => text.trim().split("\n").slice(-3).join(" ");
+
 /** A checker that only says yes or no counts as one test. */
 async function check(name, command, args) {
-  const { status } = await stream(command, args);
+  const { status, text } = await stream(command, args);
+  if (status !== 0) failures.push(`${name}: exit status ${status}: ${lastLines(text)}`);
   count(name, status === 0 ? 1 : 0, status === 0 ? 0 : 1, 0);
 }
 
@@ -114,14 +120,20 @@ async function rust() {
   }
   const said = [...text.matchAll(/^SKIPPED (.+)$/gm)].map((match) => match[1]);
   reasons.push(...said);
-  // It did not build, or a test process died.
-  if ((status !== 0 || models.status !== 0) && failed === 0) failed = 1;
+  const broken = [...(text + models.text).matchAll(/^test (.+) \.\.\. FAILED$/gm)];
+  failures.push(...broken.map((match) => `rust: ${match[1]}`));
+  for (const run of [{ status, text }, models]) {
+    // It did not build, or a test process died.
+    if (run.status === 0 || broken.length > 0) continue;
+    failed += 1;
+    failures.push(`rust: exit status ${run.status}: ${lastLines(run.text)}`);
+  }
   count("rust", passed - said.length, failed, skipped + said.length);
 }
 
 async function vitest(project) {
   const output = path.join(scratch, `${project}.json`);
-  const { status } = await stream(process.execPath, [
+  const { status, text } = await stream(process.execPath, [
     "node_modules/vitest/vitest.mjs",
     "run",
     "--project",
@@ -141,13 +153,22 @@ async function vitest(project) {
       report.numPendingTests + report.numTodoTests,
     ];
     for (const file of report.testResults) {
+      const name = path.basename(file.name);
+      if (file.status === "failed" && file.assertionResults.every((one) => one.status !== "failed"))
+        failures.push(`${name}: ${file.message}`);
       for (const one of file.assertionResults) {
-        if (one.status === "pending" || one.status === "skipped")
-          reasons.push(`${path.basename(file.name)}: ${one.fullName}`);
+        if (one.status === "failed")
+          failures.push(`${name}: ${one.fullName}: ${one.failureMessages[0]?.split("\n")[0] ?? ""}`);
+        if (one.status === "pending" || one.status === "skipped") reasons.push(`${name}: ${one.fullName}`);
       }
     }
   }
-  if (status !== 0 && failed === 0) failed = 1; // a file that did not load, or an unhandled error
+  if (status !== 0 && failed === 0) {
+    // A file that did not load, or an error that no test caught.
+    failed = 1;
+    const errors = [...text.matchAll(/^.*\bError: .*$/gm)].map((match) => match[0].trim());
+    failures.push(`${project}: exit status ${status}: ${errors.slice(-3).join(" ") || lastLines(text)}`);
+  }
   count(project, passed, failed, skipped);
 }
 
@@ -177,7 +198,7 @@ async function guest() {
   ]);
   if (status === 0) return vitest("guest");
   const cannot = status === 77;
-  if (cannot) reasons.push(`guest: ${text.trim().split("\n").slice(-3).join(" ")}`);
+  (cannot ? reasons : failures).push(`guest: exit status ${status}: ${lastLines(text)}`);
   count("guest", 0, cannot ? 0 : 1, cannot ? 1 : 0);
 }
 
@@ -211,6 +232,7 @@ try {
   if (met.length > 0) console.log(`interoperation over vhost-user:\n  ${met.join("\n  ")}`);
   if (process.argv.includes("--report")) await reportCards();
   if (reasons.length > 0) console.log(`skipped:\n  ${reasons.join("\n  ")}`);
+  if (failures.length > 0) console.log(`failed:\n  ${failures.join("\n  ")}`);
   const strict = process.env.CI === "true" && total.skipped > 0;
   if (strict) console.log("CI=true: a skip is a failure");
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
