@@ -384,8 +384,7 @@ export class Port {
         };
         if (over()) void this.inner.native.stop(0);
         await running.done;
-        // It may have ended since the device is gone, before who looks after that has seen it.
-        this.backing.look?.();
+        this.lookOnce();
       } while (changing() !== undefined);
     } catch (thrown) {
       // What failed from outside (not confirmed, the interface gone) also makes a start fail in its midst.
@@ -421,12 +420,19 @@ export class Port {
         await this.change?.done;
         if (failed !== undefined || this.closing !== undefined || this.stopping) break;
         yield* batches(this.inner, noted);
+        this.lookOnce();
       } while (this.change !== undefined);
     } finally {
       this.idle();
       ended();
     }
     if (failed !== undefined) throw failed;
+  }
+
+  /** After a run: it may have ended since the device is gone, before who looks after that has seen it. */
+  private lookOnce(): void {
+    // A port that is being closed has let go of its device, which is no failure.
+    if (this.closing === undefined) this.backing.look?.();
   }
 
   private idle(): void {

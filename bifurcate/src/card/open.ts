@@ -124,6 +124,7 @@ function cardPort(native: NativePort, spec: CardSpec, more: readonly string[]): 
       id: null,
       bypasses: ["the kernel: the card is taken whole"],
       confirm: () => undefined,
+      look: () => watch.look(),
       close: async (shut) => {
         watch.stop();
         await shut();

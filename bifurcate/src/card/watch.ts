@@ -7,8 +7,11 @@ import type { Port } from "../port.js";
 /** How often it looks, in milliseconds: the kernel waits for us before it lets a card go that VFIO has. */
 const LOOK_MS = 250;
 
-/** @returns What ends it. */
-export function watchCard(port: Port, native: Pick<NativePort, "state" | "dmaFault">): { stop(): void } {
+/** @returns What looks at once, and what ends it. */
+export function watchCard(
+  port: Port,
+  native: Pick<NativePort, "state" | "dmaFault">,
+): { look(): void; stop(): void } {
   const end = (code: "E_CARD_GONE" | "E_CARD_ASTRAY", why: string): void => {
     clearInterval(timer);
     port.fail(new BifurcateError(code, { what: `keep ${port.name}`, why }));
@@ -20,5 +23,5 @@ export function watchCard(port: Port, native: Pick<NativePort, "state" | "dmaFau
       end("E_CARD_GONE", "it is unplugged or unbound, or somebody reset it");
   };
   const timer = setInterval(look, LOOK_MS).unref();
-  return { stop: () => clearInterval(timer) };
+  return { look, stop: () => clearInterval(timer) };
 }

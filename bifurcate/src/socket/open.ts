@@ -53,6 +53,7 @@ export async function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptio
       id: null,
       bypasses: [],
       confirm: () => undefined,
+      look: () => watch.look(),
       close: async (shut) => {
         watch.stop();
         await shut();

@@ -7,12 +7,12 @@ import type { Port } from "../port.js";
 /** How often it looks, in milliseconds. Frames do not wait for it: connections come and go without it. */
 const LOOK_MS = 250;
 
-/** @returns What ends it. */
+/** @returns What looks at once, and what ends it. */
 export function watchConnection(
   port: Port,
   native: NativePort,
   warn: (text: string) => void,
-): { stop(): void } {
+): { look(): void; stop(): void } {
   let before: NativePort["connection"];
   const look = (): void => {
     const now = native.connection;
@@ -32,5 +32,5 @@ export function watchConnection(
     port.fail(new BifurcateError("E_DEVICE_FAILED", { what: `keep ${name}`, why, next: "Open it again." }));
   };
   const timer = setInterval(look, LOOK_MS).unref();
-  return { stop: () => clearInterval(timer) };
+  return { look, stop: () => clearInterval(timer) };
 }
