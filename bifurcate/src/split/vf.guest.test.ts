@@ -5,7 +5,7 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { endAll } from "@bifurcate/lab/harness";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { VF_MAC } from "../testing/guest-card.js";
-import { endSplit, failure, shell, startSplit, undone } from "../testing/guest-split.js";
+import { endSplit, failure, pings, resolves, shell, startSplit, undone } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
 const FLOW = `ether dst ${VF_MAC} and udp dst port 53`;
@@ -25,18 +25,6 @@ afterAll(async () => {
   await shell(guest, `echo 0 > ${SRIOV}/sriov_numvfs; rm -rf /run/bifurcate`);
   await takeDown(guest, igb);
 });
-
-/** Asks the DNS example at `address` from the far end until it answers. */
-async function resolves(wire: Wire, address: string): Promise<void> {
-  const dig = `dig +tries=30 +time=2 +short @${address} www.bifurcate.test`;
-  expect(await shell(guest, `ip netns exec ${wire.far.netns} ${dig}`)).toContain("192.0.2.80");
-}
-
-/** How many of three echo requests the kernel answers. */
-async function pings(wire: Wire): Promise<string> {
-  const ping = `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${wire.nic.v4}`;
-  return shell(guest, ping);
-}
 
 const functions = (): Promise<string> =>
   shell(guest, `cat ${SRIOV}/sriov_numvfs ${SRIOV}/sriov_drivers_autoprobe`);
@@ -59,8 +47,8 @@ describe("a split by a virtual function", () => {
       expect(await shell(guest, "ip link show dev nic0")).toMatch(
         new RegExp(`vf 0 .*${VF_MAC}.*spoof checking on`),
       );
-      await resolves(igb, address);
-      expect(await pings(igb)).toContain("3 received");
+      await resolves(guest, igb, address);
+      expect(await pings(guest, igb)).toContain("3 received");
       const stats = await endSplit(split);
       expect(stats.received).toBeGreaterThan(0);
       expect(stats.sent).toBeGreaterThan(0);

@@ -135,6 +135,18 @@ export async function shell(guest: Guest, script: string): Promise<string> {
   return stdout;
 }
 
+/** Asks the DNS example at `address` from the far end until it answers, which waits for its worker to come up too. */
+export async function resolves(guest: Guest, wire: Wire, address: string): Promise<void> {
+  const dig = `dig +tries=30 +time=2 +short @${address} www.bifurcate.test`;
+  const said = await shell(guest, `ip netns exec ${wire.far.netns} ${dig}`);
+  if (!said.includes("192.0.2.80")) throw new Error(`no answer from ${address}: ${said}`);
+}
+
+/** Three echo requests from the far end to the card's address; gives what ping says of them. */
+export function pings(guest: Guest, wire: Wire): Promise<string> {
+  return shell(guest, `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${wire.nic.v4}`);
+}
+
 /** A process in the guest that owns a split. */
 export interface Owner {
   readonly process: ReturnType<Guest["start"]>;
