@@ -25,7 +25,7 @@ macro_rules! structures {
         $($(#[$doc])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug)]
-        pub(super) struct $name {
+        pub struct $name {
             $($(#[$field_doc])* pub(super) $field: $type,)*
         })*
 

@@ -8,40 +8,110 @@ use super::objects::AddressHandle;
 /// Most work requests of a list, and completions taken at a time.
 pub const WORK_MAX: usize = 64;
 
-/// Requests to receive, each into one piece of memory.
+/// A work request of rdma-core's, as far as a list of them asks.
+pub trait Request: Sized {
+    /// One that asks for nothing yet, with one piece of memory.
+    const NONE: Self;
+
+    /// Its number, which its completion will have.
+    fn id(&self) -> u64;
+
+    /// Sets the number.
+    fn set_id(&mut self, id: u64);
+
+    /// Sets its piece of memory, and the request that follows it.
+    fn link(&mut self, piece: *mut IbvSge, next: *mut Self);
+}
+
+impl Request for IbvRecvWr {
+    const NONE: Self = IbvRecvWr {
+        wr_id: 0,
+        next: ptr::null_mut(),
+        sg_list: ptr::null_mut(),
+        num_sge: 1,
+    };
+
+    fn id(&self) -> u64 {
+        self.wr_id
+    }
+
+    #[inline]
+    fn set_id(&mut self, id: u64) {
+        self.wr_id = id;
+    }
+
+    #[inline]
+    fn link(&mut self, piece: *mut IbvSge, next: *mut Self) {
+        (self.sg_list, self.next) = (piece, next);
+    }
+}
+
+impl Request for IbvSendWr {
+    const NONE: Self = IbvSendWr {
+        wr_id: 0,
+        next: ptr::null_mut(),
+        sg_list: ptr::null_mut(),
+        num_sge: 1,
+        opcode: WR_SEND,
+        send_flags: 0,
+        imm_data: 0,
+        ah: ptr::null_mut(),
+        remote_qpn: 0,
+        remote_qkey: 0,
+        rest: [0; 2],
+        remote_srqn: 0,
+        mw: [0; 6],
+    };
+
+    fn id(&self) -> u64 {
+        self.wr_id
+    }
+
+    #[inline]
+    fn set_id(&mut self, id: u64) {
+        self.wr_id = id;
+    }
+
+    #[inline]
+    fn link(&mut self, piece: *mut IbvSge, next: *mut Self) {
+        (self.sg_list, self.next) = (piece, next);
+    }
+}
+
+/// Requests of one kind, each of one piece of memory.
 #[derive(Debug)]
-pub struct Receives {
-    requests: Box<[IbvRecvWr; WORK_MAX]>,
+pub struct Requests<R> {
+    requests: Box<[R; WORK_MAX]>,
     pieces: Box<[IbvSge; WORK_MAX]>,
     count: usize,
 }
 
-// SAFETY: the pointers within reach this value's own boxes alone.
-unsafe impl Send for Receives {}
+/// Requests to receive.
+pub type Receives = Requests<IbvRecvWr>;
 
-const NO_PIECE: IbvSge = IbvSge {
-    addr: 0,
-    length: 0,
-    lkey: 0,
-};
+/// Requests to send.
+pub type Sends = Requests<IbvSendWr>;
 
-impl Default for Receives {
+// SAFETY: the pointers within reach this value's own boxes, or an address handle that is only looked at while the
+// destination is borrowed (`Sends::post`).
+unsafe impl<R> Send for Requests<R> {}
+
+impl<R: Request> Default for Requests<R> {
     fn default() -> Self {
-        const NONE: IbvRecvWr = IbvRecvWr {
-            wr_id: 0,
-            next: ptr::null_mut(),
-            sg_list: ptr::null_mut(),
-            num_sge: 1,
+        const NO_PIECE: IbvSge = IbvSge {
+            addr: 0,
+            length: 0,
+            lkey: 0,
         };
-        Receives {
-            requests: Box::new([NONE; WORK_MAX]),
+        Requests {
+            requests: Box::new([const { R::NONE }; WORK_MAX]),
             pieces: Box::new([NO_PIECE; WORK_MAX]),
             count: 0,
         }
     }
 }
 
-impl Receives {
+impl<R: Request> Requests<R> {
     /// Adds a request: `len` bytes at `address`, of the memory region with that key; its completion has the number `id`.
     /// The card checks address and length against the region. False when the list is full.
     #[inline]
@@ -50,134 +120,7 @@ impl Receives {
         if at == WORK_MAX {
             return false;
         }
-        self.requests[at].wr_id = id;
-        self.pieces[at] = IbvSge {
-            addr: address,
-            length: len,
-            lkey,
-        };
-        self.count += 1;
-        true
-    }
-
-    /// Requests in the list.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.count = 0;
-    }
-
-    /// Posts the requests by `call`, which gets the first of them, chained and ended with null, and where to name the one
-    /// that it refused; then the list is empty. Gives how many the card took, and what `call` gave: 0 without requests.
-    #[inline]
-    pub(super) fn post(
-        &mut self,
-        call: impl FnOnce(*mut IbvRecvWr, &mut *mut IbvRecvWr) -> i32,
-    ) -> (usize, i32) {
-        let Some(first) = self.chain() else {
-            return (0, 0);
-        };
-        let mut refused = ptr::null_mut();
-        let result = call(first, &mut refused);
-        let taken = if result == 0 {
-            self.count
-        } else {
-            self.before(refused)
-        };
-        self.clear();
-        (taken, result)
-    }
-
-    /// Chains the requests; `None` when there are none.
-    fn chain(&mut self) -> Option<*mut IbvRecvWr> {
-        let (requests, pieces) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr());
-        for at in 0..self.count {
-            let next = if at + 1 < self.count {
-                requests.wrapping_add(at + 1)
-            } else {
-                ptr::null_mut()
-            };
-            self.requests[at].next = next;
-            self.requests[at].sg_list = pieces.wrapping_add(at);
-        }
-        (self.count > 0).then_some(requests)
-    }
-
-    /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
-    /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
-    fn before(&self, refused: *mut IbvRecvWr) -> usize {
-        let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
-        (offset / size_of::<IbvRecvWr>()).min(self.count)
-    }
-}
-
-/// Where a datagram goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Destination<'a> {
-    /// The way there.
-    pub way: &'a AddressHandle,
-    /// The number of the queue pair there.
-    pub queue_pair: u32,
-    /// The key that it checks.
-    pub qkey: u32,
-}
-
-/// Requests to send, each from one piece of memory.
-#[derive(Debug)]
-pub struct Sends {
-    requests: Box<[IbvSendWr; WORK_MAX]>,
-    pieces: Box<[IbvSge; WORK_MAX]>,
-    count: usize,
-}
-
-// SAFETY: the pointers within reach this value's own boxes, or an address handle that is only looked at while the
-// destination is borrowed (`chain`).
-unsafe impl Send for Sends {}
-
-impl Default for Sends {
-    fn default() -> Self {
-        const NONE: IbvSendWr = IbvSendWr {
-            wr_id: 0,
-            next: ptr::null_mut(),
-            sg_list: ptr::null_mut(),
-            num_sge: 1,
-            opcode: WR_SEND,
-            send_flags: 0,
-            imm_data: 0,
-            ah: ptr::null_mut(),
-            remote_qpn: 0,
-            remote_qkey: 0,
-            rest: [0; 2],
-            remote_srqn: 0,
-            mw: [0; 6],
-        };
-        Sends {
-            requests: Box::new([NONE; WORK_MAX]),
-            pieces: Box::new([NO_PIECE; WORK_MAX]),
-            count: 0,
-        }
-    }
-}
-
-impl Sends {
-    /// Adds a request, as [`Receives::push`] does.
-    #[inline]
-    pub fn push(&mut self, id: u64, address: u64, len: u32, lkey: u32) -> bool {
-        let at = self.count;
-        if at == WORK_MAX {
-            return false;
-        }
-        self.requests[at].wr_id = id;
+        self.requests[at].set_id(id);
         self.pieces[at] = IbvSge {
             addr: address,
             length: len,
@@ -210,18 +153,24 @@ impl Sends {
         self.count = 0;
     }
 
-    /// Posts the requests, all to `destination`, as [`Receives::post`] does.
+    /// Posts the requests by `call`, which gets the first of them, chained and ended with null, and where to name the one
+    /// that it refused; then the list is empty. Gives how many the card took, and what `call` gave: 0 without requests.
     #[inline]
-    pub(super) fn post(
-        &mut self,
-        destination: Option<&Destination<'_>>,
-        call: impl FnOnce(*mut IbvSendWr, &mut *mut IbvSendWr) -> i32,
-    ) -> (usize, i32) {
-        let Some(first) = self.chain(destination) else {
+    fn post_by(&mut self, call: impl FnOnce(*mut R, &mut *mut R) -> i32) -> (usize, i32) {
+        if self.is_empty() {
             return (0, 0);
-        };
+        }
+        let (requests, pieces) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr());
+        for at in 0..self.count {
+            let next = if at + 1 < self.count {
+                requests.wrapping_add(at + 1)
+            } else {
+                ptr::null_mut()
+            };
+            self.requests[at].link(pieces.wrapping_add(at), next);
+        }
         let mut refused = ptr::null_mut();
-        let result = call(first, &mut refused);
+        let result = call(requests, &mut refused);
         let taken = if result == 0 {
             self.count
         } else {
@@ -231,33 +180,54 @@ impl Sends {
         (taken, result)
     }
 
-    /// Chains the requests, all to `destination`, the last with a completion; `None` when there are none.
-    fn chain(&mut self, destination: Option<&Destination<'_>>) -> Option<*mut IbvSendWr> {
-        let (requests, pieces) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr());
+    /// How many requests of those that were handed out stand before the one that was refused. Where none is named all may
+    /// be with the card: a provider that queues them and then fails to tell the card says no more.
+    fn before(&self, refused: *mut R) -> usize {
+        let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
+        (offset / size_of::<R>()).min(self.count)
+    }
+}
+
+impl Receives {
+    /// Posts the requests by `call`; then the list is empty. Gives how many the card took, and what `call` gave.
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        call: impl FnOnce(*mut IbvRecvWr, &mut *mut IbvRecvWr) -> i32,
+    ) -> (usize, i32) {
+        self.post_by(call)
+    }
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// The way there.
+    pub way: &'a AddressHandle,
+    /// The number of the queue pair there.
+    pub queue_pair: u32,
+    /// The key that it checks.
+    pub qkey: u32,
+}
+
+impl Sends {
+    /// Posts the requests, all to `destination`, the last with a completion, as [`Receives::post`] does.
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        destination: Option<&Destination<'_>>,
+        call: impl FnOnce(*mut IbvSendWr, &mut *mut IbvSendWr) -> i32,
+    ) -> (usize, i32) {
         let (ah, queue_pair, qkey): (*mut IbvAh, u32, u32) =
             destination.map_or((ptr::null_mut(), 0, 0), |to| (to.way.raw, to.queue_pair, to.qkey));
-        for at in 0..self.count {
-            let last = at + 1 == self.count;
-            let request = &mut self.requests[at];
-            request.next = if last {
-                ptr::null_mut()
-            } else {
-                requests.wrapping_add(at + 1)
-            };
-            request.sg_list = pieces.wrapping_add(at);
-            request.send_flags = if last { SEND_SIGNALED } else { 0 };
+        let last = self.count.wrapping_sub(1);
+        for (at, request) in self.requests[..self.count].iter_mut().enumerate() {
+            request.send_flags = if at == last { SEND_SIGNALED } else { 0 };
             request.ah = ah;
             request.remote_qpn = queue_pair;
             request.remote_qkey = qkey;
         }
-        (self.count > 0).then_some(requests)
-    }
-
-    /// How many requests of those that were handed out by `chain` stand before the one that was refused. Where none is
-    /// named all may be with the card: a provider that queues them and then fails to tell the card says no more.
-    fn before(&self, refused: *mut IbvSendWr) -> usize {
-        let offset = (refused as usize).wrapping_sub(self.requests.as_ptr() as usize);
-        (offset / size_of::<IbvSendWr>()).min(self.count)
+        self.post_by(call)
     }
 }
 
@@ -360,7 +330,7 @@ impl Iterator for Completions {
 /// What a model of a card does in its place.
 #[cfg(any(test, feature = "fake"))]
 mod model {
-    use super::{Completion, Completions, Receives, Sends, WORK_MAX, WcStatus};
+    use super::{Completion, Completions, Request, Requests, WORK_MAX, WcStatus};
 
     impl Completions {
         /// Adds one, as a poll would; false when there is no room. The first one forgets those that have been read.
@@ -387,19 +357,11 @@ mod model {
         }
     }
 
-    impl Receives {
+    impl<R: Request> Requests<R> {
         /// Number, address and length of each request.
         pub fn requests(&self) -> impl Iterator<Item = (u64, u64, u32)> {
             let requests = self.requests.iter().zip(self.pieces.iter()).take(self.count);
-            requests.map(|(request, piece)| (request.wr_id, piece.addr, piece.length))
-        }
-    }
-
-    impl Sends {
-        /// As [`Receives::requests`].
-        pub fn requests(&self) -> impl Iterator<Item = (u64, u64, u32)> {
-            let requests = self.requests.iter().zip(self.pieces.iter()).take(self.count);
-            requests.map(|(request, piece)| (request.wr_id, piece.addr, piece.length))
+            requests.map(|(request, piece)| (request.id(), piece.addr, piece.length))
         }
     }
 }
