@@ -17,6 +17,7 @@ export {
 export { compileFlow } from "./steering/compile-flow.js";
 export type { CompileFlow, Flow } from "./steering/flow.js";
 export { HINTS, rxMetadata, xdpMetadata, type Hint, type RxMetadata } from "./steering/metadata.js";
+export { ownQueueRefusal } from "./steering/ladder.js";
 export { makePlan } from "./steering/make-plan.js";
 export { verbsRules } from "./steering/verbs-flows.js";
 export type * from "./steering/plan.js";

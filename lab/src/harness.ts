@@ -93,14 +93,15 @@ export class RunningSplit {
     return this.child.pid!;
   }
 
-  /** The first event of that name, when it comes. Rejects with the command's own words if it ends before. */
-  async event(name: string): Promise<StreamEvent> {
+  /** The first event of that name (and that kind), when it comes. Rejects with the command's own words if it ends before. */
+  async event(name: string, such: (event: StreamEvent) => boolean = () => true): Promise<StreamEvent> {
+    const is = (each: StreamEvent): boolean => each.event === name && such(each);
     const ended = this.ended.then(() => true);
     for (;;) {
-      const found = this.events.find((each) => each.event === name);
+      const found = this.events.find(is);
       if (found !== undefined) return found;
       const more = new Promise<boolean>((resolve) => this.waiting.add(() => resolve(false)));
-      if ((await Promise.race([ended, more])) && !this.events.some((each) => each.event === name)) {
+      if ((await Promise.race([ended, more])) && !this.events.some(is)) {
         throw new Error(`the split ended without "${name}": ${this.stderr}`);
       }
     }

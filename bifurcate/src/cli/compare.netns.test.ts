@@ -65,7 +65,9 @@ describe("compare --run", () => {
       const ended = await cli("compare", "--run", "--seconds", "1", "--json", "--output", file);
       expect([ended.status, ended.stdout]).toEqual([0, ""]);
       expect((await labList()).length).toBe(labs);
-      const made = JSON.parse(readFileSync(file, "utf8")) as Comparison;
+      const { comparisons } = JSON.parse(readFileSync(file, "utf8")) as { comparisons: Comparison[] };
+      expect(comparisons).toHaveLength(1);
+      const made = comparisons[0]!;
       expect(made.card?.driver).toBe("veth");
       for (const { mechanism, cells, measurement } of made.mechanisms) {
         const says = cells.performance.map((each) => each.says).join("; ");
@@ -132,6 +134,8 @@ describe("compare, mistyped", () => {
     ["a card without who sends to it", ["nic0", "--run"], "E_USAGE", /other end of its wire/],
     ["a peer without a measurement", ["nic0", "--peer", "peer0"], "E_USAGE", /for measuring/],
     ["a namespace without a card", ["--run", "--netns", "bflab-host"], "E_USAGE", /none was named/],
+    ["a mechanism that is none", ["--only", "telepathy"], "E_BAD_OPTION", /no such mechanism/],
+    ["no protection without a measurement", ["--no-memory-protection"], "E_USAGE", /for measuring/],
     ["a time that is none", ["--run", "--seconds", "0"], "E_BAD_OPTION", /from 1 to 60/],
     ["a card that is not there", ["nosuchcard"], "E_NO_SUCH_INTERFACE", /namespace has/],
   ];

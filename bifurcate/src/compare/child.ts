@@ -48,6 +48,11 @@ export class Child {
     );
   }
 
+  /** It runs, as far as is known. */
+  get alive(): boolean {
+    return !this.ended;
+  }
+
   /** Waits for the first answer. */
   ready<T>(): Promise<T> {
     return this.answer<T>(PATIENCE_MS);

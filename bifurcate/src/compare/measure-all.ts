@@ -1,7 +1,6 @@
 // Measures every mechanism that a card has ready, one after another; says of each other why it was not measured.
 
 import {
-  BASELINE,
   BifurcateError,
   changesOf,
   findLink,
@@ -12,13 +11,17 @@ import {
   settingsOf,
   type Card,
   type Machine,
+  type Measurement,
   type Netns,
   type Outcome,
   type Settings,
 } from "@bifurcate/control";
 import { setTimeout as delay } from "node:timers/promises";
-import { overRdma } from "./rdma.js";
-import { measure, type Means, type Wire, type WireEnd } from "./phases.js";
+import { Bystanders } from "./bystanders.js";
+import { disturbs, meansFor, type Leave, type Means } from "./means.js";
+import { measure, type Wire, type WireEnd } from "./phases.js";
+import { withRdma } from "./rdma.js";
+import { whileTaken } from "./taking.js";
 
 /** What to measure on, and how. */
 export interface MeasureAllOptions {
@@ -27,6 +30,11 @@ export interface MeasureAllOptions {
   /** The card's namespace, open. */
   readonly netns: Netns;
   readonly wire: Wire;
+  readonly leave: Leave;
+  /** The mechanisms to measure; all where left out. */
+  readonly only?: readonly string[];
+  /** Another card's measurement has what stands on no card. */
+  readonly beside: string | null;
   /** Of each phase. */
   readonly seconds: number;
   /** The command that a reader types to have the same. */
@@ -36,56 +44,85 @@ export interface MeasureAllOptions {
   readonly progress: (text: string) => void;
 }
 
-/** How each mechanism that can be measured receives. */
-const MEANS: Readonly<Record<string, Means>> = {
-  [BASELINE]: { kind: "socket" },
-  AF_PACKET: { kind: "split", options: { backend: "af_packet" } },
-  "AF_XDP copy": { kind: "split", options: { backend: "af_xdp", zeroCopy: "off" } },
-  "AF_XDP zero-copy": { kind: "split", options: { backend: "af_xdp", zeroCopy: "require" } },
-  "queue lease": { kind: "split", options: { backend: "af_xdp", steering: "lease" } },
-  "vhost-user": { kind: "vhost-user" },
-};
-
-/** Why a mechanism has no means here, where it lacks nothing. */
-const UNMEASURED =
-  "the card would have to leave the kernel's driver, which compare does not do by itself: docs/direct-access.md";
-/** The same of verbs. */
-const NO_RDMA =
-  "raw packets need flow rules of the card, and datagrams an RDMA device at both ends of the wire: docs/verbs.md";
+/** Stands on no card: measured once. */
+const CARDLESS = "vhost-user";
 
 /** How long a card may take to be as before when a mechanism has given it back (igb's link), in milliseconds. */
 const BACK_MS = 15_000;
 
 /** Measures. @throws E_INTERFACE_GONE, E_CHANGED_UNDERNEATH, E_MEASUREMENT when it was interrupted. */
 export async function measureAll(options: MeasureAllOptions): Promise<Map<string, Outcome>> {
-  const { machine, card, netns, wire, seconds, command, signal, progress } = options;
+  const { card, netns } = options;
   const { link } = card.facts;
   const before = settingsOf(netns, findLink(netns.links(), link.name));
-  const states = new Map(probeMechanisms({ machine, card }).map((state) => [state.name, state]));
   const outcomes = new Map<string, Outcome>();
-  for (const mechanism of Object.keys(KNOWN)) {
-    const datagrams = mechanism === "verbs" ? overRdma(wire) : undefined;
-    const means = datagrams ?? MEANS[mechanism];
-    const lacks = states.get(mechanism)?.lacks ?? [];
-    // Two processes need no more than memory, huge pages are advice; and datagrams need no raw packets.
-    if (lacks.length > 0 && mechanism !== "vhost-user" && datagrams === undefined) {
-      outcomes.set(mechanism, { why: lacks.map(({ what }) => what).join("; ") });
+  const bystanders = new Bystanders(options.wire);
+  try {
+    await measureEach(options, bystanders, before, outcomes);
+  } finally {
+    await bystanders.end();
+  }
+  return outcomes;
+}
+
+async function measureEach(
+  options: MeasureAllOptions,
+  bystanders: Bystanders,
+  before: Settings,
+  outcomes: Map<string, Outcome>,
+): Promise<void> {
+  const { card, netns, only, command, signal, progress } = options;
+  const { link } = card.facts;
+  const names = Object.keys(KNOWN).filter((name) => only === undefined || only.includes(name));
+  // A card that was away comes back as another interface, and to a kernel that has forgotten its neighbours.
+  for (const mechanism of names.sort((a, b) => Number(disturbs(a)) - Number(disturbs(b)))) {
+    const index = findLink(netns.links(), link.name).index;
+    const why = outOfReach(mechanism, options);
+    const means = mechanism === "verbs" ? null : meansFor(mechanism, card, options.leave);
+    if (why !== null || (means !== null && "why" in means)) {
+      outcomes.set(mechanism, { why: why ?? (means as { why: string }).why });
       continue;
     }
-    if (means === undefined) {
-      outcomes.set(mechanism, { why: mechanism === "verbs" ? NO_RDMA : UNMEASURED });
-      continue;
-    }
-    progress(`measuring ${mechanism}`);
+    progress(`measuring ${mechanism} on ${link.name}`);
     try {
-      outcomes.set(mechanism, { measured: await measure(wire, means, seconds, signal), by: command });
+      const measured = await (means === null
+        ? datagrams(options, bystanders)
+        : byMeans(means, options, bystanders));
+      outcomes.set(mechanism, { measured, by: command });
     } catch (thrown) {
       if (signal.aborted) throw interrupted(thrown);
       outcomes.set(mechanism, { why: messageOf(thrown) });
     }
-    await unchanged(netns, link.name, link.index, before, signal);
+    await unchanged(netns, link.name, disturbs(mechanism) ? null : index, before, signal);
   }
-  return outcomes;
+}
+
+/** Why a mechanism cannot be measured, as its probe knows; null where it may be tried. */
+function outOfReach(mechanism: string, { machine, card, beside }: MeasureAllOptions): string | null {
+  if (mechanism === CARDLESS) {
+    // Two processes need no more than memory: huge pages are advice.
+    return beside === null ? null : `it stands on no card: it was measured beside ${beside}`;
+  }
+  const lacks = probeMechanisms({ machine, card }).find(({ name }) => name === mechanism)?.lacks ?? [];
+  // An RDMA device can be made for the measurement, where the library and the kernel's part are there.
+  const able = mechanism === "verbs" && machine.libibverbs && machine.modules["ib_uverbs"] !== "absent";
+  return lacks.length === 0 || able ? null : lacks.map(({ what }) => what).join("; ");
+}
+
+function byMeans(
+  means: Means,
+  { wire, seconds, signal }: MeasureAllOptions,
+  bystanders: Bystanders,
+): Promise<Measurement> {
+  const run = (): Promise<Measurement> => measure(wire, means, bystanders, seconds, signal);
+  return means.kind === "taken" ? whileTaken(means, run) : run();
+}
+
+function datagrams(
+  { machine, wire, seconds, signal }: MeasureAllOptions,
+  bystanders: Bystanders,
+): Promise<Measurement> {
+  return withRdma(wire, machine.rdma, (means) => measure(wire, means, bystanders, seconds, signal));
 }
 
 function interrupted(cause: unknown): BifurcateError {
@@ -96,11 +133,11 @@ function interrupted(cause: unknown): BifurcateError {
   });
 }
 
-/** What was measured before and after a change belongs to two different cards. */
+/** What was measured before and after a change belongs to two different cards. `ifindex`: null where it came back as another interface. */
 async function unchanged(
   netns: Netns,
   ifname: string,
-  ifindex: number,
+  ifindex: number | null,
   before: Settings,
   signal: AbortSignal,
 ): Promise<void> {
@@ -108,7 +145,7 @@ async function unchanged(
   const until = Date.now() + BACK_MS;
   for (;;) {
     const link = netns.links().find((each) => each.name === ifname);
-    if (link?.index !== ifindex) {
+    if (link === undefined || (ifindex !== null && link.index !== ifindex)) {
       const why =
         link === undefined
           ? "it was deleted, or moved to another namespace"

@@ -1,7 +1,7 @@
 // The packet of a measurement, byte by byte, and the percentiles of times.
 import { describe, expect, it } from "vitest";
 import { Histogram } from "./histogram.js";
-import { addressBytes, FLOW_PORT, FRAME_BYTES, Packet, PAYLOAD_AT, sentAt } from "./packet.js";
+import { addressBytes, FLOW_PORT, FRAME_BYTES, isOurs, Packet, PAYLOAD_AT, sentAt } from "./packet.js";
 
 const from = { mac: "02:bf:00:00:00:02", address: "fe80::bf:ff:fe00:2" };
 const to = { mac: "02:bf:00:00:00:01", address: "fe80::bf:ff:fe00:1" };
@@ -56,6 +56,30 @@ describe("the packet", () => {
         expect(view.getUint16(60)).not.toBe(0);
       }
     }
+  });
+});
+
+describe("a frame of the flow", () => {
+  const pool = new Uint8Array(FRAME_BYTES);
+  const view = new DataView(pool.buffer);
+  const packet = new Packet(from, to);
+
+  it("is known among others, whoever it is addressed to", () => {
+    packet.address("02:bf:00:00:0f:01");
+    packet.write(pool, view, 0, 1, 1);
+    expect(Buffer.from(pool.subarray(0, 6)).toString("hex")).toBe("02bf00000f01");
+    expect(isOurs(view, 0, FRAME_BYTES)).toBe(true);
+    expect(verify(pool)).toBe(0xffff);
+  });
+
+  it.each([
+    ["cut short", FRAME_BYTES - 1, () => undefined],
+    ["of another protocol", FRAME_BYTES, () => view.setUint16(12, 0x0800)],
+    ["to another port", FRAME_BYTES, () => view.setUint16(56, FLOW_PORT + 1)],
+  ])("is none when it is %s", (_, size, change) => {
+    packet.write(pool, view, 0, 1, 1);
+    change();
+    expect(isOurs(view, 0, size)).toBe(false);
   });
 });
 

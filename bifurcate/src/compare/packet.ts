@@ -14,6 +14,18 @@ export const FLOW_PORT = 52014;
 /** That of the echo server for the kernel's own traffic. */
 export const ECHO_PORT = 52015;
 
+/** The measured flow as an expression: all of it, or what is sent to one MAC address. */
+export function flowTo(mac: string | null): string {
+  return `${mac === null ? "" : `ether dst ${mac} and `}udp dst port ${FLOW_PORT}`;
+}
+
+/** Whether a frame is one of the flow: where a port gets a whole card, others' frames come with it. */
+export function isOurs(view: DataView, at: number, size: number): boolean {
+  return (
+    size >= FRAME_BYTES && view.getUint16(at + 12) === 0x86dd && view.getUint16(at + UDP_AT + 2) === FLOW_PORT
+  );
+}
+
 /** One end of the wire. */
 export interface End {
   readonly mac: string;
@@ -57,6 +69,11 @@ export class Packet {
     let sum = 17 + 8 + PAYLOAD_BYTES;
     for (let at = 22; at < FRAME_BYTES; at += 2) sum += view.getUint16(at);
     this.sum = sum;
+  }
+
+  /** Sends to another MAC address from now on; no checksum covers it. */
+  address(mac: string): void {
+    this.bytes.set(macBytes(mac), 0);
   }
 
   /** Writes the frame at `at`. `time` in nanoseconds, below 2^53. */

@@ -2,14 +2,16 @@
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { availableParallelism, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { KernelTraffic, Measurement } from "@bifurcate/control";
+import { protectsMemory } from "@bifurcate/control/card/mechanism";
+import { CORES, type Bystanders } from "./bystanders.js";
 import { Child } from "./child.js";
-import type { EchoClientSettings, EchoRequest } from "./echo-client-main.js";
-import type { EchoSettings } from "./echo-server-main.js";
-import { ECHO_PORT, type End } from "./packet.js";
+import type { EchoRequest } from "./echo-client-main.js";
+import type { Means } from "./means.js";
+import { flowTo, type End } from "./packet.js";
 import type { SenderSettings, SendRequest, Sent } from "./sender-main.js";
 import type { Counted, SubjectSettings } from "./subject-main.js";
 
@@ -25,14 +27,6 @@ export interface Wire {
   readonly peer: WireEnd;
 }
 
-/** How a program can receive. */
-export type Means =
-  | { readonly kind: "socket" }
-  | { readonly kind: "split"; readonly options: Extract<SubjectSettings["by"], { kind: "split" }>["options"] }
-  | { readonly kind: "vhost-user" }
-  /** Datagrams between RDMA devices of both ends of the wire. */
-  | { readonly kind: "verbs"; readonly card: string; readonly peer: string };
-
 /** Packets a second of the phase that latency is measured in: far below what any mechanism can take. */
 const MODERATE_RATE = 10_000;
 /** What is in flight when a phase ends arrives within this time, in milliseconds. */
@@ -47,6 +41,7 @@ const LOOPBACK = "127.0.0.1";
 export async function measure(
   wire: Wire,
   means: Means,
+  bystanders: Bystanders,
   seconds: number,
   signal: AbortSignal,
 ): Promise<Measurement> {
@@ -63,42 +58,47 @@ export async function measure(
     return [child, await child.ready<T>()];
   };
   const { card, peer } = wire;
-  const cores = availableParallelism() > 1 ? { sender: 0, subject: 1 } : { sender: null, subject: null };
+  const none = noKernelTraffic(means);
   try {
-    const server: EchoSettings = { address: card.address, ifname: card.ifname };
-    await start("echo-server", card.netns, server);
-    const asking: EchoClientSettings = { address: card.address, ifname: peer.ifname, port: ECHO_PORT };
-    const [client] = await start("echo-client", peer.netns, asking);
     const meeting = means.kind === "verbs" ? await freePort() : 0;
     const [subject, path] = await start<string>("subject", means.kind === "socket" ? card.netns : null, {
       by: receiving(means, card, folder, meeting),
-      core: cores.subject,
+      core: CORES.subject,
     } satisfies SubjectSettings);
-    const out = sendingTo(means, peer, folder, meeting);
-    const sending: SenderSettings = { from: peer, to: card, out, core: cores.sender };
-    const [sender] = await start("sender", null, sending);
+    const spec = sendingTo(means, folder, meeting);
+    const sending = { from: peer, to: card, core: CORES.sender };
+    const sender =
+      spec === null
+        ? await bystanders.sender()
+        : (await start("sender", null, { ...sending, out: { spec } } satisfies SenderSettings))[0];
+    const client = none === null ? await bystanders.echo() : null;
+    const mac = means.kind === "function" ? means.mac : card.mac;
 
-    const echo = (): Promise<KernelTraffic> => client.ask({ seconds } satisfies EchoRequest, seconds);
+    const echo = (): Promise<KernelTraffic | null> =>
+      client === null ? Promise.resolve(null) : client.ask({ seconds } satisfies EchoRequest, seconds);
     const send = (rate: number | null): Promise<Sent> =>
-      sender.ask({ seconds, rate } satisfies SendRequest, seconds);
+      sender.ask({ seconds, rate, mac } satisfies SendRequest, seconds);
     const take = async (): Promise<Counted> => {
       await delay(SETTLE_MS);
       signal.throwIfAborted();
       return subject.ask<Counted>({});
     };
 
-    await reachable(client);
+    if (client !== null) await reachable(client);
     const quiet = await echo();
     // Code that has not run yet is slow: what it takes to become fast is no latency of the mechanism.
-    await sender.ask({ seconds: 0.5, rate: MODERATE_RATE } satisfies SendRequest, 1);
+    await sender.ask({ seconds: 0.5, rate: MODERATE_RATE, mac } satisfies SendRequest, 1);
     await take();
     const calm = await send(MODERATE_RATE);
     const calmly = await take();
     const [flood, flooded] = await Promise.all([send(null), echo()]);
     const took = await take();
-    subject.hold(true);
-    const [, stopped] = await Promise.all([send(null), echo()]);
-    subject.hold(false);
+    let stopped: KernelTraffic | null = null;
+    if (client !== null) {
+      subject.hold(true);
+      [, stopped] = await Promise.all([send(null), echo()]);
+      subject.hold(false);
+    }
     return {
       saturated: {
         offered: flood.packets / flood.seconds,
@@ -114,13 +114,19 @@ export async function measure(
         p99: calmly.p99,
         cpuPerPacket: calmly.cpu / Math.max(1, calmly.packets),
       },
-      kernel: { quiet, saturated: flooded, stopped },
+      kernel: none === null ? { quiet: quiet!, saturated: flooded!, stopped: stopped! } : { none },
       path,
     };
   } finally {
     for (const child of children.reverse()) await child.end();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Why the kernel has no traffic over the card meanwhile; null where it has. */
+function noKernelTraffic(means: Means): string | null {
+  if (means.kind === "taken") return "the card's interface is gone until the card is given back";
+  return means.kind === "split" ? (means.whole ?? null) : null;
 }
 
 /** Neighbours find each other, and a link that an XDP program took down comes back. */
@@ -142,15 +148,10 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-function sendingTo(means: Means, peer: WireEnd, folder: string, meeting: number): SenderSettings["out"] {
-  switch (means.kind) {
-    case "vhost-user":
-      return { spec: `virtio-user:${folder}/vm.sock` };
-    case "verbs":
-      return { spec: `verbs:${means.peer},peer=${LOOPBACK}:${meeting}` };
-    default:
-      return peer;
-  }
+/** The port to send into; null where packets leave by the interface at the other end of the wire. */
+function sendingTo(means: Means, folder: string, meeting: number): string | null {
+  if (means.kind === "vhost-user") return `virtio-user:${folder}/vm.sock`;
+  return means.kind === "verbs" ? `verbs:${means.peer},peer=${LOOPBACK}:${meeting}` : null;
 }
 
 function receiving(means: Means, card: WireEnd, folder: string, meeting: number): SubjectSettings["by"] {
@@ -158,7 +159,25 @@ function receiving(means: Means, card: WireEnd, folder: string, meeting: number)
     case "socket":
       return { kind: "socket", address: card.address, ifname: card.ifname };
     case "split":
-      return { kind: "split", ifname: card.ifname, netns: card.netns, options: means.options };
+      return {
+        kind: "split",
+        ifname: card.ifname,
+        netns: card.netns,
+        flow: means.flow,
+        options: means.options,
+      };
+    case "function":
+      return {
+        kind: "split",
+        ifname: card.ifname,
+        netns: card.netns,
+        flow: means.flow,
+        options: { backend: "vf" },
+      };
+    case "taken": {
+      const consent = protectsMemory(means.via) ? "" : ",noMemoryProtection=yes";
+      return { kind: "open", spec: `pci:${means.address},via=${means.via}${consent}`, flow: flowTo(null) };
+    }
     case "vhost-user":
       return { kind: "open", spec: `vhost-user:${folder}/vm.sock,server` };
     case "verbs":

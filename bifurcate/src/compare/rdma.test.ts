@@ -1,7 +1,6 @@
 // Which RDMA devices a wire's ends have.
 
 import { describe, expect, it } from "vitest";
-import type { Files } from "@bifurcate/control";
 import { overRdma } from "./rdma.js";
 import type { Wire, WireEnd } from "./phases.js";
 
@@ -12,27 +11,15 @@ const end = (ifname: string): WireEnd => ({
   address: "fe80::1",
 });
 const wire: Wire = { card: end("nic0"), peer: end("far0") };
-
-/** A machine with RDMA devices, each of an interface. */
-function machine(devices: Readonly<Record<string, string>>): Files {
-  return {
-    read: (path) => {
-      const name = /^\/sys\/class\/infiniband\/(\w+)\/ports\/1\/gid_attrs\/ndevs\/0$/.exec(path)?.[1];
-      return name === undefined || devices[name] === undefined ? null : `${devices[name]}\n`;
-    },
-    list: (path) => (path === "/sys/class/infiniband" ? Object.keys(devices) : []),
-    exists: () => false,
-    target: () => null,
-  };
-}
+const rxe = (name: string, ifname: string | null) => ({ name, ifname });
 
 describe("datagrams on a wire", () => {
   it("go between the RDMA devices of its ends", () => {
-    const files = machine({ rxe7: "other", rxe0: "nic0", rxe1: "far0" });
-    expect(overRdma(wire, files)).toEqual({ kind: "verbs", card: "rxe0", peer: "rxe1" });
+    const devices = [rxe("rxe7", "other"), rxe("rxe0", "nic0"), rxe("rxe1", "far0"), rxe("ib0", null)];
+    expect(overRdma(wire, devices)).toEqual({ kind: "verbs", card: "rxe0", peer: "rxe1" });
   });
 
-  it.each([[{}], [{ rxe0: "nic0" }], [{ rxe1: "far0" }]])("cannot be measured with %j", (devices) => {
-    expect(overRdma(wire, machine(devices))).toBeUndefined();
+  it.each([[[]], [[rxe("rxe0", "nic0")]], [[rxe("rxe1", "far0")]]])("have no devices with %j", (devices) => {
+    expect(overRdma(wire, devices)).toBeUndefined();
   });
 });

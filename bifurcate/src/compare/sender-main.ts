@@ -23,6 +23,8 @@ export interface SendRequest {
   readonly seconds: number;
   /** Packets a second; as fast as they go when null. */
   readonly rate: number | null;
+  /** Whom they are addressed to. */
+  readonly mac: string;
 }
 
 /** What was sent. */
@@ -35,7 +37,8 @@ const { from, to, out, core } = settings<SenderSettings>();
 const packet = new Packet(from, to);
 let number = 0;
 
-async function send({ seconds, rate }: SendRequest, source: Port, sink: Port): Promise<Sent> {
+async function send({ seconds, rate, mac }: SendRequest, source: Port, sink: Port): Promise<Sent> {
+  packet.address(mac);
   const before = sink.stats.sent;
   const began = monotonic();
   let made = 0;

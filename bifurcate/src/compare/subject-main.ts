@@ -8,7 +8,7 @@ import type { Port } from "../port.js";
 import { split } from "../split/split.js";
 import type { SplitOptions } from "../split/options.js";
 import { Histogram } from "./histogram.js";
-import { FLOW_PORT, FRAME_BYTES, monotonic, PAYLOAD_AT, sentAt } from "./packet.js";
+import { FLOW_PORT, isOurs, monotonic, PAYLOAD_AT, sentAt } from "./packet.js";
 import { serve, settings } from "./serve.js";
 
 /** How it receives. */
@@ -19,9 +19,10 @@ export interface SubjectSettings {
         readonly kind: "split";
         readonly ifname: string;
         readonly netns: string | null;
+        readonly flow: string;
         readonly options: Partial<SplitOptions>;
       }
-    | { readonly kind: "open"; readonly spec: string };
+    | { readonly kind: "open"; readonly spec: string; readonly flow?: string };
   readonly core: number | null;
 }
 
@@ -61,7 +62,7 @@ function handle(batch: Batch): void {
   const { view } = batch;
   const now = monotonic();
   while (batch.next()) {
-    if (batch.size < FRAME_BYTES) continue;
+    if (!isOurs(view, batch.at, batch.size)) continue;
     packets += 1;
     times.add(now - sentAt(view, batch.at + PAYLOAD_AT));
   }
@@ -98,11 +99,11 @@ await serve(
     }
     const port =
       by.kind === "open"
-        ? await open(by.spec)
+        ? await open(by.spec, by.flow === undefined ? {} : { flows: [by.flow] })
         : await split(by.ifname, {
             ...by.options,
             netns: by.netns,
-            flows: [`udp dst port ${FLOW_PORT}`],
+            flows: [by.flow],
             via: "in-process",
             pass: false,
           });

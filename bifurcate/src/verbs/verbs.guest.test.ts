@@ -3,7 +3,7 @@
 
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
-import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import { bringUp, carrier, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { RunningSplit } from "@bifurcate/lab/harness";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { failure, shell } from "../testing/guest-split.js";
@@ -148,6 +148,28 @@ describe("datagrams over rxe, between two namespaces", () => {
     await dns.end("SIGTERM");
     expect(warnings(dns).filter((text) => text.includes("the other end is gone"))).not.toHaveLength(0);
     expect(warnings(dns).filter((text) => text.includes("the other end is there"))).toHaveLength(2);
+  });
+});
+
+describe("a card that goes down under open ports", () => {
+  it("is told of, told again when it is back, and frames flow as before", async () => {
+    const { name } = wire.nic;
+    const dns = await server(["--do", "run=examples/dns.ts"]);
+    await client("udp dst port 53");
+    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
+    const warned = (text: string) => dns.event("warning", (each) => String(each["text"]).includes(text));
+    try {
+      await shell(guest, `ip link set dev ${name} down`);
+      await warned("its port is down");
+    } finally {
+      // What the kernel forgot of its neighbours with the link it asks for again.
+      await shell(guest, `ip link set dev ${name} up`);
+    }
+    await warned("its port is up again");
+    await carrier(guest, name);
+    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
+    const { deviceError, invalidDescriptor } = await statsOf(dns, null);
+    expect([deviceError, invalidDescriptor]).toEqual([0, 0]);
   });
 });
 

@@ -2,6 +2,7 @@
 import type { Card } from "../doctor/card.js";
 import type { Machine, ModuleName, Presence } from "../doctor/machine.js";
 import { probeMechanisms, type MechanismState } from "../doctor/mechanisms/index.js";
+import { hasRawPackets } from "../doctor/mechanisms/verbs.js";
 import type { Statement } from "./cell.js";
 import { CRITERION_NAMES, type Criterion } from "./criteria.js";
 import { BASELINE, KNOWN } from "./known/index.js";
@@ -28,6 +29,8 @@ export interface Comparison {
   /** Processors, and how many processes wanted one when it began (the load average of a minute). */
   readonly processors: number;
   readonly load: number;
+  /** An IOMMU is at work. */
+  readonly iommu: boolean;
   /** The card that was looked at; null where there was none to look at. */
   readonly card: { readonly name: string; readonly driver: string; readonly queues: number } | null;
   /** What it was measured on, in words; null where it was not. */
@@ -44,6 +47,8 @@ export interface Comparing {
   readonly card: Card | null;
   /** By mechanism; what is missing was not asked for. */
   readonly outcomes: ReadonlyMap<string, Outcome>;
+  /** The mechanisms to compare; all where left out. */
+  readonly only?: readonly string[];
   readonly measuredOn: string | null;
   readonly now: Date;
 }
@@ -60,12 +65,14 @@ export function compare(asked: Comparing): Comparison {
     virtual: asked.virtual,
     processors: asked.processors,
     load: asked.load,
+    iommu: machine.iommu.groups > 0,
     card:
       card === null
         ? null
         : { name: card.facts.link.name, driver: card.facts.driver.driver, queues: card.queues },
     measuredOn: asked.measuredOn,
-    mechanisms: Object.entries(KNOWN).map(([mechanism, known]) => {
+    mechanisms: Object.entries(KNOWN).flatMap(([mechanism, known]) => {
+      if (asked.only !== undefined && !asked.only.includes(mechanism)) return [];
       const state = mechanism === BASELINE ? baseline(card) : (states.get(mechanism) ?? null);
       const outcome = asked.outcomes.get(mechanism);
       const measurement = outcome !== undefined && "measured" in outcome ? outcome.measured : null;
@@ -144,7 +151,13 @@ function probed(
       );
     case "hardware":
       if (state === null) return say("no card was looked at: name one", "bifurcate compare DEV");
-      if (state.ready) return say(`ready on ${card!.facts.link.name}`, "the doctor's probe");
+      if (state.ready) {
+        const datagrams = mechanism === "verbs" && !hasRawPackets(card!.facts.driver.driver);
+        return say(
+          `ready on ${card!.facts.link.name}${datagrams ? " for datagrams; raw packets need a ConnectX" : ""}`,
+          "the doctor's probe",
+        );
+      }
       return state.lacks.map(({ what, mend }) => ({
         kind: "probed" as const,
         says: mend === null ? what : `${what} (mend: ${mend})`,
@@ -191,6 +204,9 @@ function performance(outcome: Outcome | undefined): Statement[] {
 function effect(outcome: Outcome | undefined): Statement[] {
   if (outcome === undefined || "why" in outcome) return [];
   const { kernel } = outcome.measured;
+  if ("none" in kernel) {
+    return [{ kind: "measured", says: `the kernel's own traffic: none, ${kernel.none}`, source: outcome.by }];
+  }
   const says = (["quiet", "saturated", "stopped"] as const).map((phase) => {
     const { sent, answered, p50, p99 } = kernel[phase];
     const lost = sent === 0 ? 0 : 1 - answered / sent;

@@ -9,6 +9,19 @@ export interface KernelTraffic {
   readonly p99: number | null;
 }
 
+/** What the kernel's traffic saw while nothing was sent, while the program was flooded, and while it was stopped (SIGSTOP). */
+export interface KernelEffect {
+  readonly quiet: KernelTraffic;
+  readonly saturated: KernelTraffic;
+  readonly stopped: KernelTraffic;
+}
+
+/** The mechanism leaves the kernel nothing of the card to have traffic over. */
+export interface NoKernelTraffic {
+  /** Why, in words. */
+  readonly none: string;
+}
+
 /** One mechanism, measured. */
 export interface Measurement {
   /** As fast as the sender goes. */
@@ -33,12 +46,7 @@ export interface Measurement {
     /** Nanoseconds of the program's CPU time a packet. */
     readonly cpuPerPacket: number;
   };
-  /** What the kernel's traffic saw while nothing was sent, while the program was flooded, and while it was stopped (SIGSTOP). */
-  readonly kernel: {
-    readonly quiet: KernelTraffic;
-    readonly saturated: KernelTraffic;
-    readonly stopped: KernelTraffic;
-  };
+  readonly kernel: KernelEffect | NoKernelTraffic;
   /** How the frames came: mode, queues, and every step down. */
   readonly path: string;
 }

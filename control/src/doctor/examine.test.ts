@@ -52,6 +52,7 @@ function examineWith(fault: Fault = {}): Examination {
   return examine(kernel, kernel.netns, fakeFiles(fault.files), { ifname, stateDirectory });
 }
 
+const RDMA = "/sys/class/infiniband";
 const off: Feature = { active: false, requested: false, available: true, fixed: false };
 const dead = {
   version: 1,
@@ -312,6 +313,15 @@ describe("mechanisms", () => {
     ]);
   });
 
+  it("verbs is ready for datagrams where an RDMA device stands on the card", () => {
+    const rxe = {
+      [`${RDMA}/rxe0/ports/1/gid_attrs/ndevs/0`]: "eth0\n",
+      "/usr/lib/libibverbs.so.1": "",
+      "/sys/module/ib_uverbs/": "",
+    };
+    expect(lacks(examineWith({ files: rxe }), "verbs")).toEqual([]);
+  });
+
   const cases: [string, Fault, RegExp][] = [
     ["AF_PACKET", { card: { link: fakeLink({ up: false }) } }, /is down/],
     ["AF_XDP copy", FAULTS["foreign-program"][0], /cilium/],
@@ -353,10 +363,19 @@ describe("mechanisms", () => {
     ],
     [
       "SR-IOV VF",
-      { files: { "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs": "0" } },
-      /no virtual function is made/,
+      { files: { "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs": "2" } },
+      /0000:01:00\.0 has 2 virtual functions already/,
     ],
-    ["verbs", {}, /ice has no raw packet queue pairs/],
+    ["VFIO without IOMMU", FAULTS["no-hugepages"][0], /no huge pages/],
+    ["verbs", {}, /ice has no raw packet queue pairs, and no RDMA device for datagrams stands on eth0/],
+    [
+      "verbs",
+      {
+        card: { driver: { driver: "mlx5_core", version: "", firmware: "", bus: "0000:01:00.0" } },
+        files: { [`${RDMA}/mlx5_3/ports/1/gid_attrs/ndevs/0`]: "eth7\n" },
+      },
+      /no RDMA device stands on eth0/,
+    ],
     ["verbs", {}, /rdma-core is not installed/],
     ["vhost-user", FAULTS["no-hugepages"][0], /no huge pages/],
   ];

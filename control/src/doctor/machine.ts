@@ -39,8 +39,8 @@ export interface Machine {
   };
   /** vfio may hand out cards without an IOMMU (enable_unsafe_noiommu_mode); null where vfio has no such mode. */
   readonly noIommuMode: boolean | null;
-  /** RDMA devices: /sys/class/infiniband. */
-  readonly rdma: readonly string[];
+  /** RDMA devices, and the interface that the first port of each stands on; null where it stands on none. */
+  readonly rdma: readonly { readonly name: string; readonly ifname: string | null }[];
   /** rdma-core's library is installed. */
   readonly libibverbs: boolean;
 }
@@ -73,6 +73,9 @@ const OPTIONS: Readonly<Record<ModuleName, string>> = {
   iommufd: "CONFIG_IOMMUFD",
   netkit: "CONFIG_NETKIT",
 };
+
+/** Documentation/ABI/stable/sysfs-class-infiniband; a device of RoCE has an interface a place of its table of GIDs. */
+const RDMA = "/sys/class/infiniband";
 
 const LIBRARIES = ["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
@@ -120,7 +123,10 @@ export function readMachine(kernel: Pick<Kernel, "capabilities" | "release">, fi
       vhostNet: files.exists("/dev/vhost-net"),
     },
     noIommuMode: noIommu === null ? null : /^[Y1]/.test(noIommu),
-    rdma: files.list("/sys/class/infiniband"),
+    rdma: files.list(RDMA).map((name) => ({
+      name,
+      ifname: files.read(`${RDMA}/${name}/ports/1/gid_attrs/ndevs/0`)?.trim() || null,
+    })),
     libibverbs: LIBRARIES.some((folder) => files.exists(`${folder}/libibverbs.so.1`)),
   };
 }

@@ -30,7 +30,7 @@ export const GOOD_MACHINE: FileTree = {
   "/sys/bus/pci/devices/0000:01:00.0/device": "0x159b\n",
   "/sys/bus/pci/devices/0000:01:00.0/iommu_group": "-> ../../../kernel/iommu_groups/1",
   "/sys/bus/pci/devices/0000:01:00.0/sriov_totalvfs": "64\n",
-  "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs": "2\n",
+  "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs": "0\n",
 };
 
 /** The files of a tree, with changes; null takes a file away, and all below it. */

@@ -6,19 +6,20 @@ import {
   BifurcateError,
   compare,
   findLink,
+  KNOWN,
   machineFiles,
   nativeKernel,
   openNetns,
   readCard,
   readMachine,
   stateDirectory,
-  type Card,
   type Comparison,
   type Kernel,
   type Netns,
 } from "@bifurcate/control";
 import { labDown, labUp } from "@bifurcate/lab";
 import { inUse, measureAll, wireEnd } from "../../compare/measure-all.js";
+import { withPeerAway, withSpareWires } from "../../compare/spare.js";
 import { jsonLine, type Streams } from "../io.js";
 import { whole } from "../options.js";
 import { renderHtml } from "../render/comparison/html.js";
@@ -31,10 +32,12 @@ const HELP = `
 Examples:
   bifurcate compare                                      what is known, and what this machine has of it
   bifurcate compare eth0
-  bifurcate compare --run --html --output compare.html   measured in a lab that it makes and removes
+  bifurcate compare --run --html --output compare.html   measured on spare cards, or in a lab that it makes and removes
   bifurcate compare eth1 --run --peer eth2 --markdown    measured on two spare cards, joined by a cable
 
-A card that the kernel uses is measured on only with --force. Nothing is left behind.
+Spare cards are those on the PCI bus that the kernel has no use for; which of them are wired to each other is found out.
+They are taken from their kernel drivers for mechanisms that need that, and given back. A card that the kernel uses is
+measured on only with --force, and is never taken. Nothing is left behind.
 `;
 
 interface CompareFlags {
@@ -44,6 +47,8 @@ interface CompareFlags {
   readonly peerNetns?: string;
   readonly seconds: string;
   readonly force?: true;
+  readonly memoryProtection: boolean;
+  readonly only?: string[];
   readonly json?: true;
   readonly markdown?: true;
   readonly html?: true;
@@ -54,13 +59,18 @@ interface CompareFlags {
 export function compareCommand(streams: Streams): Command {
   return new Command("compare")
     .description("compare every way that packets can take to user space, on this machine")
-    .argument("[DEV]", "the card; with --run the lab's when left out, else the only one that is up")
+    .argument("[DEV]", "the card; left out: with --run spare cards or a lab, else the only one that is up")
     .option("--netns <NAME>", "the card is in this network namespace (a name or a path)")
     .option("--run", "measure what can run here")
     .option("--peer <DEV>", "with --run on a card: the interface at the other end of its wire")
     .option("--peer-netns <NAME>", "where that is")
     .option("--seconds <N>", "with --run: how long each of a mechanism's four phases is", "2")
     .option("--force", "measure on a card that the kernel uses")
+    .option(
+      "--no-memory-protection",
+      "with --run: measure also mechanisms by which a card can reach all memory",
+    )
+    .option("--only <MECHANISM...>", "these mechanisms alone")
     .option("--output <FILE>", "write the report to a file")
     .option("--json", "one JSON document")
     .option("--markdown", "a page of Markdown")
@@ -73,12 +83,17 @@ export function compareCommand(streams: Streams): Command {
       const write = reportTo(streams, flags.output);
       const stop = new Stop();
       try {
-        const { run, signal } = { run: flags.run === true, signal: stop.signal };
-        const progress = (text: string): void => streams.err(`${text}\n`);
+        const task: Task = {
+          seconds,
+          signal: stop.signal,
+          progress: (text) => streams.err(`${text}\n`),
+          flags,
+          only: flags.only,
+        };
         const made =
-          run && ifname === undefined
-            ? await inLab(seconds, signal, progress)
-            : await onCard(ifname ?? null, flags, seconds, signal, progress);
+          flags.run === true && ifname === undefined
+            ? await onSpareCards(task)
+            : [await onCard({ ifname: ifname ?? null, ...flags }, task)];
         write(render(made));
       } finally {
         stop.dispose();
@@ -86,9 +101,33 @@ export function compareCommand(streams: Streams): Command {
     });
 }
 
-function renderer(flags: CompareFlags): (comparison: Comparison) => string {
+/** What is common to all cards of a comparison. */
+interface Task {
+  readonly seconds: number;
+  readonly signal: AbortSignal;
+  readonly progress: (text: string) => void;
+  readonly flags: Pick<CompareFlags, "run" | "force" | "memoryProtection">;
+  readonly only: readonly string[] | undefined;
+}
+
+/** Where the card is, and its peer. */
+interface Place extends Pick<CompareFlags, "netns" | "peer" | "peerNetns"> {
+  readonly ifname: string | null;
+  /** What a reader types to have the same, where that is not the card's name. */
+  readonly command?: string;
+  /** Where that is, in words. */
+  readonly where?: string;
+  /** A card that is measured before it. */
+  readonly beside?: string;
+  /** It is nobody's but the measurement's. */
+  readonly ours?: true;
+}
+
+function renderer(flags: CompareFlags): (comparisons: readonly Comparison[]) => string {
   const forms = [
-    ...(flags.json === true ? [{ name: "--json", render: jsonLine }] : []),
+    ...(flags.json === true
+      ? [{ name: "--json", render: (comparisons: readonly Comparison[]) => jsonLine({ comparisons }) }]
+      : []),
     ...(flags.markdown === true ? [{ name: "--markdown", render: renderMarkdown }] : []),
     ...(flags.html === true ? [{ name: "--html", render: renderHtml }] : []),
   ];
@@ -103,11 +142,12 @@ function renderer(flags: CompareFlags): (comparison: Comparison) => string {
 }
 
 function checkFlags(ifname: string | undefined, flags: CompareFlags): void {
+  checkOnly(flags.only);
   const what = "compare the mechanisms";
-  if (flags.run !== true && (flags.peer !== undefined || flags.force === true)) {
+  if (flags.run !== true && (flags.peer !== undefined || flags.force === true || !flags.memoryProtection)) {
     throw new BifurcateError("E_USAGE", {
       what,
-      why: "--peer and --force are for measuring",
+      why: "--peer, --force and --no-memory-protection are for measuring",
       next: "Add --run.",
     });
   }
@@ -123,66 +163,119 @@ function checkFlags(ifname: string | undefined, flags: CompareFlags): void {
     throw new BifurcateError("E_USAGE", {
       what: `measure on ${ifname}`,
       why: "the packets have to come from the other end of its wire",
-      next: "Name it with --peer DEV (and --peer-netns), or leave the card out to measure in a lab.",
+      next: "Name it with --peer DEV (and --peer-netns), or leave the card out to measure on spare cards, or in a lab.",
     });
   }
 }
 
+/** Checks the names of --only. @throws E_BAD_OPTION */
+function checkOnly(only: readonly string[] | undefined): void {
+  const unknown = only?.find((name) => !(name in KNOWN));
+  if (unknown === undefined) return;
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `compare ${unknown}`,
+    why: "there is no such mechanism",
+    next: `Name one of: ${Object.keys(KNOWN).join(", ")}.`,
+  });
+}
+
+/** The command that a reader types to have the same. */
+function commandOf({ seconds, flags, only }: Task): string {
+  const words = [
+    ...(flags.memoryProtection ? [] : ["--no-memory-protection"]),
+    ...(only === undefined ? [] : ["--only", ...only.map((name) => `'${name}'`)]),
+  ];
+  return ["bifurcate compare --run", `--seconds ${seconds}`, ...words].join(" ");
+}
+
+/** Measures on all spare cards that are wired to each other, else in a lab. */
+async function onSpareCards(task: Task): Promise<Comparison[]> {
+  const { signal, progress } = task;
+  const kernel = nativeKernel();
+  const netns = openNetns(kernel, null);
+  try {
+    const measured = await withSpareWires(kernel, netns, signal, async (wires) => {
+      const made: Comparison[] = [];
+      for (const wire of wires) {
+        progress(`spare: ${wire.card}, wired to ${wire.peer}`);
+        const place = {
+          ifname: wire.card,
+          peer: wire.peer,
+          command: commandOf(task),
+          where: "the spare card",
+          ...(made[0]?.card == null ? {} : { beside: made[0].card.name }),
+        };
+        made.push(await withPeerAway(netns, wire, (peerNetns) => onCard({ ...place, peerNetns }, task)));
+      }
+      return made;
+    });
+    return measured ?? [await inLab(task)];
+  } finally {
+    netns.close();
+  }
+}
+
 /** Measures on a veth card of one queue that it makes and removes. */
-async function inLab(
-  seconds: number,
-  signal: AbortSignal,
-  progress: (text: string) => void,
-): Promise<Comparison> {
+async function inLab(task: Task): Promise<Comparison> {
   const name = `c${process.pid % 10_000_000}`;
-  progress("making a lab of two namespaces");
+  task.progress("making a lab of two namespaces");
   // One queue, which flow and kernel share: the hardest case for the kernel's traffic.
-  const lab = await labUp({ name, queues: 1, signal });
+  const lab = await labUp({ name, queues: 1, signal: task.signal });
   try {
     const [card] = lab.cards;
-    const flags = {
+    const place = {
+      ifname: card!.ifname,
       netns: card!.netns,
-      run: true,
       peer: card!.peer.ifname,
       peerNetns: card!.peer.netns,
+      command: commandOf(task),
+      where: "a lab of two namespaces, the card",
+      ours: true,
     } as const;
-    const command = `bifurcate compare --run --seconds ${seconds}`;
-    return await onCard(card!.ifname, { ...flags, force: true, command }, seconds, signal, progress);
+    return await onCard(place, task);
   } finally {
     await labDown(name);
   }
 }
 
 /** Looks at a card, and measures on it where that was asked for. */
-async function onCard(
-  ifname: string | null,
-  flags: Pick<CompareFlags, "netns" | "run" | "peer" | "peerNetns" | "force"> & { readonly command?: string },
-  seconds: number,
-  signal: AbortSignal,
-  progress: (text: string) => void,
-): Promise<Comparison> {
+async function onCard(place: Place, task: Task): Promise<Comparison> {
+  const { ifname, netns: inside = null, peer, peerNetns = inside, beside = null } = place;
+  const { seconds, signal, progress, flags } = task;
   const kernel = nativeKernel();
-  const netns = openNetns(kernel, flags.netns ?? null);
+  const netns = openNetns(kernel, inside);
+  const only = task.only === undefined ? {} : { only: task.only };
   try {
     const machine = readMachine(kernel, machineFiles);
     const name = ifname ?? onlyCard(netns);
     const card = name === null ? null : readCard(kernel, netns, machineFiles, name, stateDirectory());
     const busy = { processors: availableParallelism(), load: loadavg()[0] ?? 0 };
-    const asked = { machine, virtual: isVirtual(), ...busy, card, now: new Date() };
+    const asked = { machine, virtual: isVirtual(), ...busy, card, now: new Date(), ...only };
     if (flags.run !== true || card === null) {
       return compare({ ...asked, outcomes: new Map(), measuredOn: null });
     }
-    refuseUsed(card, flags.force === true);
+    const used = inUse(card);
+    if (used !== null && flags.force !== true && place.ours !== true) {
+      throw new BifurcateError("E_CARD_IN_USE", { what: `measure on ${card.facts.link.name}`, why: used });
+    }
     const { link, driver } = card.facts;
     const wire = {
-      card: wireEnd(netns, flags.netns ?? null, link.name),
-      peer: peerEnd(kernel, flags.peer!, flags.peerNetns ?? flags.netns ?? null),
+      card: wireEnd(netns, inside, link.name),
+      peer: peerEnd(kernel, peer!, peerNetns),
     };
+    const keep =
+      used !== null
+        ? `the kernel uses it: ${used}`
+        : inside !== null
+          ? `it is in the namespace ${inside}`
+          : null;
     const command =
-      flags.command ?? `bifurcate compare ${link.name} --run --peer ${flags.peer} --seconds ${seconds}`;
-    const outcomes = await measureAll({ machine, card, netns, wire, seconds, command, signal, progress });
-    const where = flags.command === undefined ? "the card" : "a lab of two namespaces, the card";
-    const measuredOn = `${where} ${link.name} (${driver.driver}, ${card.queues} ${card.queues === 1 ? "queue" : "queues"}), ${seconds} s a phase`;
+      place.command ?? `bifurcate compare ${link.name} --run --peer ${peer} --seconds ${seconds}`;
+    const outcomes = await measureAll({
+      ...{ machine, card, netns, wire, seconds, command, signal, progress, beside, ...only },
+      leave: { keep, unprotected: !flags.memoryProtection },
+    });
+    const measuredOn = `${place.where ?? "the card"} ${link.name} (${driver.driver}, ${card.queues} ${card.queues === 1 ? "queue" : "queues"}), ${seconds} s a phase`;
     return compare({ ...asked, outcomes, measuredOn });
   } finally {
     netns.close();
@@ -193,12 +286,6 @@ async function onCard(
 function onlyCard(netns: Netns): string | null {
   const cards = netns.links().filter((link) => link.up && !link.loopback && link.ethernet);
   return cards.length === 1 ? cards[0]!.name : null;
-}
-
-function refuseUsed(card: Card, force: boolean): void {
-  const why = inUse(card);
-  if (why === null || force) return;
-  throw new BifurcateError("E_CARD_IN_USE", { what: `measure on ${card.facts.link.name}`, why });
 }
 
 function peerEnd(kernel: Kernel, ifname: string, name: string | null): ReturnType<typeof wireEnd> {

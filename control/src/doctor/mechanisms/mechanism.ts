@@ -42,6 +42,15 @@ export function lacksModule({ machine }: Probed, name: ModuleName): Lack[] {
   }
 }
 
+/** Memory that a card reaches by its physical address has to stay there: huge pages do. */
+export function lacksHugepages({ machine }: Probed): Lack[] {
+  return lackIf(
+    machine.hugepages.total === 0,
+    "there are no huge pages, whose physical address stays",
+    "sudo sysctl -w vm.nr_hugepages=64",
+  );
+}
+
 /** What keeps a card from being taken over whole: it has to be a PCI function that carries nothing now. */
 export function lacksSpareFunction({ card }: Probed): Lack[] {
   if (card.pci === null) return [{ what: `${card.facts.link.name} is on no PCI bus`, mend: null }];

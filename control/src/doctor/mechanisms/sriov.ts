@@ -8,10 +8,14 @@ export const sriovVf: Mechanism = {
     const { pci, facts: card } = facts.card;
     if (pci === null) return [{ what: `${card.link.name} is on no PCI bus`, mend: null }];
     const { total, now } = pci.virtualFunctions;
-    const numvfs = `/sys/bus/pci/devices/${pci.address}/sriov_numvfs`;
     return [
       ...lackIf(total === 0, `${pci.address} has no virtual functions`, null),
-      ...lackIf(total > 0 && now === 0, "no virtual function is made", `sudo sh -c 'echo 1 > ${numvfs}'`),
+      // A split makes the one that it needs, and lets others' alone.
+      ...lackIf(
+        now > 0,
+        `${pci.address} has ${now} virtual ${now === 1 ? "function" : "functions"} already, which somebody else made`,
+        `sudo sh -c 'echo 0 > /sys/bus/pci/devices/${pci.address}/sriov_numvfs'`,
+      ),
       ...lackIf(
         facts.machine.iommu.groups === 0,
         "no IOMMU is at work",

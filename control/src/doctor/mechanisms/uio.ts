@@ -1,7 +1,7 @@
 // UIO: a whole PCI function given to a process, with physical addresses and no protection of memory.
 import {
-  lackIf,
   lacksCapability,
+  lacksHugepages,
   lacksModule,
   lacksSpareFunction,
   type Mechanism,
@@ -14,11 +14,7 @@ function probe(facts: Probed, module: ModuleName): Lack[] {
   return [
     ...lacksSpareFunction(facts),
     ...lacksModule(facts, module),
-    ...lackIf(
-      facts.machine.hugepages.total === 0,
-      "there are no huge pages, whose physical address stays",
-      "sudo sysctl -w vm.nr_hugepages=64",
-    ),
+    ...lacksHugepages(facts),
     ...lacksCapability(facts, "CAP_SYS_ADMIN", "CAP_SYS_RAWIO"),
   ];
 }

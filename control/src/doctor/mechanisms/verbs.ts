@@ -1,20 +1,25 @@
-// Verbs: queue pairs of an RDMA card, which stays with the kernel; flow rules bring raw packets to them.
+// Verbs: queue pairs of an RDMA card, which stays with the kernel: raw packets by flow rules, or datagrams between two ends.
 import { lackIf, lacksCapability, lacksModule, type Mechanism } from "./mechanism.js";
 
-/** The mechanism. */
+/** The drivers whose devices have raw packet queue pairs (rdma-core's providers mlx4 and mlx5). */
+export function hasRawPackets(driver: string): boolean {
+  return driver === "mlx5_core" || driver === "mlx4_en";
+}
+
+/** The mechanism: without raw packets it still carries datagrams, over any RDMA device that stands on the card. */
 export const verbs: Mechanism = {
   name: "verbs",
   probe: (facts) => {
-    const { driver } = facts.card.facts.driver;
-    // The drivers whose devices have raw packet queue pairs (rdma-core's providers mlx4 and mlx5).
-    const raw = driver === "mlx5_core" || driver === "mlx4_en";
+    const { link, driver } = facts.card.facts;
+    const raw = hasRawPackets(driver.driver);
     return [
-      ...lackIf(!raw, `${driver} has no raw packet queue pairs`, null),
       ...lackIf(
-        facts.machine.rdma.length === 0,
-        "there is no RDMA device",
-        // In software: it carries datagrams, not raw packets (docs/verbs.md).
-        `sudo rdma link add rxe0 type rxe netdev ${facts.card.facts.link.name}`,
+        !facts.machine.rdma.some(({ ifname }) => ifname === link.name),
+        raw
+          ? `no RDMA device stands on ${link.name}`
+          : `${driver.driver} has no raw packet queue pairs, and no RDMA device for datagrams stands on ${link.name}`,
+        // In software; docs/verbs.md has how two ends meet.
+        raw ? "sudo modprobe mlx5_ib" : `sudo rdma link add rxe0 type rxe netdev ${link.name}`,
       ),
       ...lackIf(
         !facts.machine.libibverbs,
@@ -22,7 +27,7 @@ export const verbs: Mechanism = {
         "sudo apt-get install libibverbs1 ibverbs-providers",
       ),
       ...lacksModule(facts, "ib_uverbs"),
-      ...lacksCapability(facts, "CAP_NET_RAW"),
+      ...(raw ? lacksCapability(facts, "CAP_NET_RAW") : []),
     ];
   },
 };

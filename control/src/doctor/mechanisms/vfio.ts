@@ -2,6 +2,7 @@
 import {
   lackIf,
   lacksCapability,
+  lacksHugepages,
   lacksModule,
   lacksSpareFunction,
   type Lack,
@@ -71,6 +72,7 @@ export const vfioNoIommu: Mechanism = {
         "use a kernel that has it",
       ),
       ...lackIf(facts.machine.noIommuMode === false, "vfio's mode without an IOMMU is off", off),
+      ...lacksHugepages(facts),
       ...lacksCapability(facts, "CAP_SYS_RAWIO"),
     ];
   },

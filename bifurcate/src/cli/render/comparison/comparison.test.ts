@@ -14,14 +14,15 @@ const measurement: Measurement = {
 };
 const nasty = `<script>alert("1")</script> | a\nb`;
 
-function comparison(measured: boolean): Comparison {
+function comparison(measured: boolean, name = "nic0"): Comparison {
   return {
     made: "2026-01-01T00:00:00.000Z",
     kernel: "6.18.0",
     virtual: true,
     processors: 2,
     load: measured ? 7.25 : 0.5,
-    card: { name: "nic0", driver: "veth", queues: 1 },
+    iommu: true,
+    card: { name, driver: "veth", queues: 1 },
     measuredOn: measured ? "a lab" : null,
     mechanisms: Object.keys(KNOWN).map((mechanism, n) => ({
       mechanism,
@@ -49,7 +50,7 @@ for (const [name, render] of [
   ["HTML", renderHtml],
 ] as const) {
   describe(name, () => {
-    const page = render(comparison(true));
+    const page = render([comparison(true)]);
 
     it("has every mechanism and criterion, and what was measured", () => {
       for (const mechanism of Object.keys(KNOWN)) expect(page).toContain(mechanism);
@@ -61,15 +62,30 @@ for (const [name, render] of [
     });
 
     it("says where nothing was measured", () => {
-      expect(render(comparison(false))).toMatch(/nothing was measured/i);
-      expect(render(comparison(false))).not.toMatch(/the machine was busy/);
+      expect(render([comparison(false)])).toMatch(/nothing was measured/i);
+      expect(render([comparison(false)])).not.toMatch(/the machine was busy/);
+    });
+
+    it("tells several cards apart, and says what holds for all of them once", () => {
+      const one = comparison(true);
+      const two = comparison(true, "nic1");
+      const [first] = two.mechanisms;
+      const taken = { ...measurement, kernel: { none: "the interface is gone" } };
+      const vm = [{ kind: "probed", says: "only nic1 says this", source: "here" }] as const;
+      const other = { ...first!, measurement: taken, cells: { ...first!.cells, vm } };
+      const both = render([one, { ...two, mechanisms: [other, ...two.mechanisms.slice(1)] }]);
+      expect(both).toContain("nic0 (veth)");
+      expect(both).toContain("nic1 (veth): only nic1 says this");
+      expect(both).toMatch(/\bnone\b/);
+      const said = (text: string) => both.split(text).length - 1;
+      expect(said("verbs upstream")).toBe(1);
     });
   });
 }
 
 describe("Markdown", () => {
   it("keeps each row on its line, whatever is in it", () => {
-    const rows = renderMarkdown(comparison(true))
+    const rows = renderMarkdown([comparison(true)])
       .split("\n")
       .filter((line) => line.startsWith("| "));
     expect(rows.length).toBeGreaterThan(13 * 7);
@@ -83,7 +99,7 @@ describe("Markdown", () => {
 });
 
 describe("the HTML page", () => {
-  const page = renderHtml(comparison(true));
+  const page = renderHtml([comparison(true)]);
 
   it("escapes what it is given", () => {
     expect(page).not.toContain("<script");

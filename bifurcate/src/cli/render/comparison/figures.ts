@@ -4,6 +4,7 @@ import {
   micro,
   percent,
   rate,
+  type Combined,
   type Comparison,
   type KernelTraffic,
   type Measurement,
@@ -11,15 +12,31 @@ import {
 
 /** A mechanism that was measured. */
 export interface Measured {
+  /** Its name, and the card's where there are several. */
   readonly mechanism: string;
   readonly measurement: Measurement;
 }
 
-/** Those that were. */
-export function measuredOnes({ mechanisms }: Comparison): Measured[] {
-  return mechanisms.flatMap(({ mechanism, measurement }) =>
-    measurement === null ? [] : [{ mechanism, measurement }],
-  );
+/** What was measured on one card; `on`: the card, null where there is one. */
+export interface MeasuredCard {
+  readonly on: string | null;
+  readonly measured: readonly Measured[];
+}
+
+/** All that was measured, card by card. */
+export function measuredCards({ mechanisms }: Combined): MeasuredCard[] {
+  const cards = new Map<string | null, Measured[]>();
+  for (const { mechanism, measurements } of mechanisms) {
+    for (const { on, measurement } of measurements) {
+      cards.set(on, [...(cards.get(on) ?? []), { mechanism, measurement }]);
+    }
+  }
+  return [...cards].map(([on, measured]) => ({ on, measured }));
+}
+
+/** A statement's words, after the cards that it was said of. */
+export function saying({ on, says }: { readonly on: string | null; readonly says: string }): string {
+  return on === null ? says : `${on}: ${says}`;
 }
 
 /** Headings of the flow's figures. */
@@ -56,18 +73,25 @@ export const KERNEL_COLUMNS = ["mechanism", "quiet", "flooded", "stopped"] as co
 
 /** The kernel's own round trips: p50, p99 and what was lost, in each phase. */
 export function kernelRow({ mechanism, measurement }: Measured): string[] {
-  const { quiet, saturated, stopped } = measurement.kernel;
-  return [mechanism, ...[quiet, saturated, stopped].map(traffic)];
+  const { kernel } = measurement;
+  if ("none" in kernel) return [mechanism, ...KERNEL_COLUMNS.slice(1).map(() => "none")];
+  return [mechanism, ...[kernel.quiet, kernel.saturated, kernel.stopped].map(traffic)];
 }
 
 function traffic({ sent, answered, p50, p99 }: KernelTraffic): string {
   return `${micro(p50)} / ${micro(p99)} / ${percent(sent === 0 ? 0 : 1 - answered / sent)}`;
 }
 
-/** Where and on what, in a sentence. */
-export function aboutMachine(comparison: Comparison): string {
-  const { kernel, virtual, processors, load, card, measuredOn } = comparison;
-  const on = card === null ? "no card was looked at" : `card ${card.name} (${card.driver})`;
+/** Where and on what, in some sentences. */
+export function aboutMachine(comparisons: readonly Comparison[]): string {
+  const { kernel, virtual, processors } = comparisons[0]!;
+  const load = Math.max(...comparisons.map((each) => each.load));
+  const looked = comparisons.flatMap(({ card }) => (card === null ? [] : [`${card.name} (${card.driver})`]));
+  const on = looked.length === 0 ? "no card was looked at" : `card ${[...new Set(looked)].join(", ")}`;
+  const each = [...new Set(comparisons.map(({ measuredOn }) => measuredOn))].filter(
+    (where) => where !== null,
+  );
+  const measuredOn = each.length === 0 ? null : each.join("; ");
   const measured = measuredOn === null ? "nothing was measured" : `measured on ${measuredOn}`;
   // Whoever else wants the processors is in every figure.
   const busy =
@@ -87,5 +111,7 @@ export const HOW = [
   "Times are one way, from stamping a packet until the program looks at it, on one clock.",
   "The kernel's own traffic is a UDP echo by ordinary sockets over the same card, about a thousand a second: p50 / p99 / lost, " +
     "while the user's queue is quiet, flooded, and flooded with its program stopped (SIGSTOP).",
+  "Where a mechanism takes the card from the kernel, or the flow is the whole card, the kernel has no traffic over it: none. " +
+    "Our own drivers poll, so their program takes a whole processor by design.",
   "On few processors all of this contends for them: compare rows with each other, not with other machines.",
 ];

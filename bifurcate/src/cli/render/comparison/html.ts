@@ -3,11 +3,13 @@
 import {
   CLAIMS,
   CLAIMS_FROM,
+  combine,
   CRITERIA,
   CRITERION_NAMES,
-  type ComparedMechanism,
+  type CombinedMechanism,
   type Comparison,
   type Statement,
+  type StatementOn,
 } from "@bifurcate/control";
 import { escape } from "./escape.js";
 import {
@@ -17,27 +19,32 @@ import {
   HOW,
   KERNEL_COLUMNS,
   kernelRow,
-  measuredOnes,
+  measuredCards,
+  saying,
 } from "./figures.js";
 import { plots } from "./plots.js";
 import { STYLE } from "./style.js";
 
 /** The page. */
-export function renderHtml(comparison: Comparison): string {
-  const measured = measuredOnes(comparison);
+export function renderHtml(comparisons: readonly Comparison[]): string {
+  const combined = combine(comparisons);
+  const cards = measuredCards(combined);
   const figures =
-    measured.length === 0
+    cards.length === 0
       ? "<p>Nothing was measured: <code>bifurcate compare --run</code> does.</p>"
       : [
-          `<div class="plots">${plots(measured)}</div>`,
-          table(FLOW_COLUMNS, measured.map(flowRow), "numbers"),
-          "<h3>The kernel’s own traffic meanwhile</h3><p>Round trips over the same card: p50 / p99 / lost.</p>",
-          table(KERNEL_COLUMNS, measured.map(kernelRow), "numbers"),
+          "<p>The flow; below it the kernel’s own round trips over the same card meanwhile: p50 / p99 / lost.</p>",
+          ...cards.flatMap(({ on, measured }) => [
+            on === null ? "" : `<h3>On ${escape(on)}</h3>`,
+            `<div class="plots">${plots(measured)}</div>`,
+            table(FLOW_COLUMNS, measured.map(flowRow), "numbers"),
+            table(KERNEL_COLUMNS, measured.map(kernelRow), "numbers"),
+          ]),
           `<details open><summary>How this was measured</summary><ul>${HOW.map((each) => `<li>${escape(each)}</li>`).join("")}</ul></details>`,
         ].join("\n");
-  const claims = CLAIMS.map(({ criterion, claim, verdict, today }) => [
+  const claims = CLAIMS.map(({ criterion, claim, from, verdict, today }) => [
     CRITERIA[criterion],
-    claim,
+    `${claim} (${from})`,
     verdict,
     today,
   ]);
@@ -53,14 +60,14 @@ export function renderHtml(comparison: Comparison): string {
 <body>
 <header>
 <h1>Every way to user space, compared</h1>
-<p>${escape(aboutMachine(comparison))} Made ${escape(comparison.made.slice(0, 16).replace("T", " "))} UTC by <code>bifurcate compare</code>.</p>
+<p>${escape(aboutMachine(comparisons))} Made ${escape(comparisons[0]!.made.slice(0, 16).replace("T", " "))} UTC by <code>bifurcate compare</code>.</p>
 <p>Each statement says how it came to be known: ${tag("known")} true everywhere, by its source; ${tag("probed")} what this machine and card said; ${tag("measured")} counted here.</p>
 </header>
 <main>
 <h2>Measured</h2>
 ${figures}
 <h2>Mechanism by mechanism</h2>
-${matrix(comparison.mechanisms)}
+${matrix(combined.mechanisms)}
 <h2>What was said of the bifurcated driver in 2014</h2>
 <p>${escape(CLAIMS_FROM)}</p>
 ${table(["criterion", "claim", "today", "why"], claims, "claims")}
@@ -71,7 +78,7 @@ ${table(["criterion", "claim", "today", "why"], claims, "claims")}
 }
 
 /** The mechanisms in rows, the criteria in columns; on a narrow screen each row is a card of its own. */
-function matrix(mechanisms: readonly ComparedMechanism[]): string {
+function matrix(mechanisms: readonly CombinedMechanism[]): string {
   const head = ["mechanism", ...CRITERION_NAMES.map((criterion) => CRITERIA[criterion])]
     .map((title) => `<th scope="col">${escape(title)}</th>`)
     .join("");
@@ -86,8 +93,8 @@ function matrix(mechanisms: readonly ComparedMechanism[]): string {
   return `<table class="matrix"><thead><tr>${head}</tr></thead><tbody>${rows.join("\n")}</tbody></table>`;
 }
 
-function statement({ kind, says, source }: Statement): string {
-  return `<p>${tag(kind)} ${escape(says)} <small>${escape(source)}</small></p>`;
+function statement(each: StatementOn): string {
+  return `<p>${tag(each.kind)} ${escape(saying(each))} <small>${escape(each.source)}</small></p>`;
 }
 
 function tag(kind: Statement["kind"]): string {

@@ -1,6 +1,6 @@
 // The comparison as a page of Markdown: figures, the claims of 2014, and a section a mechanism.
 
-import { CLAIMS, CLAIMS_FROM, CRITERIA, CRITERION_NAMES, type Comparison } from "@bifurcate/control";
+import { CLAIMS, CLAIMS_FROM, combine, CRITERIA, CRITERION_NAMES, type Comparison } from "@bifurcate/control";
 import {
   aboutMachine,
   FLOW_COLUMNS,
@@ -8,43 +8,51 @@ import {
   HOW,
   KERNEL_COLUMNS,
   kernelRow,
-  measuredOnes,
+  measuredCards,
+  saying,
 } from "./figures.js";
 
 /** The page. */
-export function renderMarkdown(comparison: Comparison): string {
-  const measured = measuredOnes(comparison);
+export function renderMarkdown(comparisons: readonly Comparison[]): string {
+  const combined = combine(comparisons);
+  const cards = measuredCards(combined);
+  const by = new Set(
+    combined.mechanisms.flatMap(({ cells }) =>
+      cells.performance.filter(({ kind }) => kind === "measured").map(({ source }) => source),
+    ),
+  );
   const figures =
-    measured.length === 0
+    cards.length === 0
       ? "Nothing was measured: `bifurcate compare --run` does.\n"
       : [
-          "### The flow\n",
-          table(FLOW_COLUMNS, measured.map(flowRow)),
-          "### The kernel's own traffic meanwhile\n",
-          "Round trips over the same card: p50 / p99 / lost.\n",
-          table(KERNEL_COLUMNS, measured.map(kernelRow)),
+          `By ${[...by].map((command) => `\`${command}\``).join(" and ")}. First the flow; then the kernel's own round trips over the same card meanwhile: p50 / p99 / lost.\n`,
+          ...cards.flatMap(({ on, measured }) => [
+            ...(on === null ? [] : [`### On ${on}\n`]),
+            table(FLOW_COLUMNS, measured.map(flowRow)),
+            table(KERNEL_COLUMNS, measured.map(kernelRow)),
+          ]),
           "### How this was measured\n",
           `${HOW.map((each) => `- ${each}`).join("\n")}\n`,
         ].join("\n");
-  const claims = CLAIMS.map(({ criterion, claim, verdict, today }) => [
+  const claims = CLAIMS.map(({ criterion, claim, from, verdict, today }) => [
     CRITERIA[criterion],
-    claim,
+    `${claim} (${from})`,
     `**${verdict}**`,
     today,
   ]);
-  const sections = comparison.mechanisms.map(({ mechanism, cells }) => {
+  const sections = combined.mechanisms.map(({ mechanism, cells }) => {
     const rows = CRITERION_NAMES.flatMap((criterion) =>
-      cells[criterion].map(({ kind, says, source }, n) => [
+      cells[criterion].map((each, n) => [
         n === 0 ? CRITERIA[criterion] : "",
-        `${says}`,
-        `${kind}: ${source}`,
+        saying(each),
+        `${each.kind}: ${each.source}`,
       ]),
     );
     return `### ${mechanism}\n\n${table(["criterion", "says", "how it is known"], rows)}`;
   });
   return [
     "# Every way to user space, compared\n",
-    `${aboutMachine(comparison)}\n`,
+    `${aboutMachine(comparisons)}\n`,
     "Each statement says how it came to be known: _known_ (true everywhere, by its source), _probed_ (what the machine and the card said) or _measured_.\n",
     "## Measured\n",
     figures,

@@ -53,15 +53,17 @@ export function plots(measured: readonly Measured[]): string {
       "The kernel's own round trips, p99",
       "user queue quiet, flooded, stopped (from above); each step ten times the one before",
       rows(({ kernel }) =>
-        [kernel.quiet, kernel.saturated, kernel.stopped].map(({ p99, sent, answered }, n) => {
-          const lost = sent === 0 ? 0 : 1 - answered / sent;
-          return bar(
-            p99 ?? 1,
-            `${micro(p99)}${lost > 0 ? `, ${percent(lost)} lost` : ""}`,
-            n === 0 ? 2 : n === 1 ? 0 : 1,
-            1,
-          );
-        }),
+        ("none" in kernel ? [] : [kernel.quiet, kernel.saturated, kernel.stopped]).map(
+          ({ p99, sent, answered }, n) => {
+            const lost = sent === 0 ? 0 : 1 - answered / sent;
+            return bar(
+              p99 ?? 1,
+              `${micro(p99)}${lost > 0 ? `, ${percent(lost)} lost` : ""}`,
+              n === 0 ? 2 : n === 1 ? 0 : 1,
+              1,
+            );
+          },
+        ),
       ),
       { log: true },
     ),
