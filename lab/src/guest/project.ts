@@ -1,9 +1,10 @@
 // Packs the built project for the guest: what running it takes, and nothing else.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { BifurcateError } from "@bifurcate/control/errors";
+import { bundleProject } from "./bundle.js";
 import { must } from "./tree.js";
 
 /** The checkout, whose layout the guest has under /bifurcate. */
@@ -49,6 +50,19 @@ export async function packProject(file: string): Promise<void> {
     "node_modules/bifurcate",
     "node_modules/@bifurcate",
   ];
-  const without = PACKAGES.map((name) => `--exclude=${name}/src`);
-  await must("tar", ["-C", checkout, "--anchored", ...without, "-cf", file, ...places, ...dependencies()]);
+  const without = [
+    ...PACKAGES.map((name) => `--exclude=${name}/src`),
+    "--no-anchored",
+    "--exclude=*.d.ts",
+    "--exclude=*.js.map",
+  ];
+  const bundles = mkdtempSync(`${file}-bundles-`);
+  try {
+    await bundleProject(checkout, bundles);
+    // What comes later in an archive takes the place of what came before under the same name.
+    const files = [...places, ...dependencies(), "-C", bundles, "."];
+    await must("tar", ["-C", checkout, "--anchored", ...without, "-cf", file, ...files]);
+  } finally {
+    rmSync(bundles, { recursive: true, force: true });
+  }
 }
