@@ -1,5 +1,6 @@
 // Three projects: `unit` runs anywhere; `netns` needs root and makes network namespaces, one file at a time; `guest`
-// boots QEMU, in one process, so that test files that need the same machine share one boot.
+// boots QEMU, in two processes (a guest's work is mostly one processor's), each of which keeps its guest for the next
+// test file that needs the same machine.
 import { readFileSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
@@ -42,6 +43,7 @@ export default defineConfig({
           exclude: ignored,
           pool: "forks",
           fileParallelism: false,
+          sequence: { groupOrder: 1 },
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },
@@ -52,7 +54,8 @@ export default defineConfig({
           include: ["**/*.guest.test.ts"],
           exclude: ignored,
           pool: "forks",
-          fileParallelism: false,
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
           isolate: false,
           testTimeout: 300_000,
           hookTimeout: 300_000,
