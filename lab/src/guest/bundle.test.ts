@@ -1,3 +1,5 @@
+// What the guest is given to run: bundles that stand where the programs of the checkout do.
+
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
