@@ -37,6 +37,13 @@ const ENVIRONMENT = { HOME: "/root", TERM: "linux", LC_ALL: "C" };
 /** Seconds that a command may take unless it is said: far more than any needs, even where emulation is starved. */
 const RUN_LIMIT = 180;
 
+/**
+ * What Linux says when a processor's timer no longer interrupts (kernel/rcu/tree_stall.h). On a busy host it happens
+ * now and then to the emulated one while 6.1 boots, which then goes on at a step a minute.
+ */
+const TIMER_STOPPED = /kthread timer wakeup didn't happen for \d+ jiffies/;
+const TIMER_STOPPED_WHY = "its timer stopped while it booted";
+
 /** Lines of the console that an error shows. */
 const CONSOLE_TAIL = 60;
 
@@ -155,6 +162,7 @@ export class Guest {
 
   private async comeUp(control: string, limit: number): Promise<void> {
     const timer = setTimeout(() => void this.fail(`it took no command within ${limit} s`), limit * 1000);
+    const look = setInterval(() => TIMER_STOPPED.test(this.console()) && this.fail(TIMER_STOPPED_WHY), 1000);
     try {
       const ready = new Promise<readonly FoundPort[]>((resolve, reject) => {
         this.events.once("ready", resolve);
@@ -174,6 +182,7 @@ export class Guest {
         ...found.find((each) => each.name === port.name)!,
       }));
     } finally {
+      clearInterval(look);
       clearTimeout(timer);
     }
   }
@@ -233,7 +242,7 @@ export class Guest {
     return new BifurcateError("E_GUEST", {
       what: `run a guest with the ${this.machine.kernel} kernel`,
       why: said === "" ? why : `${why}\n${said}`,
-      data: { console: tail },
+      data: { console: tail, timerStopped: why === TIMER_STOPPED_WHY },
     });
   }
 

@@ -25,6 +25,22 @@ export interface SessionOptions {
 /** Ctrl-], as telnet(1) has it: ends the guest, whatever it does. */
 const ESCAPE = 0x1d;
 
+/** How often a guest is booted whose timer stops meanwhile. */
+const BOOTS = 3;
+
+/** Boots, and boots again when the guest's timer stops meanwhile: that is the emulation's doing. */
+export async function bootSteadily(boot: () => Promise<Guest>, say: Say): Promise<Guest> {
+  for (let left = BOOTS - 1; ; left -= 1) {
+    try {
+      return await boot();
+    } catch (error) {
+      const stopped = error instanceof BifurcateError && error.data?.["timerStopped"] === true;
+      if (!stopped || left === 0) throw error;
+      say("the guest's timer stopped while it booted, as the emulation of one may: booting it again");
+    }
+  }
+}
+
 /**
  * Boots. A guest that does not come up may have a cache to blame whose files changed without a trace: then all of it
  * is read again, what is broken is made anew, and the boot is tried once more.
@@ -32,7 +48,7 @@ const ESCAPE = 0x1d;
 export async function bootMachine(machine: Machine, say: Say, signal?: AbortSignal): Promise<Guest> {
   const options = { ...(await provision(machine.kernel, say)), signal };
   try {
-    return await Guest.boot(machine, options);
+    return await bootSteadily(() => Guest.boot(machine, options), say);
   } catch (error) {
     if (!(error instanceof BifurcateError) || error.code !== "E_GUEST" || signal?.aborted) throw error;
     let made = false;
