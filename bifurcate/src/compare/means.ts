@@ -43,9 +43,13 @@ const TAKEN: Readonly<Record<string, Mechanism>> = {
 /** The address that a virtual function is given: locally administered. */
 const FUNCTION_MAC = "02:bf:00:00:0f:01";
 
-/** Mechanisms that take the card away from the kernel, or reset it: measured after the others. */
-export function disturbs(mechanism: string): boolean {
-  return mechanism in TAKEN || mechanism === "SR-IOV VF";
+/**
+ * How much of a card a mechanism disturbs, and so how late it is measured: 0 nothing, 1 it resets the card, 2 it takes the
+ * card away, which comes back as another interface.
+ */
+export function disturbance(mechanism: string): 0 | 1 | 2 {
+  if (mechanism in TAKEN) return 2;
+  return mechanism === "SR-IOV VF" ? 1 : 0;
 }
 
 /** How a mechanism is measured; verbs is not decided here, since it needs both ends. */

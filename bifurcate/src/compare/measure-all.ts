@@ -18,8 +18,8 @@ import {
 } from "@bifurcate/control";
 import { setTimeout as delay } from "node:timers/promises";
 import { Bystanders } from "./bystanders.js";
-import { disturbs, meansFor, type Leave, type Means } from "./means.js";
-import { measure, type Wire, type WireEnd } from "./phases.js";
+import { disturbance, meansFor, type Leave, type Means } from "./means.js";
+import { measure, type Pace, type Wire, type WireEnd } from "./phases.js";
 import { withRdma } from "./rdma.js";
 import { whileTaken } from "./taking.js";
 
@@ -35,8 +35,7 @@ export interface MeasureAllOptions {
   readonly only?: readonly string[];
   /** Another card's measurement has what stands on no card. */
   readonly beside: string | null;
-  /** Of each phase. */
-  readonly seconds: number;
+  readonly pace: Pace;
   /** The command that a reader types to have the same. */
   readonly command: string;
   readonly signal: AbortSignal;
@@ -74,8 +73,8 @@ async function measureEach(
   const { card, netns, only, command, signal, progress } = options;
   const { link } = card.facts;
   const names = Object.keys(KNOWN).filter((name) => only === undefined || only.includes(name));
-  // A card that was away comes back as another interface, and to a kernel that has forgotten its neighbours.
-  for (const mechanism of names.sort((a, b) => Number(disturbs(a)) - Number(disturbs(b)))) {
+  // A card that was away comes back as another interface, which the kernel's own traffic knows nothing of.
+  for (const mechanism of names.sort((a, b) => disturbance(a) - disturbance(b))) {
     const index = findLink(netns.links(), link.name).index;
     const why = outOfReach(mechanism, options);
     const means = mechanism === "verbs" ? null : meansFor(mechanism, card, options.leave);
@@ -93,7 +92,7 @@ async function measureEach(
       if (signal.aborted) throw interrupted(thrown);
       outcomes.set(mechanism, { why: messageOf(thrown) });
     }
-    await unchanged(netns, link.name, disturbs(mechanism) ? null : index, before, signal);
+    await unchanged(netns, link.name, disturbance(mechanism) === 2 ? null : index, before, signal);
   }
 }
 
@@ -111,18 +110,18 @@ function outOfReach(mechanism: string, { machine, card, beside }: MeasureAllOpti
 
 function byMeans(
   means: Means,
-  { wire, seconds, signal }: MeasureAllOptions,
+  { wire, pace, signal }: MeasureAllOptions,
   bystanders: Bystanders,
 ): Promise<Measurement> {
-  const run = (): Promise<Measurement> => measure(wire, means, bystanders, seconds, signal);
+  const run = (): Promise<Measurement> => measure(wire, means, bystanders, pace, signal);
   return means.kind === "taken" ? whileTaken(means, run) : run();
 }
 
 function datagrams(
-  { machine, wire, seconds, signal }: MeasureAllOptions,
+  { machine, wire, pace, signal }: MeasureAllOptions,
   bystanders: Bystanders,
 ): Promise<Measurement> {
-  return withRdma(wire, machine.rdma, (means) => measure(wire, means, bystanders, seconds, signal));
+  return withRdma(wire, machine.rdma, (means) => measure(wire, means, bystanders, pace, signal));
 }
 
 function interrupted(cause: unknown): BifurcateError {

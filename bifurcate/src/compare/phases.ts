@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { KernelTraffic, Measurement } from "@bifurcate/control";
+import { BifurcateError, type KernelTraffic, type Measurement } from "@bifurcate/control";
 import { protectsMemory } from "@bifurcate/control/card/mechanism";
 import { CORES, type Bystanders } from "./bystanders.js";
 import { Child } from "./child.js";
@@ -27,22 +27,28 @@ export interface Wire {
   readonly peer: WireEnd;
 }
 
-/** Packets a second of the phase that latency is measured in: far below what any mechanism can take. */
-const MODERATE_RATE = 10_000;
+/** How a mechanism is measured. */
+export interface Pace {
+  /** Of each phase. */
+  readonly seconds: number;
+  /** Packets a second of the phase that latency is measured in: far below what any mechanism can take. */
+  readonly rate: number;
+}
+
 /** What is in flight when a phase ends arrives within this time, in milliseconds. */
 const SETTLE_MS = 200;
 /** Where two ends of datagrams meet: both are processes of this machine. */
 const LOOPBACK = "127.0.0.1";
 
 /**
- * Measures one mechanism: four phases of `seconds` each.
+ * Measures one mechanism: four phases.
  * @throws E_MEASUREMENT when a process of it fails; the reason names the error that it had.
  */
 export async function measure(
   wire: Wire,
   means: Means,
   bystanders: Bystanders,
-  seconds: number,
+  { seconds, rate: moderate }: Pace,
   signal: AbortSignal,
 ): Promise<Measurement> {
   const folder = mkdtempSync(join(tmpdir(), "bifurcate-compare-"));
@@ -87,9 +93,9 @@ export async function measure(
     if (client !== null) await reachable(client);
     const quiet = await echo();
     // Code that has not run yet is slow: what it takes to become fast is no latency of the mechanism.
-    await sender.ask({ seconds: 0.5, rate: MODERATE_RATE, mac } satisfies SendRequest, 1);
+    await sender.ask({ seconds: 0.5, rate: moderate, mac } satisfies SendRequest, 1);
     await take();
-    const calm = await send(MODERATE_RATE);
+    const calm = await send(moderate);
     const calmly = await take();
     const [flood, flooded] = await Promise.all([send(null), echo()]);
     const took = await take();
@@ -129,12 +135,16 @@ function noKernelTraffic(means: Means): string | null {
   return means.kind === "split" ? (means.whole ?? null) : null;
 }
 
-/** Neighbours find each other, and a link that an XDP program took down comes back. */
+/** Neighbours find each other, and a link that was taken down comes back. @throws E_MEASUREMENT when that takes too long */
 async function reachable(client: Child): Promise<void> {
   for (let tries = 0; tries < 50; tries += 1) {
     const { answered } = await client.ask<KernelTraffic>({ seconds: 0.1 } satisfies EchoRequest, 1);
     if (answered > 0) return;
   }
+  throw new BifurcateError("E_MEASUREMENT", {
+    what: "measure the kernel's own traffic",
+    why: "it got no answer over the card for a minute, with the user's queue quiet",
+  });
 }
 
 /** A port of TCP that nobody listens at, for two ends of datagrams to meet. */

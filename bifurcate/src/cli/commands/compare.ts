@@ -19,6 +19,7 @@ import {
 } from "@bifurcate/control";
 import { labDown, labUp } from "@bifurcate/lab";
 import { inUse, measureAll, wireEnd } from "../../compare/measure-all.js";
+import type { Pace } from "../../compare/phases.js";
 import { withPeerAway, withSpareWires } from "../../compare/spare.js";
 import { jsonLine, type Streams } from "../io.js";
 import { whole } from "../options.js";
@@ -40,12 +41,16 @@ They are taken from their kernel drivers for mechanisms that need that, and give
 measured on only with --force, and is never taken. Nothing is left behind.
 `;
 
+/** Packets a second while times are taken: what the slowest mechanism takes on a slow machine. */
+const DEFAULT_RATE = 10_000;
+
 interface CompareFlags {
   readonly netns?: string;
   readonly run?: true;
   readonly peer?: string;
   readonly peerNetns?: string;
   readonly seconds: string;
+  readonly rate: string;
   readonly force?: true;
   readonly memoryProtection: boolean;
   readonly only?: string[];
@@ -65,6 +70,7 @@ export function compareCommand(streams: Streams): Command {
     .option("--peer <DEV>", "with --run on a card: the interface at the other end of its wire")
     .option("--peer-netns <NAME>", "where that is")
     .option("--seconds <N>", "with --run: how long each of a mechanism's four phases is", "2")
+    .option("--rate <N>", "with --run: packets a second while times are taken", String(DEFAULT_RATE))
     .option("--force", "measure on a card that the kernel uses")
     .option(
       "--no-memory-protection",
@@ -79,12 +85,13 @@ export function compareCommand(streams: Streams): Command {
     .action(async (ifname: string | undefined, flags: CompareFlags) => {
       const render = renderer(flags);
       const seconds = whole("--seconds", flags.seconds, 1, 60);
+      const rate = whole("--rate", flags.rate, 1, 1_000_000);
       checkFlags(ifname, flags);
       const write = reportTo(streams, flags.output);
       const stop = new Stop();
       try {
         const task: Task = {
-          seconds,
+          pace: { seconds, rate },
           signal: stop.signal,
           progress: (text) => streams.err(`${text}\n`),
           flags,
@@ -103,7 +110,7 @@ export function compareCommand(streams: Streams): Command {
 
 /** What is common to all cards of a comparison. */
 interface Task {
-  readonly seconds: number;
+  readonly pace: Pace;
   readonly signal: AbortSignal;
   readonly progress: (text: string) => void;
   readonly flags: Pick<CompareFlags, "run" | "force" | "memoryProtection">;
@@ -180,12 +187,13 @@ function checkOnly(only: readonly string[] | undefined): void {
 }
 
 /** The command that a reader types to have the same. */
-function commandOf({ seconds, flags, only }: Task): string {
+function commandOf({ pace, flags, only }: Task): string {
   const words = [
+    ...(pace.rate === DEFAULT_RATE ? [] : [`--rate ${pace.rate}`]),
     ...(flags.memoryProtection ? [] : ["--no-memory-protection"]),
     ...(only === undefined ? [] : ["--only", ...only.map((name) => `'${name}'`)]),
   ];
-  return ["bifurcate compare --run", `--seconds ${seconds}`, ...words].join(" ");
+  return ["bifurcate compare --run", `--seconds ${pace.seconds}`, ...words].join(" ");
 }
 
 /** Measures on all spare cards that are wired to each other, else in a lab. */
@@ -241,7 +249,7 @@ async function inLab(task: Task): Promise<Comparison> {
 /** Looks at a card, and measures on it where that was asked for. */
 async function onCard(place: Place, task: Task): Promise<Comparison> {
   const { ifname, netns: inside = null, peer, peerNetns = inside, beside = null } = place;
-  const { seconds, signal, progress, flags } = task;
+  const { pace, signal, progress, flags } = task;
   const kernel = nativeKernel();
   const netns = openNetns(kernel, inside);
   const only = task.only === undefined ? {} : { only: task.only };
@@ -270,12 +278,12 @@ async function onCard(place: Place, task: Task): Promise<Comparison> {
           ? `it is in the namespace ${inside}`
           : null;
     const command =
-      place.command ?? `bifurcate compare ${link.name} --run --peer ${peer} --seconds ${seconds}`;
+      place.command ?? `bifurcate compare ${link.name} --run --peer ${peer} --seconds ${pace.seconds}`;
     const outcomes = await measureAll({
-      ...{ machine, card, netns, wire, seconds, command, signal, progress, beside, ...only },
+      ...{ machine, card, netns, wire, pace, command, signal, progress, beside, ...only },
       leave: { keep, unprotected: !flags.memoryProtection },
     });
-    const measuredOn = `${place.where ?? "the card"} ${link.name} (${driver.driver}, ${card.queues} ${card.queues === 1 ? "queue" : "queues"}), ${seconds} s a phase`;
+    const measuredOn = `${place.where ?? "the card"} ${link.name} (${driver.driver}, ${card.queues} ${card.queues === 1 ? "queue" : "queues"}), ${pace.seconds} s a phase`;
     return compare({ ...asked, outcomes, measuredOn });
   } finally {
     netns.close();

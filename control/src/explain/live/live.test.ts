@@ -66,6 +66,14 @@ async function watch(
   });
 }
 
+/** Nobody splits the card: the kernel gets what arrives. */
+function toKernel(kernel: FakeKernel): void {
+  const card = kernel.cards[0]!;
+  card.link = fakeLink();
+  card.sockets = [];
+  noSplit();
+}
+
 /** What a hundred packets do that arrive and run through the program. */
 function arrive(kernel: FakeKernel, socket: Partial<XskFacts> = {}): void {
   const card = kernel.cards[0]!;
@@ -225,6 +233,60 @@ describe("counting", () => {
       /cilium/,
     ],
     [
+      "rule-shadowed",
+      "card filter",
+      [
+        (k) => arrive(k, {}),
+        (k) => {
+          // Both match a flow of UDP to port 53; the first sends it where another's socket is, which loses it.
+          const card = k.cards[0]!;
+          card.rules = new Map([
+            [2, fakeRule(2, 53, 1, 2)],
+            [7, fakeRule(2, 53, 0, 7)],
+          ]);
+        },
+      ],
+      /rule 7 \(to queue 0\) matches too, and rule 2 \(to queue 1\) comes first/,
+    ],
+    [
+      "rule-drops",
+      "card filter",
+      [
+        () => undefined,
+        (k) => {
+          const rule = fakeRule(2, 53, 0, 7);
+          // RX_CLS_FLOW_DISC in place of the queue (include/uapi/linux/ethtool.h).
+          rule.fill(0xff, 152, 160);
+          k.cards[0]!.rules = new Map([[7, rule]]);
+        },
+      ],
+      /drops the packet in the card/,
+    ],
+    [
+      "no-listener",
+      "kernel",
+      [
+        (k) => (k.cards[0]!.counters = { rxPackets: 100 }),
+        (k) => {
+          toKernel(k);
+          k.route = () => ({ kind: "local", ifindex: 1, gateway: null });
+        },
+      ],
+      /nobody listens on udp port 53/,
+    ],
+    [
+      "no-route",
+      "kernel",
+      [
+        (k) => (k.cards[0]!.counters = { rxPackets: 100 }),
+        (k) => {
+          toKernel(k);
+          k.route = () => null;
+        },
+      ],
+      /EHOSTUNREACH/,
+    ],
+    [
       "link-down",
       "link",
       [() => undefined, (k) => (k.cards[0]!.link = { ...k.cards[0]!.link, carrier: false })],
@@ -238,6 +300,12 @@ describe("counting", () => {
       expect(vanish!.complaint.says).toMatch(says);
     });
   }
+
+  it("names a copy that nobody noticed beside the counts: with it, nothing vanishes", async () => {
+    const { vanish, explanation } = await watch((kernel) => arrive(kernel, { rx: ring(100, 100) }));
+    expect(vanish).toBeNull();
+    expect(explanation.complaints.map((each) => each.name)).toContain("copy-mode");
+  });
 
   it("is not muddled by rings whose ends wrapped", async () => {
     const { counted } = await watch(

@@ -25,8 +25,8 @@ import {
 import { plots } from "./plots.js";
 import { STYLE } from "./style.js";
 
-/** The page. */
-export function renderHtml(comparisons: readonly Comparison[]): string {
+/** The page. `preface`: what is to be said of how it was made. */
+export function renderHtml(comparisons: readonly Comparison[], preface?: string): string {
   const combined = combine(comparisons);
   const cards = measuredCards(combined);
   const figures =
@@ -60,7 +60,7 @@ export function renderHtml(comparisons: readonly Comparison[]): string {
 <body>
 <header>
 <h1>Every way to user space, compared</h1>
-<p>${escape(aboutMachine(comparisons))} Made ${escape(comparisons[0]!.made.slice(0, 16).replace("T", " "))} UTC by <code>bifurcate compare</code>.</p>
+${preface === undefined ? "" : `<p>${escape(preface)}</p>\n`}<p>${escape(aboutMachine(comparisons))} Made ${escape(comparisons[0]!.made.slice(0, 16).replace("T", " "))} UTC by <code>bifurcate compare</code>.</p>
 <p>Each statement says how it came to be known: ${tag("known")} true everywhere, by its source; ${tag("probed")} what this machine and card said; ${tag("measured")} counted here.</p>
 </header>
 <main>

@@ -12,8 +12,8 @@ import {
   saying,
 } from "./figures.js";
 
-/** The page. */
-export function renderMarkdown(comparisons: readonly Comparison[]): string {
+/** The page. `preface`: what is to be said of how it was made. */
+export function renderMarkdown(comparisons: readonly Comparison[], preface?: string): string {
   const combined = combine(comparisons);
   const cards = measuredCards(combined);
   const by = new Set(
@@ -52,6 +52,7 @@ export function renderMarkdown(comparisons: readonly Comparison[]): string {
   });
   return [
     "# Every way to user space, compared\n",
+    ...(preface === undefined ? [] : [`${preface}\n`]),
     `${aboutMachine(comparisons)}\n`,
     "Each statement says how it came to be known: _known_ (true everywhere, by its source), _probed_ (what the machine and the card said) or _measured_.\n",
     "## Measured\n",

@@ -8,6 +8,7 @@ import type { Measured } from "./figures.js";
 const WIDTH = 340;
 const ROW = 36;
 const BAR = 12;
+const LINE = 14;
 
 /** One row of a plot: a bar from `from` to `to`, or several, below each other, and what is written beside. */
 interface Row {
@@ -42,7 +43,7 @@ export function plots(measured: readonly Measured[]): string {
       rows(({ saturated }) => [bar(saturated.cpuPerPacket, `${Math.round(saturated.cpuPerPacket)} ns`)]),
     ),
     plot(
-      "One way at 10,000 packets a second",
+      "One way at a moderate rate",
       "from p50 to p99, each step ten times the one before",
       rows(({ latency }) => [
         bar(latency.p99 ?? 1, `${micro(latency.p50)} to ${micro(latency.p99)}`, 0, latency.p50 ?? 1),
@@ -52,18 +53,19 @@ export function plots(measured: readonly Measured[]): string {
     plot(
       "The kernel's own round trips, p99",
       "user queue quiet, flooded, stopped (from above); each step ten times the one before",
-      rows(({ kernel }) =>
-        ("none" in kernel ? [] : [kernel.quiet, kernel.saturated, kernel.stopped]).map(
-          ({ p99, sent, answered }, n) => {
-            const lost = sent === 0 ? 0 : 1 - answered / sent;
-            return bar(
-              p99 ?? 1,
-              `${micro(p99)}${lost > 0 ? `, ${percent(lost)} lost` : ""}`,
-              n === 0 ? 2 : n === 1 ? 0 : 1,
-              1,
-            );
-          },
-        ),
+      measured.flatMap(({ mechanism, measurement: { kernel } }) =>
+        "none" in kernel
+          ? []
+          : [
+              {
+                label: mechanism,
+                bars: [kernel.quiet, kernel.saturated, kernel.stopped].map(({ p99, sent, answered }, n) => {
+                  const lost = sent === 0 ? 0 : 1 - answered / sent;
+                  const text = `${micro(p99)}${lost > 0 ? `, ${percent(lost)} lost` : ""}`;
+                  return bar(p99 ?? 1, text, n === 0 ? 2 : n === 1 ? 0 : 1, 1);
+                }),
+              },
+            ],
       ),
       { log: true },
     ),
@@ -77,6 +79,7 @@ function plot(
   rows: readonly Row[],
   style: { log?: true; over?: true } = {},
 ): string {
+  if (rows.length === 0) return "";
   const most = Math.max(1, ...rows.flatMap((row) => row.bars.map(({ to }) => to)));
   const decades = Math.max(1, Math.ceil(Math.log10(most)));
   const x = (value: number): number =>
@@ -84,7 +87,9 @@ function plot(
       ? (Math.max(0, Math.log10(Math.max(1, value))) / decades) * WIDTH
       : (Math.max(0, value) / most) * WIDTH;
   const lanes = style.over === true ? 1 : Math.max(...rows.map((row) => row.bars.length));
-  const step = ROW + (lanes - 1) * (BAR + 3);
+  // The figures of several bars are too long to stand beside the label.
+  const below = lanes > 1 ? LINE : 0;
+  const step = ROW + below + (lanes - 1) * (BAR + 3);
   const height = rows.length * step + (style.log === true ? 16 : 4);
   const grid =
     style.log !== true
@@ -105,14 +110,14 @@ function plot(
     const texts = row.bars.map(({ text }) => text).filter((text) => text !== "");
     const beside = texts.join(" / ");
     const bars = row.bars.map(({ from, to, shade }, lane) => {
-      const y = top + 17 + (style.over === true ? 0 : lane * (BAR + 3));
+      const y = top + 17 + below + (style.over === true ? 0 : lane * (BAR + 3));
       const left = x(from);
       const width = Math.max(2, x(to) - left);
       return `<rect class="s${shade}" x="${left.toFixed(1)}" y="${y}" width="${width.toFixed(1)}" height="${BAR}" rx="2"/>`;
     });
     return (
       `<text x="0" y="${top + 12}">${escape(row.label)}</text>` +
-      `<text class="value" x="${WIDTH}" y="${top + 12}" text-anchor="end">${escape(beside)}</text>${bars.join("")}`
+      `<text class="value" x="${WIDTH}" y="${top + 12 + below}" text-anchor="end">${escape(beside)}</text>${bars.join("")}`
     );
   });
   const said = rows
