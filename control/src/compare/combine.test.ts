@@ -18,7 +18,16 @@ function part(name: string, hardware: string, more: Partial<Comparison> = {}): C
     ]),
   ) as unknown as Comparison["mechanisms"][number]["cells"];
   return {
-    ...{ made: "", kernel: "7.3", virtual: true, processors: 2, load: 0, iommu: true, measuredOn: null },
+    ...{
+      made: "",
+      kernel: "7.3",
+      virtual: true,
+      processors: 2,
+      load: 0,
+      clock: null,
+      iommu: true,
+      measuredOn: null,
+    },
     card: { name, driver: "igb", queues: 1 },
     mechanisms: [{ mechanism: "AF_XDP copy", ready: name === "nic1", cells, measurement }],
     ...more,

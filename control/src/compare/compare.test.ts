@@ -33,6 +33,7 @@ function comparison(outcomes: ReadonlyMap<string, Outcome> = new Map(), withCard
     virtual: true,
     processors: 2,
     load: 0.5,
+    clock: 2000,
     card,
     outcomes,
     measuredOn: null,
@@ -85,7 +86,7 @@ describe("the comparison", () => {
     const measured = row.cells.performance.filter(({ kind }) => kind === "measured");
     expect(measured[0]).toEqual({
       kind: "measured",
-      says: "400 k packets/s of 500 k offered (20 % lost), 300 ns of CPU a packet, 12 % of a processor",
+      says: "400 k packets/s of 500 k offered (20 % lost), 300 ns of CPU a packet (600 cycles at 2000 MHz), 12 % of a processor",
       source: "bifurcate compare --run",
     });
     expect(measured[1]!.says).toBe("one way at 10 k packets/s: p50 20.0 µs, p99 90.0 µs, 0 % lost");

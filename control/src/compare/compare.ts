@@ -29,6 +29,8 @@ export interface Comparison {
   /** Processors, and how many processes wanted one when it began (the load average of a minute). */
   readonly processors: number;
   readonly load: number;
+  /** Clock rate of its processors in MHz, as the kernel tells it; null where it does not. */
+  readonly clock: number | null;
   /** An IOMMU is at work. */
   readonly iommu: boolean;
   /** The card that was looked at; null where there was none to look at. */
@@ -44,6 +46,7 @@ export interface Comparing {
   readonly virtual: boolean;
   readonly processors: number;
   readonly load: number;
+  readonly clock: number | null;
   readonly card: Card | null;
   /** By mechanism; what is missing was not asked for. */
   readonly outcomes: ReadonlyMap<string, Outcome>;
@@ -65,6 +68,7 @@ export function compare(asked: Comparing): Comparison {
     virtual: asked.virtual,
     processors: asked.processors,
     load: asked.load,
+    clock: asked.clock,
     iommu: machine.iommu.groups > 0,
     card:
       card === null
@@ -82,7 +86,7 @@ export function compare(asked: Comparing): Comparison {
           [
             { kind: "known", ...known[criterion] },
             ...probed(criterion, mechanism, asked, state),
-            ...(criterion === "performance" ? performance(outcome) : []),
+            ...(criterion === "performance" ? performance(outcome, asked.clock) : []),
             ...(criterion === "kernelNetdev" ? effect(outcome) : []),
           ],
         ]),
@@ -176,7 +180,7 @@ function probed(
   }
 }
 
-function performance(outcome: Outcome | undefined): Statement[] {
+function performance(outcome: Outcome | undefined, clock: number | null): Statement[] {
   if (outcome === undefined) {
     return [
       { kind: "probed", says: "not measured: it was not asked for", source: "bifurcate compare --run" },
@@ -190,7 +194,7 @@ function performance(outcome: Outcome | undefined): Statement[] {
   return [
     measured(
       `${rate(saturated.received)} packets/s of ${rate(saturated.offered)} offered (${percent(saturated.loss)} lost), ` +
-        `${Math.round(saturated.cpuPerPacket)} ns of CPU a packet, ${percent(saturated.cpu)} of a processor`,
+        `${Math.round(saturated.cpuPerPacket)} ns of CPU a packet${cycles(saturated.cpuPerPacket, clock)}, ${percent(saturated.cpu)} of a processor`,
     ),
     measured(
       `one way at ${rate(latency.offered)} packets/s: p50 ${micro(latency.p50)}, p99 ${micro(latency.p99)}, ` +
@@ -198,6 +202,11 @@ function performance(outcome: Outcome | undefined): Statement[] {
     ),
     measured(path),
   ];
+}
+
+/** Cycles of the clock in some nanoseconds of CPU time, in words; nothing where the clock is not known. */
+function cycles(nanoseconds: number, clock: number | null): string {
+  return clock === null ? "" : ` (${rate((nanoseconds * clock) / 1000)} cycles at ${Math.round(clock)} MHz)`;
 }
 
 /** What the kernel's traffic felt, as the mechanism was there, flooded, and stopped. */

@@ -257,7 +257,7 @@ async function onCard(place: Place, task: Task): Promise<Comparison> {
     const machine = readMachine(kernel, machineFiles);
     const name = ifname ?? onlyCard(netns);
     const card = name === null ? null : readCard(kernel, netns, machineFiles, name, stateDirectory());
-    const busy = { processors: availableParallelism(), load: loadavg()[0] ?? 0 };
+    const busy = { processors: availableParallelism(), load: loadavg()[0] ?? 0, clock: clockRate() };
     const asked = { machine, virtual: isVirtual(), ...busy, card, now: new Date(), ...only };
     if (flags.run !== true || card === null) {
       return compare({ ...asked, outcomes: new Map(), measuredOn: null });
@@ -304,6 +304,12 @@ function peerEnd(kernel: Kernel, ifname: string, name: string | null): ReturnTyp
   } finally {
     netns.close();
   }
+}
+
+/** "cpu MHz : 2100.000" of proc_cpuinfo(5): of the first processor, in MHz. */
+function clockRate(): number | null {
+  const told = /^cpu MHz\s*:\s*([\d.]+)/m.exec(machineFiles.read("/proc/cpuinfo") ?? "")?.[1];
+  return told === undefined ? null : Number(told);
 }
 
 /** The processor tells a guest that it is one: CPUID leaf 1, ECX bit 31, which Linux shows as a flag. */

@@ -21,6 +21,7 @@ function comparison(measured: boolean, name = "nic0"): Comparison {
     virtual: true,
     processors: 2,
     load: measured ? 7.25 : 0.5,
+    clock: 2000,
     iommu: true,
     card: { name, driver: "veth", queues: 1 },
     measuredOn: measured ? "a lab" : null,

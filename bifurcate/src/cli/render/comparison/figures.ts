@@ -107,7 +107,7 @@ export const HOW = [
   "A sender process makes 78-byte UDP packets as fast as it can (flooded), or at a moderate rate (p50, p99 and what was lost meanwhile), and sends them " +
     "by a packet socket from the other end of the wire; to vhost-user by our virtio driver, to verbs by a port over the RDMA device there.",
   "The program is one thread of TypeScript that looks at each packet. CPU is that of its whole process; what the kernel does " +
-    "in interrupts for it is not in it, and on a veth pair most of that falls to the sender.",
+    "in interrupts for it is not in it, cycles are that time by the clock that the kernel tells, and on a veth pair most of that falls to the sender.",
   "Times are one way, from stamping a packet until the program looks at it, on one clock.",
   "The kernel's own traffic is a UDP echo by ordinary sockets over the same card, about a thousand a second: p50 / p99 / lost, " +
     "while the user's queue is quiet, flooded, and flooded with its program stopped (SIGSTOP).",
