@@ -158,7 +158,7 @@ function checkGroup(bus: CardBus, card: PciFunction, via: Mechanism, what: strin
     const names = others.map((each) => `${each.address} (${each.driver ?? ""})`).join(", ");
     throw refuse(
       `its IOMMU group ${group} is shared with ${names}`,
-      "Take those too, or put the card into another slot: a group can only be given away as a whole.",
+      `A group can only be given away as a whole: unbind what shares it (echo ${others[0]!.address} > /sys/bus/pci/devices/${others[0]!.address}/driver/unbind), or put the card into another slot.`,
     );
   }
   if (via === "vfio-noiommu") {

@@ -68,6 +68,13 @@ describe("QEMU's arguments", () => {
     expect(told({})).not.toContain("kvm");
   });
 
+  it("put two NICs into one slot where the second says so", () => {
+    const nics = [{ model: "e1000e" }, { model: "virtio", sharesSlot: true }] as const;
+    expect(told({ nics })).toMatch(/-device e1000e,\S+,addr=0x18,multifunction=on /);
+    expect(told({ nics })).toMatch(/-device virtio-net-pci,\S+,addr=0x18\.1,iommu_platform=on/);
+    expect(told({ nics: [{ model: "e1000e" }, { model: "virtio" }] })).not.toContain("multifunction");
+  });
+
   it("put an IOMMU in only when asked for", () => {
     expect(told({ iommu: "intel" })).toMatch(
       /-device intel-iommu.* -append .*intel_iommu=on|intel_iommu=on.*intel-iommu/,

@@ -26,6 +26,11 @@ export interface Nic {
   readonly vhostUser?: string;
   /** Offers the guest packed rings, virtio only; it has split ones otherwise. */
   readonly packed?: boolean;
+  /**
+   * Sits in the slot of the NIC before it, as its other function. Of two virtio NICs nothing says that they are isolated
+   * from each other, so they are in one IOMMU group; Intel's are taken for isolated. One pair a guest.
+   */
+  readonly sharesSlot?: boolean;
 }
 
 /** What to boot. */
@@ -116,7 +121,11 @@ export function layOut(nics: readonly Nic[]): GuestPort[] {
 /** One text for equal machines: guests are shared under it. */
 export function machineKey(machine: Machine): string {
   const nics = machine.nics.map((nic) =>
-    [nic.model, nic.queues ?? 1, nic.vhostUser ?? "", ...(nic.packed ? ["packed"] : [])].join(":"),
+    [
+      ...[nic.model, nic.queues ?? 1, nic.vhostUser ?? ""],
+      ...(nic.packed ? ["packed"] : []),
+      ...(nic.sharesSlot ? ["shares-slot"] : []),
+    ].join(":"),
   );
   return [nics.join(","), machine.iommu, machine.kernel, machine.memory, machine.cpus].join(" ");
 }

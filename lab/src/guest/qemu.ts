@@ -31,13 +31,22 @@ function value(text: string): string {
   return text.replaceAll(",", ",,");
 }
 
-function nicArguments(port: GuestPort, slot: number, tapped: boolean): string[] {
+/** The slot of two NICs that share one. */
+const SHARED_SLOT = "0x18";
+
+/** Where a NIC sits on the root bus, where that is not left to QEMU. */
+function seatOf(nic: Machine["nics"][number], nics: Machine["nics"]): string {
+  if (nic.sharesSlot) return `,addr=${SHARED_SLOT}.1`;
+  return nics[nics.indexOf(nic) + 1]?.sharesSlot ? `,addr=${SHARED_SLOT},multifunction=on` : "";
+}
+
+function nicArguments(port: GuestPort, slot: number, tapped: boolean, seat: string): string[] {
   const { nic, name, wire } = port;
   const queues = nic.queues ?? 1;
   // Vectors: one for each direction of each queue pair, one for the control queue, one for changes.
   const several = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : "";
   const packed = nic.packed ? ",packed=on" : "";
-  let device = `${DEVICES[nic.model]},netdev=${name},mac=${port.mac}${several}${packed}`;
+  let device = `${DEVICES[nic.model]},netdev=${name},mac=${port.mac}${several}${packed}${seat}`;
   if (nic.vhostUser !== undefined) {
     return [
       ...["-chardev", `socket,id=${name}-socket,path=${value(nic.vhostUser)}`],
@@ -121,6 +130,8 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
     ...["-device", "virtio-serial-pci,addr=0x13", "-device", "virtio-rng-pci,addr=0x14"],
     ...["-chardev", `socket,id=control,path=${value(files.control)},server=on,wait=off`],
     ...["-device", "virtserialport,chardev=control,name=bifurcate.control"],
-    ...layOut(machine.nics).flatMap((port, n) => nicArguments(port, n + 1, isTapped(port))),
+    ...layOut(machine.nics).flatMap((port, n) =>
+      nicArguments(port, n + 1, isTapped(port), seatOf(port.nic, machine.nics)),
+    ),
   ];
 }
