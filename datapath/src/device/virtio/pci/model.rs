@@ -4,17 +4,25 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bifurcate_linux::Result;
+
 use super::registers::{
     CONFIG_MSIX_VECTOR, DEVICE_FEATURE, DEVICE_FEATURE_SELECT, DEVICE_STATUS, DRIVER_FEATURE,
     DRIVER_FEATURE_SELECT, Field, MAC_HIGH, MAC_LOW, MAX_PAIRS, NET_STATUS, NUM_QUEUES, Part, QUEUE_DESC,
     QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_MSIX_VECTOR, QUEUE_NOTIFY_OFF, QUEUE_SELECT, QUEUE_SIZE,
     Structures, status,
 };
-use crate::device::pmd::Pool;
+use super::start::{Wanted, start};
+use crate::device::Port;
+use crate::device::pmd::{Config, Pool, Quiet};
+use crate::frame::Umem;
 use crate::ring::virtio::{
     DeviceRing, Head, Keep, NET_HEADER, NUM_BUFFERS_AT, Options, PIECES_MAX, PackedDevice, Piece, Places,
     Region, Regions, SplitDevice, Window, feature,
 };
+
+/// Bytes of a slot, by which `Pool::anonymous` counts.
+const SLOT: usize = 16;
 
 /// What a model is.
 #[derive(Clone, Debug)]
@@ -111,6 +119,30 @@ impl Model {
             }),
             pool: Mutex::default(),
         })
+    }
+
+    /// Starts the driver on it, and gives it what the driver gives it.
+    ///
+    /// # Errors
+    /// What starting a card reports.
+    pub fn open(self: &Arc<Model>, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
+        let structures: Arc<dyn Structures> = Arc::clone(self) as _;
+        let wanted = Wanted {
+            name: "model",
+            card: None,
+            config,
+            umem,
+            reach: umem.len() as u32,
+            protected: true,
+            interrupts: config.interrupts,
+            vectors: config.interrupts,
+        };
+        let memory = |bytes: usize| {
+            let pool = Pool::anonymous(umem, 1, (bytes / SLOT) as u32, 1 << 32, 2 << 32)?;
+            self.give(&pool);
+            Ok(pool)
+        };
+        start(&wanted, &structures, memory)
     }
 
     /// Lets it reach the pool's frames and rings, where the pool says they are.

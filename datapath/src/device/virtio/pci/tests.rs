@@ -7,17 +7,14 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::model::{Made, Model};
-use super::registers::{Structures, status};
-use super::start::{Wanted, start};
+use super::registers::status;
 use crate::device::pmd::model::checks;
-use crate::device::pmd::{Config, Pool, Presence, Quiet};
+use crate::device::pmd::{Config, Presence, Quiet};
 use crate::device::{QueuePair, State};
 use crate::frame::{Batch, Pages, Umem, UmemConfig};
 use crate::ring::virtio::feature;
 
 const FRAMES: u32 = 1024;
-/// Bytes of a slot, by which `Pool::anonymous` counts.
-const SLOT: usize = 16;
 
 struct Rig {
     model: Arc<Model>,
@@ -41,23 +38,7 @@ fn pool(jumbo_frames: u32) -> Arc<Umem> {
 fn begin(made: Made, config: &Config, umem: &Arc<Umem>, before: impl FnOnce(&Model)) -> Result<Rig> {
     let model = Model::new(made);
     before(&model);
-    let structures: Arc<dyn Structures> = Arc::clone(&model) as _;
-    let wanted = Wanted {
-        name: "model",
-        card: None,
-        config,
-        umem,
-        reach: umem.len() as u32,
-        protected: true,
-        interrupts: config.interrupts,
-        vectors: config.interrupts,
-    };
-    let memory = |bytes: usize| {
-        let pool = Pool::anonymous(umem, 1, (bytes / SLOT) as u32, 1 << 32, 2 << 32)?;
-        model.give(&pool);
-        Ok(pool)
-    };
-    let (port, quiet) = start(&wanted, &structures, memory)?;
+    let (port, quiet) = model.open(config, umem)?;
     Ok(Rig {
         model,
         queues: port.queues,
