@@ -15,8 +15,8 @@ use self::filters::Filters;
 pub use self::registers::TABLE;
 use self::registers::{
     CRCERRS, CTRL, CTRL_EXT, CTRL_EXT_DRV_LOAD, CTRL_RST, EICR, EIMC, EIMS, GPRC, GPTC, ICR, IMC, IMS,
-    IMS_RXDW, MPC, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RNBC, ROC, RQDPC, RXDCTL, STATUS, STATUS_FD, STATUS_LU,
-    TCTL, TDT, TPR, TPT,
+    IMS_RXDW, MPC, RAH, RAL, RCTL, RCTL_RXEN, RDT, RNBC, ROC, RQDPC, STATUS, STATUS_FD, STATUS_LU, TCTL, TDT,
+    TPR, TPT,
 };
 use crate::device::Port;
 use crate::device::pmd::{
@@ -154,8 +154,9 @@ impl Nic for Igb {
     }
 
     fn presence(&self) -> Presence {
-        let rxdctl = RXDCTL.at(0).read(self.registers());
-        if rxdctl == u32::MAX || rxdctl & QUEUE_ENABLE == 0 {
+        // Not a queue's ENABLE: a reset leaves queue 0 enabled (8.10.9).
+        let rctl = RCTL.read(self.registers());
+        if rctl == u32::MAX || rctl & RCTL_RXEN == 0 {
             Presence::Gone
         } else if STATUS.read(self.registers()) & STATUS_LU == 0 {
             Presence::Down

@@ -1,5 +1,8 @@
 //! The 82576's registers that the driver uses (82576EB datasheet, revision 2.63, chapter 8): general
 //! 8.2, interrupts 8.8, receiving 8.10, filters 8.11, sending 8.12, statistics 8.18.
+//!
+//! ICR, IMS and IMC are at their alias addresses (8.1.3), which every controller of the family has and the kernel's igb
+//! uses too; QEMU's emulation knows them by no other.
 
 use crate::device::pmd::registers;
 
@@ -10,9 +13,9 @@ registers! {
     MDIC        0x0020 ReadWrite "MDI Control: the PHY's registers" "8.2.4";
     RCTL        0x0100 ReadWrite "Receive Control" "8.10";
     TCTL        0x0400 ReadWrite "Transmit Control" "8.12";
-    IMC         0x150C WriteOnly "Interrupt Mask Clear: causes other than queues" "8.8";
-    ICR         0x1500 ReadClear "Interrupt Cause Read: causes other than queues" "8.8";
-    IMS         0x1508 ReadWrite "Interrupt Mask Set: causes other than queues" "8.8";
+    IMC         0x00D8 WriteOnly "Interrupt Mask Clear: causes other than queues" "8.8";
+    ICR         0x00C0 ReadClear "Interrupt Cause Read: causes other than queues" "8.8";
+    IMS         0x00D0 ReadWrite "Interrupt Mask Set: causes other than queues" "8.8";
     GPIE        0x1514 ReadWrite "General Purpose Interrupt Enable: MSI-X mode" "8.8";
     EIMS        0x1524 ReadWrite "Extended Interrupt Mask Set" "8.8";
     EIMC        0x1528 WriteOnly "Extended Interrupt Mask Clear" "8.8";
