@@ -6,7 +6,7 @@ import path from "node:path";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { completeMachine } from "@bifurcate/lab/guest/shared";
 import { bootMachine } from "@bifurcate/lab/guest/session";
-import { compare, interleave, type Result, type Sample } from "../rows.js";
+import { compare, interleave, toText, type Result, type Sample } from "../rows.js";
 import type { Bench, BenchOptions } from "./bench.js";
 
 /** A pair of cards by a mechanism; `functions`: a virtual function of each instead of the cards. */
@@ -29,6 +29,9 @@ const SUBJECTS: readonly Subject[] = [
 const FIRST = 32;
 /** Every card and function takes it, whatever its address. */
 const EVERYBODY = "ff:ff:ff:ff:ff:ff";
+
+/** What testpmd's start may take in software emulation. */
+const START_SECONDS = 10;
 
 const PROGRAM = "/tmp/pmd_bench";
 
@@ -88,8 +91,11 @@ async function peer(guest: Guest, cards: readonly string[], seconds: number): Pr
     ],
     ...["--no-lsc-interrupt", `--eth-peer=0,${EVERYBODY}`, `--eth-peer=1,${EVERYBODY}`],
   ].join(" ");
-  // It ends when its input does: some seconds for its own start, then those that are measured.
-  const text = await must(guest, `sleep ${seconds + 8} | ${words} 2>&1`);
+  // With a period of statistics it runs until it is interrupted: some seconds for its own start, then those measured.
+  const text = await must(
+    guest,
+    `timeout --signal=INT --kill-after=30 ${seconds + START_SECONDS} ${words} 2>&1 || [ $? = 124 ]`,
+  );
   // A pair of figures a second, one a port; the start and the end are not whole.
   const rates = [...text.matchAll(/Rx-pps:\s+(\d+)/g)].map((match) => Number(match[1]));
   const both = rates
@@ -151,8 +157,10 @@ export const guestPmd: Bench = {
         const least = Math.min(...both.ours.map((sample) => sample.value));
         const note = await lossAt(guest, addresses, via, least / 2);
         const of = { name: "guest-pmd", row, unit: "packets/s", better: "more", target: 1.0, note } as const;
-        results.push(compare(of, both.ours, both.peer));
-        progress(`${row}: ${results.at(-1)!.ratio.toFixed(2)}; ${note}`);
+        const result = compare(of, both.ours, both.peer);
+        results.push(result);
+        // At once: what comes after it may fail.
+        progress(toText(result));
         await undo();
       }
       return results;
