@@ -140,7 +140,7 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     for (const each of descriptors) each.close();
     giver.close();
     await place.logged(({ event }) => event === "end");
-    expect(whatIsLeft(place)).toEqual(before);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
   });
 
   it("a client that never says hello: an error that says so, and the end", async () => {

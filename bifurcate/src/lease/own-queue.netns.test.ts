@@ -141,7 +141,7 @@ describe.skipIf(reason !== null)(`an own queue${reason === null ? "" : ` (skippe
     expect(await client.end("SIGINT")).toBe(0);
     expect(await answers(7777, "s")).toEqual([7777]);
     await place.settled(() => place.leases().then((all) => all.length === 0));
-    expect(whatIsLeft(place)).toEqual(before);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
     expect(veth.settings()).toBe(settings);
   });
 

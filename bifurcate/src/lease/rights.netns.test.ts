@@ -79,7 +79,7 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     expect(await answers(7002, "a")).toEqual([7002]);
     await two.end("SIGINT");
     await place.settled(() => place.leases().then((all) => all.length === 0));
-    expect(whatIsLeft(place)).toEqual(before);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
   });
 
   it("'own' sends answers only: no other address, no other port, no fragment", async () => {

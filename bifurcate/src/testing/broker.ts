@@ -208,7 +208,7 @@ export class BrokerPlace {
 
   /** Waits until it is so. */
   async settled(so: () => Promise<boolean | undefined>): Promise<void> {
-    for (let tries = 0; tries < 200; tries++) {
+    for (let tries = 0; tries < 1000; tries++) {
       if ((await so()) === true) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
