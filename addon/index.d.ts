@@ -149,6 +149,14 @@ export interface CardLink {
   fullDuplex: boolean
 }
 
+/** Power over what a lent card reaches. Closed, it leaves the card as it is. */
+export declare class CardLoan {
+  /** Takes the memory from the card: from now on the IOMMU stops whatever it tries to reach. */
+  revoke(): void
+  /** Gives the power back. */
+  close(): void
+}
+
 /** A statistics register of a card, added up since it was opened. */
 export interface CardStatistic {
   /** What the datasheet calls it. Registers that there are for each queue come in the queues' order. */
@@ -320,6 +328,32 @@ export interface LeaseTap {
   queues: Array<Descriptor>
 }
 
+/** A card that is lent: what is passed, and what is kept. */
+export interface LentCard {
+  /** The card's VFIO descriptor, to be passed. */
+  device: Descriptor
+  /** The memory file of frames and rings, to be passed. */
+  memory: Descriptor
+  /** "huge" or "ordinary". */
+  pages: string
+  /** The I/O address of the memory's first byte. */
+  iova: number
+  /** Where in it the rings begin. */
+  ringsAt: number
+  /** What the lender keeps. */
+  loan: CardLoan
+}
+
+/** What openLentCard is told of the descriptors: the broker's words. */
+export interface LentCardOptions {
+  /** The I/O address of the memory's first byte. */
+  iova: number
+  /** Where in it the rings begin. */
+  ringsAt: number
+  /** Bytes of the rings. */
+  ringBytes: number
+}
+
 /** One network interface. */
 export interface Link {
   index: number
@@ -449,6 +483,13 @@ export interface Message {
 
 /** The kernel of this machine. */
 export declare class NativeKernel {
+  /**
+   * Opens a card that is bound to vfio-pci, to be passed, with new memory for `poolBytes` bytes of frames and
+   * `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary".
+   */
+  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): LentCard
+  /** Whether a descriptor of the card is open somewhere: tried, by opening it. */
+  isCardHeld(address: string): boolean
   /** Makes the kernel count how often each BPF program runs, until the result is closed. */
   countRuns(): RunCounting
   /** How often a program ran while that was counted; null when it is not loaded any more. */
@@ -1161,6 +1202,13 @@ export declare function openAfXdp(netns: Netns, options: AfXdpOptions): NativePo
  * `ways`: the queues of the return port, one for each socket, or none.
  */
 export declare function openLease(options: LeaseOptions, sockets: Array<Descriptor>, memory: Descriptor, ways: Array<Descriptor>): NativePort;
+
+/**
+ * Opens a card that a broker opened and passed, over the memory that it was lent with; `via`, `pages` and
+ * `noMemoryProtection` are of no account. Asks for no right. Takes the descriptors: their objects are closed afterwards,
+ * also when this fails.
+ */
+export declare function openLentCard(options: PciOptions, lent: LentCardOptions, device: Descriptor, memory: Descriptor): NativePort;
 
 /** Opens a device that makes packets out of nothing and swallows what is sent: for tests and measurements. */
 export declare function openLoopback(options: LoopbackOptions): NativePort;

@@ -1,14 +1,14 @@
 //! A PCI card in the hands of this process, by whichever mechanism: its registers, its memory accesses, its interrupts.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::dma::{DmaTable, FaultLog, Guardian};
 use crate::event::EventFd;
-use crate::memory::{HUGE_PAGE, Mapping, PageKind};
+use crate::memory::{HUGE_PAGE, Mapping, MemoryFile, PageKind};
 use crate::pci::{Address, Bar, Bus, ConfigSpace, Function};
 use crate::uio::{UioDevice, UioDriver};
 use crate::vfio::{AddressSpace, VfioDevice, VfioInterrupts, open_cdev, open_group};
@@ -86,7 +86,7 @@ impl fmt::Display for Via {
 
 /// The first I/O address that memory is mapped at: above what 32 bits reach, so away from the windows that an IOMMU
 /// keeps to itself (0xfee00000, interrupts), and within the 39 bits that the smallest have.
-const IOVA_BASE: u64 = 1 << 32;
+pub const IOVA_BASE: u64 = 1 << 32;
 
 /// A card in our hands, exclusively. Dropped, it is quiet, and its memory is nobody's but ours again.
 #[derive(Debug)]
@@ -96,8 +96,8 @@ pub struct Card {
     access: Access,
     /// By VFIO what it lets be seen; otherwise by sysfs.
     config: ConfigSpace,
-    /// Configuration space by sysfs, locked: one owner a card.
-    lock: ConfigSpace,
+    /// Configuration space by sysfs, locked: one owner a card. None of a card that was lent: its lender sees to that.
+    lock: Option<ConfigSpace>,
     interrupts: Option<VfioInterrupts>,
     memory: Mutex<Memory>,
 }
@@ -106,6 +106,20 @@ pub struct Card {
 enum Access {
     Vfio { space: AddressSpace, device: VfioDevice },
     Uio(UioDevice),
+    Lent { device: VfioDevice, memory: LentMemory },
+}
+
+/// The memory that a lender has mapped for a card: one file, the pool at its beginning, then the rings.
+#[derive(Debug)]
+pub struct LentMemory {
+    /// The file.
+    pub file: OwnedFd,
+    /// The I/O address of its first byte.
+    pub iova: u64,
+    /// Where the rings begin, a multiple of [`HUGE_PAGE`].
+    pub rings_at: u64,
+    /// Bytes of the rings.
+    pub ring_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -144,7 +158,7 @@ impl Card {
             via,
             access,
             config,
-            lock,
+            lock: Some(lock),
             interrupts: None,
             memory: Mutex::new(Memory {
                 next: IOVA_BASE,
@@ -152,6 +166,39 @@ impl Card {
                     .protects_memory()
                     .then(|| FaultLog::open(address).ok())
                     .flatten(),
+                guardian: None,
+            }),
+        })
+    }
+
+    /// A card that another process opened, mapped the memory of, and passed ([`crate::vfio::lend`]). Asks for no right.
+    /// It reaches that memory and nothing else, whatever is done here.
+    ///
+    /// # Errors
+    /// `ENODEV` for an address where nothing is; `ENOTTY` for a descriptor that is no VFIO device; `EINVAL` for rings
+    /// that begin where they cannot.
+    pub fn received(bus: &Bus, address: Address, device: OwnedFd, memory: LentMemory) -> Result<Card> {
+        if memory.rings_at % HUGE_PAGE as u64 != 0 || memory.iova % HUGE_PAGE as u64 != 0 {
+            let why = format!(
+                "address={address} iova={:#x} rings_at={:#x}: they are multiples of {HUGE_PAGE}",
+                memory.iova, memory.rings_at
+            );
+            return Err(Error::new("card", why, libc::EINVAL));
+        }
+        let function = bus.function(address)?;
+        let device = VfioDevice::received(device, address)?;
+        let config = device.config()?;
+        config.set_bus_master(false)?;
+        Ok(Card {
+            function,
+            via: Via::Vfio,
+            access: Access::Lent { device, memory },
+            config,
+            lock: None,
+            interrupts: None,
+            memory: Mutex::new(Memory {
+                next: IOVA_BASE,
+                faults: FaultLog::open(address).ok(),
                 guardian: None,
             }),
         })
@@ -181,7 +228,7 @@ impl Card {
     /// `ENXIO` when it is no memory.
     pub fn map_bar(&self, bar: u32) -> Result<Bar> {
         match &self.access {
-            Access::Vfio { device, .. } => device.map_bar(bar),
+            Access::Vfio { device, .. } | Access::Lent { device, .. } => device.map_bar(bar),
             Access::Uio(device) => device.map_bar(bar),
         }
     }
@@ -193,8 +240,17 @@ impl Card {
     /// `ENOMEM` when the process may lock no more memory; `EINVAL` for memory in ordinary pages when there is no
     /// IOMMU.
     pub fn map_memory(&self, mapping: &Mapping, pages: PageKind, len: usize) -> Result<DmaTable> {
-        let Access::Vfio { space, .. } = &self.access else {
-            return DmaTable::physical(mapping, pages);
+        let space = match &self.access {
+            Access::Vfio { space, .. } => space,
+            Access::Uio(_) => return DmaTable::physical(mapping, pages),
+            // Mapped already, by the lender: the pool is the file's beginning.
+            Access::Lent { memory, .. } if len as u64 <= memory.rings_at => {
+                return Ok(DmaTable::contiguous(memory.iova, len));
+            }
+            Access::Lent { memory, .. } => {
+                let why = format!("lent len={}: {len} are wanted", memory.rings_at);
+                return Err(Error::new("card", why, libc::ENOMEM));
+            }
         };
         if !space.protects() {
             return DmaTable::physical(mapping, pages);
@@ -207,6 +263,35 @@ impl Card {
         Ok(DmaTable::contiguous(iova, len))
     }
 
+    /// Memory of at least `bytes` bytes for the card's rings, all zero, and the addresses by which it reaches them.
+    ///
+    /// # Errors
+    /// `ENOMEM`, also when a lender has mapped less.
+    pub fn ring_memory(&self, bytes: usize) -> Result<(Mapping, DmaTable)> {
+        if let Access::Lent { memory, .. } = &self.access {
+            if bytes > memory.ring_bytes {
+                let why = format!("rings of {bytes} bytes, of which {} were lent", memory.ring_bytes);
+                return Err(Error::new("card", why, libc::ENOMEM));
+            }
+            let rings = Mapping::of(
+                memory.file.as_fd(),
+                memory.rings_at,
+                memory.ring_bytes,
+                "lent rings",
+            )?;
+            let table = DmaTable::contiguous(memory.iova + memory.rings_at, rings.len());
+            return Ok((rings, table));
+        }
+        let pages = if self.via.protects_memory() {
+            PageKind::Ordinary
+        } else {
+            PageKind::Huge
+        };
+        let rings = Mapping::shared(&MemoryFile::create("bifurcate-rings", bytes, pages)?)?;
+        let table = self.map_memory(&rings, pages, rings.len())?;
+        Ok((rings, table))
+    }
+
     /// Lets the card read and write memory, all of which has been mapped by now. Without an IOMMU a guardian process
     /// comes first.
     ///
@@ -214,8 +299,8 @@ impl Card {
     /// What writing configuration space or forking reports.
     pub fn start_dma(&self) -> Result<()> {
         let mut memory = self.memory();
-        if !self.via.protects_memory() && memory.guardian.is_none() {
-            memory.guardian = Some(Guardian::start(&self.lock)?);
+        if let (false, None, Some(lock)) = (self.via.protects_memory(), &memory.guardian, &self.lock) {
+            memory.guardian = Some(Guardian::start(lock)?);
         }
         self.config.set_bus_master(true)
     }
@@ -246,7 +331,7 @@ impl Card {
     /// What the reset reports.
     pub fn reset(&self) -> Result<()> {
         match &self.access {
-            Access::Vfio { device, .. } => device.reset(),
+            Access::Vfio { device, .. } | Access::Lent { device, .. } => device.reset(),
             Access::Uio(_) => Ok(()),
         }
     }
@@ -257,7 +342,7 @@ impl Card {
     /// `ENXIO` when it has none; `EOPNOTSUPP` when it has none under UIO.
     pub fn enable_interrupts(&mut self, wanted: u32) -> Result<u32> {
         match &self.access {
-            Access::Vfio { device, .. } => {
+            Access::Vfio { device, .. } | Access::Lent { device, .. } => {
                 let interrupts = device.enable_interrupts(wanted)?;
                 let count = interrupts.events.len() as u32;
                 self.interrupts = Some(interrupts);
@@ -279,7 +364,7 @@ impl Card {
     #[must_use]
     pub fn has_vectors(&self) -> bool {
         match (&self.access, &self.interrupts) {
-            (Access::Vfio { .. }, Some(interrupts)) => interrupts.is_msix(),
+            (Access::Vfio { .. } | Access::Lent { .. }, Some(interrupts)) => interrupts.is_msix(),
             (Access::Uio(_), _) => self.via == Via::IgbUio && self.config.msix_vectors().is_ok_and(|n| n > 0),
             _ => false,
         }
@@ -289,7 +374,7 @@ impl Card {
     #[must_use]
     pub fn interrupt_fd(&self, vector: u32) -> Option<BorrowedFd<'_>> {
         match &self.access {
-            Access::Vfio { .. } => self.event(vector).map(AsFd::as_fd),
+            Access::Vfio { .. } | Access::Lent { .. } => self.event(vector).map(AsFd::as_fd),
             Access::Uio(device) => (vector == 0).then(|| device.as_fd()),
         }
     }
@@ -298,8 +383,12 @@ impl Card {
     pub fn unmask_interrupt(&self) {
         // A refusal leaves the sleeper to its timeout, by which it looks anyway.
         let _ = match (&self.access, &self.interrupts) {
-            (Access::Vfio { device, .. }, Some(interrupts)) if interrupts.is_line() => device.unmask_line(),
-            (Access::Vfio { .. }, _) => Ok(()),
+            (Access::Vfio { device, .. } | Access::Lent { device, .. }, Some(interrupts))
+                if interrupts.is_line() =>
+            {
+                device.unmask_line()
+            }
+            (Access::Vfio { .. } | Access::Lent { .. }, _) => Ok(()),
             (Access::Uio(device), _) => device.unmask(&self.config),
         };
     }
@@ -307,7 +396,7 @@ impl Card {
     /// Takes note of what came of interrupt `vector`.
     pub fn acknowledge_interrupt(&self, vector: u32) {
         match &self.access {
-            Access::Vfio { .. } => {
+            Access::Vfio { .. } | Access::Lent { .. } => {
                 self.event(vector).map(EventFd::lower);
             }
             Access::Uio(device) => {
@@ -320,7 +409,7 @@ impl Card {
     #[must_use]
     pub fn is_wanted_back(&self) -> bool {
         match &self.access {
-            Access::Vfio { device, .. } => device.is_wanted_back(),
+            Access::Vfio { device, .. } | Access::Lent { device, .. } => device.is_wanted_back(),
             Access::Uio(_) => !self.function.folder().exists(),
         }
     }

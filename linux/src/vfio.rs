@@ -4,8 +4,10 @@
 //! iommufd (`/dev/vfio/devices/vfioN`, `/dev/iommu`). Numbers and layouts: include/uapi/linux/vfio.h and iommufd.h.
 
 mod device;
+mod lend;
 mod space;
 mod uapi;
 
 pub use device::{VfioDevice, VfioInterrupts};
+pub use lend::{Loan, is_held, lend};
 pub use space::{AddressSpace, open_cdev, open_group};

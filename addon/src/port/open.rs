@@ -319,7 +319,7 @@ pub(super) fn page_name(umem: &Umem) -> String {
     kind_name(umem.page_kind())
 }
 
-fn kind_name(kind: PageKind) -> String {
+pub(crate) fn kind_name(kind: PageKind) -> String {
     let name = match kind {
         PageKind::Huge => "huge",
         PageKind::Ordinary => "ordinary",

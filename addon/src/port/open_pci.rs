@@ -1,19 +1,21 @@
 //! Opening PCI cards by our own drivers.
 
-use bifurcate_datapath::device::cards;
 use bifurcate_datapath::device::pmd::Config;
+use bifurcate_datapath::device::{cards, lend};
 use bifurcate_datapath::filter::Program;
 use bifurcate_datapath::frame::{Pages, Umem, UmemConfig};
 use bifurcate_linux::card::Via;
 use bifurcate_linux::pci::Address;
 use bifurcate_linux::{Error, Result};
 use napi::Env;
-use napi::bindgen_prelude::Uint8Array;
+use napi::bindgen_prelude::{ClassInstance, Uint8Array};
 use napi_derive::napi;
+use std::os::fd::OwnedFd;
 
 use super::native_port::NativePort;
 use super::open::{Obtained, page_name, pages, tapped};
 use super::shared::PortShared;
+use crate::broker::Descriptor;
 use crate::error::OrThrow;
 use crate::kernel::pci::bus;
 
@@ -68,16 +70,8 @@ fn port(options: &PciOptions) -> Result<NativePort> {
         let why = format!("via={via}: it has no memory protection, and noMemoryProtection was not said");
         return Err(Error::new("open", why, 1));
     }
-    let config = Config {
-        queues: options.queues,
-        ring_size: options.ring_size,
-        promiscuous: options.promiscuous,
-        interrupts: options.interrupts,
-        mac: options.mac.as_deref().map(mac).transpose()?,
-        packed: options.packed,
-    };
-    let program = options.filter.as_deref().map(Program::from_bytes).transpose();
-    let program = program.map_err(|wrong| Error::new("open", format!("filter: {wrong}"), 22))?;
+    let config = config(options)?;
+    let program = program(options)?;
     let pages = match pages(&options.pages)? {
         // The addresses of ordinary pages may change under the card.
         Pages::Auto if !via.protects_memory() => Pages::Huge,
@@ -89,13 +83,91 @@ fn port(options: &PciOptions) -> Result<NativePort> {
         jumbo_frames: options.jumbo_frames,
         pages,
     })?;
-    let (port, card) = cards::open(&bus(None), address, via, &config, &umem)?;
+    let opened = cards::open(&bus(None), address, via, &config, &umem)?;
+    native(options, opened, &umem, program)
+}
+
+/// What openLentCard is told of the descriptors: the broker's words.
+#[napi(object)]
+pub struct LentCardOptions {
+    /// The I/O address of the memory's first byte.
+    pub iova: i64,
+    /// Where in it the rings begin.
+    pub rings_at: i64,
+    /// Bytes of the rings.
+    pub ring_bytes: i64,
+}
+
+/// Opens a card that a broker opened and passed, over the memory that it was lent with; `via`, `pages` and
+/// `noMemoryProtection` are of no account. Asks for no right. Takes the descriptors: their objects are closed afterwards,
+/// also when this fails.
+#[napi]
+pub fn open_lent_card(
+    env: Env,
+    options: PciOptions,
+    lent: LentCardOptions,
+    mut device: ClassInstance<'_, Descriptor>,
+    mut memory: ClassInstance<'_, Descriptor>,
+) -> napi::Result<NativePort> {
+    let device = device.take(&env);
+    let memory = memory.take(&env)?;
+    lent_port(&options, &lent, device?, memory).or_throw(&env)
+}
+
+fn lent_port(
+    options: &PciOptions,
+    lent: &LentCardOptions,
+    device: OwnedFd,
+    memory: OwnedFd,
+) -> Result<NativePort> {
+    let bytes = |n| u64::try_from(n).map_err(|_| Error::new("open", format!("lent card: {n} bytes"), 22));
+    let received = lend::Received {
+        device,
+        memory,
+        iova: bytes(lent.iova)?,
+        rings_at: bytes(lent.rings_at)?,
+        ring_bytes: bytes(lent.ring_bytes)?,
+    };
+    let pool = UmemConfig {
+        frames: options.frames,
+        frame_size: options.frame_size,
+        jumbo_frames: options.jumbo_frames,
+        pages: Pages::Auto,
+    };
+    let program = program(options)?;
+    let address = options.address.parse()?;
+    let (opened, umem) = lend::open(&bus(None), address, received, &pool, &config(options)?)?;
+    native(options, opened, &umem, program)
+}
+
+fn config(options: &PciOptions) -> Result<Config> {
+    Ok(Config {
+        queues: options.queues,
+        ring_size: options.ring_size,
+        promiscuous: options.promiscuous,
+        interrupts: options.interrupts,
+        mac: options.mac.as_deref().map(mac).transpose()?,
+        packed: options.packed,
+    })
+}
+
+fn program(options: &PciOptions) -> Result<Option<Program>> {
+    let program = options.filter.as_deref().map(Program::from_bytes).transpose();
+    program.map_err(|wrong| Error::new("open", format!("filter: {wrong}"), 22))
+}
+
+fn native(
+    options: &PciOptions,
+    (port, card): cards::Opened,
+    umem: &Umem,
+    program: Option<Program>,
+) -> Result<NativePort> {
     let obtained = Obtained {
         zero_copy: true,
         need_wakeup: false,
         multi_buffer: false,
         busy_poll: !options.interrupts,
-        pages: page_name(&umem),
+        pages: page_name(umem),
         refused: Vec::new(),
         tap: None,
     };

@@ -1,6 +1,6 @@
 // Opens a card taken whole: our own driver in place of the kernel's.
 
-import { openPci, takeQueue } from "@bifurcate/addon";
+import { openLentCard, openPci, takeQueue } from "@bifurcate/addon";
 import { BifurcateError, messageOf, rxMetadata, wrapError } from "@bifurcate/control";
 import { machineBus } from "@bifurcate/control/card/bus";
 import { cardError } from "@bifurcate/control/card/errors";
@@ -14,26 +14,25 @@ import type { NativePort } from "../native.js";
 import type { OpenOptions } from "../open.js";
 import { Port } from "../port.js";
 import { withTapFile } from "../tap-file.js";
+import { leaseCard } from "./lease.js";
 import { parseCardSpec, type CardSpec } from "./spec.js";
 import { watchCard } from "./watch.js";
 
 /**
- * Opens a card that is bound to its mechanism's driver (`bifurcate take`).
+ * Opens a card that is bound to its mechanism's driver (`bifurcate take`), itself or through a broker.
  * @param options `tap`: a pcapng file to write every received and sent frame to; `flows`, `exception`: see OpenOptions.
  * @throws E_BAD_OPTION, E_NO_MEMORY_PROTECTION, E_NO_SUCH_CARD, E_CARD_NOT_TAKEN, E_CARD_BUSY, E_CARD_GROUP, E_CARD_UNKNOWN, E_CARD_FAILED,
- *   E_NO_MEMORY, E_NOT_PRIVILEGED.
+ *   E_NO_MEMORY, E_NOT_PRIVILEGED; with via=broker what leaseCard throws.
  */
-export function openCard(word: string, options: CardOptions = {}): Port {
+export async function openCard(word: string, options: CardOptions = {}): Promise<Port> {
   const spec = parseCardSpec(word);
   const { tap, flows = [], exception = false } = options;
   const what = `open ${word}`;
+  if (spec.broker) return openLeased(spec, what, options);
   checkProtection(what, spec.via, spec.noMemoryProtection, "noMemoryProtection=yes");
-  const filter = flows.length === 0 ? {} : { filter: encodeProgram(compileAny(flows).program) };
   let native: OpenedCard;
   try {
-    native = withTapFile(tap, () =>
-      openPci({ ...spec, pages: "auto", ...filter, ...(tap === undefined ? {} : { tap }) }),
-    );
+    native = withTapFile(tap, () => openPci(nativeOptions(spec, options)));
   } catch (thrown) {
     throw cardError(thrown, what);
   }
@@ -42,15 +41,48 @@ export function openCard(word: string, options: CardOptions = {}): Port {
       ...steer(native, flows),
       ...(exception === false ? [] : standIn(native, spec.address, exception)),
     ];
-    return cardPort(native, spec, notes);
+    return cardPort(native, spec, [...unprotected(spec), ...notes], IN_PROCESS);
   } catch (thrown) {
     void native.close(0);
     throw wrapError(thrown, what);
   }
 }
 
+/** What the addon is told of a card. */
+function nativeOptions(spec: CardSpec, { tap, flows = [] }: CardOptions): Parameters<typeof openPci>[0] {
+  const filter = flows.length === 0 ? {} : { filter: encodeProgram(compileAny(flows).program) };
+  return { ...spec, pages: "auto", ...filter, ...(tap === undefined ? {} : { tap }) };
+}
+
+async function openLeased(spec: CardSpec, what: string, options: CardOptions): Promise<Port> {
+  const { tap, flows = [], exception, onWarning } = options;
+  if (exception !== undefined && exception !== false) {
+    const why = "a lease of a card has no way into the kernel: exception";
+    throw new BifurcateError("E_BAD_OPTION", { what, why, data: { option: "exception" } });
+  }
+  if (spec.jumboFrames > 0) {
+    const why = "the memory of a leased card has no jumbo frames";
+    throw new BifurcateError("E_BAD_OPTION", { what, why, next: "Leave jumboFrames out." });
+  }
+  const leased = await leaseCard(spec, what, (lent, ...descriptors) =>
+    withTapFile(tap, () => openLentCard(nativeOptions(spec, options), lent, ...descriptors)),
+  );
+  const { native, lease, hold } = leased;
+  const port = cardPort(native, spec, [...lease.notes, ...steer(native, flows)], {
+    id: lease.id,
+    bypasses: lease.bypasses,
+    ended: () => hold.end(),
+  });
+  hold.onLost = (why) => {
+    onWarning?.(`the lease ${lease.id} was taken back: ${why}`);
+    const what = `use the lease ${lease.id} of ${lease.device}`;
+    port.fail(new BifurcateError("E_LEASE_REVOKED", { what, why }));
+  };
+  return port;
+}
+
 /** What of OpenOptions a card knows. */
-export type CardOptions = Pick<OpenOptions, "tap" | "flows" | "exception">;
+export type CardOptions = Pick<OpenOptions, "tap" | "flows" | "exception" | "onWarning">;
 
 type OpenedCard = ReturnType<typeof openPci>;
 
@@ -99,15 +131,27 @@ function standIn(native: OpenedCard, address: string, exception: true | string):
   }
 }
 
-function cardPort(native: NativePort, spec: CardSpec, more: readonly string[]): Port {
-  const notes = [
-    ...(protectsMemory(spec.via)
-      ? []
-      : [
-          `${spec.via} has no memory protection: the card can reach all memory, and so can whoever drives it`,
-        ]),
-    ...more,
-  ];
+function unprotected({ via }: CardSpec): string[] {
+  if (protectsMemory(via)) return [];
+  return [`${via} has no memory protection: the card can reach all memory, and so can whoever drives it`];
+}
+
+/** By which right a card is had. */
+interface Right {
+  /** The lease's; null: this process's own. */
+  readonly id: string | null;
+  readonly bypasses: readonly string[];
+  /** Called when the card is quiet and closed. */
+  ended(): Promise<void>;
+}
+
+const IN_PROCESS: Right = {
+  id: null,
+  bypasses: ["the kernel: the card is taken whole"],
+  ended: () => Promise.resolve(),
+};
+
+function cardPort(native: NativePort, spec: CardSpec, notes: readonly string[], right: Right): Port {
   const port = new Port(
     { native, name: spec.address, takeQueue },
     {
@@ -121,13 +165,17 @@ function cardPort(native: NativePort, spec: CardSpec, more: readonly string[]): 
         metadata: rxMetadata("pci", []),
         notes,
       },
-      id: null,
-      bypasses: ["the kernel: the card is taken whole"],
+      id: right.id,
+      bypasses: right.bypasses,
       confirm: () => undefined,
       look: () => watch.look(),
       close: async (shut) => {
         watch.stop();
-        await shut();
+        try {
+          await shut();
+        } finally {
+          await right.ended();
+        }
       },
     },
   );

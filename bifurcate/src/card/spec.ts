@@ -8,6 +8,8 @@ export interface CardSpec {
   /** Where it sits, as 0000:01:10.0. */
   readonly address: string;
   readonly via: Mechanism;
+  /** A broker opens it, and this process needs no right (`via=broker`). */
+  readonly broker: boolean;
   /** The user said that the card may reach all memory. */
   readonly noMemoryProtection: boolean;
   readonly queues: number;
@@ -63,6 +65,7 @@ export function parseCardSpec(spec: string): CardSpec {
   }
   const found = {
     via: "vfio" as Mechanism,
+    broker: false,
     noMemoryProtection: false,
     queues: 1,
     frames: 0,
@@ -79,8 +82,10 @@ export function parseCardSpec(spec: string): CardSpec {
     switch (key) {
       case "via": {
         const via = MECHANISMS.find((name) => name === value);
-        if (via === undefined) throw bad(spec, `via is one of ${MECHANISMS.join(", ")}`);
-        found.via = via;
+        found.broker = value === "broker";
+        if (via === undefined && !found.broker)
+          throw bad(spec, `via is one of ${MECHANISMS.join(", ")}, or broker`);
+        found.via = via ?? "vfio";
         break;
       }
       case "queues":

@@ -1,5 +1,5 @@
 // What root prepares so that the broker needs no root: its BPF file system and its folders, and where asked for huge pages
-// and virtual functions.
+// and virtual functions, and the files of cards that are to be leased whole.
 
 import { execFileSync } from "node:child_process";
 import {
@@ -8,10 +8,12 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  readdirSync,
+  readlinkSync,
   statfsSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { BifurcateError, messageOf } from "@bifurcate/control";
 import { accounts } from "@bifurcate/control/broker/accounts";
 
@@ -139,21 +141,66 @@ function ground(what: string, thrown: unknown): BifurcateError {
   return new BifurcateError(code, { what, why: messageOf(thrown), next, cause: thrown });
 }
 
+/** Where the files of cards that vfio-pci has are found, and those that map memory for them. */
+export interface VfioFiles {
+  /** A PCI function's folder in sysfs. */
+  device(address: string): string;
+  readonly dev: string;
+}
+
+const VFIO_FILES: VfioFiles = { device: (address) => `/sys/bus/pci/devices/${address}`, dev: "/dev" };
+
+/**
+ * Gives the broker's user the VFIO files of a card that was taken, and lets its group have /dev/iommu, by which nobody
+ * reaches a card that he may not open. @returns what was done, a line each. @throws E_BAD_OPTION, E_SYSTEM
+ */
+export function handToBroker(address: string, user: string, files = VFIO_FILES): string[] {
+  const what = `give ${address} to the broker`;
+  const uid = userNumber(user);
+  try {
+    const folder = files.device(address);
+    const own = existsSync(join(folder, "vfio-dev"))
+      ? readdirSync(join(folder, "vfio-dev")).map((name) => join(files.dev, "vfio/devices", name))
+      : [];
+    const group = join(files.dev, "vfio", basename(readlinkSync(join(folder, "iommu_group"))));
+    const given = [...own, group].filter((file) => existsSync(file));
+    if (given.length === 0) {
+      throw new BifurcateError("E_SYSTEM", { what, why: "vfio-pci shows no file for it in /dev/vfio" });
+    }
+    for (const file of given) {
+      chownSync(file, uid, -1 >>> 0);
+      chmodSync(file, 0o600);
+    }
+    const iommu = join(files.dev, "iommu");
+    if (existsSync(iommu)) {
+      chownSync(iommu, uid, -1 >>> 0);
+      chmodSync(iommu, 0o660);
+      given.push(iommu);
+    }
+    return given.map((file) => `${file}: the broker's (user ${uid})`);
+  } catch (thrown) {
+    throw ground(what, thrown);
+  }
+}
+
+function userNumber(user: string): number {
+  const uid = accounts().user(user);
+  if (uid !== null) return uid;
+  const next = `Make it: useradd --system --user-group --no-create-home ${user}`;
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `read --user '${user}'`,
+    why: "there is no such user",
+    next,
+  });
+}
+
 /** Prepares them; gives what was done. @throws E_NOT_PRIVILEGED, E_BAD_OPTION, E_SYSTEM */
 export function prepare({ user, bpf, run }: BrokerFolders): string[] {
   const what = "prepare the broker's folders";
   if (process.geteuid?.() !== 0) {
     throw new BifurcateError("E_NOT_PRIVILEGED", { what, why: "it is not root", next: "Run it with sudo." });
   }
-  const uid = accounts().user(user);
-  if (uid === null) {
-    const next = `Make it: useradd --system --user-group --no-create-home ${user}`;
-    throw new BifurcateError("E_BAD_OPTION", {
-      what: `read --user '${user}'`,
-      why: "there is no such user",
-      next,
-    });
-  }
+  const uid = userNumber(user);
   try {
     mkdirSync(bpf, { recursive: true, mode: 0o711 });
     const mounted = Number(statfsSync(bpf).type) >>> 0 === BPF_FS;

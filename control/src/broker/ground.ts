@@ -8,7 +8,7 @@ import { compileFlow } from "../steering/compile-flow.js";
 import { zeroCopyRefusal } from "../steering/ladder.js";
 import { makePlan, queuesOf } from "../steering/make-plan.js";
 import type { Mode, Plan, Step, ZeroCopy } from "../steering/plan.js";
-import type { Rule } from "./policy.js";
+import { leaseWords, type Rule } from "./policy.js";
 
 /** What is known when a lease is asked for. */
 export interface Asked {
@@ -54,7 +54,7 @@ function choose(asked: Asked): Ground {
   const { request, rule } = asked;
   const allowed = (mechanism: "queue" | "port"): boolean =>
     rule.mechanisms.includes(mechanism) && (request.mechanism === "auto" || request.mechanism === mechanism);
-  const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
+  const what = leaseWords(request);
   let closed = "a port was asked for";
   if (allowed("queue")) {
     try {
@@ -82,7 +82,7 @@ function choose(asked: Asked): Ground {
 /** A port whose client makes its sockets itself. What it then sets, it sets itself. */
 function onForeignPort(asked: Asked): Ground {
   const { request } = asked;
-  const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
+  const what = leaseWords(request);
   if (request.zeroCopy === "require") {
     throw new BifurcateError("E_NO_ZERO_COPY", { what, why: "a lease port is veth, which copies" });
   }

@@ -12,7 +12,7 @@ import {
   type OwnQueues,
 } from "../lease/record.js";
 import { next, steers, type LeaseEvent } from "../lease/state.js";
-import type { GrantedLease, LeaseRequest, ListedLease } from "../protocol/messages.js";
+import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
 import type { Audit } from "./audit.js";
@@ -21,9 +21,10 @@ import { ownNamespace, type Outsider } from "./foreign.js";
 import { chooseGround, type Asked } from "./ground.js";
 import { endHolder, isHeld } from "./held.js";
 import { listed } from "./listing.js";
-import type { BrokerKernel, BrokerNetns, Descriptor, Locals, ProcessHandle } from "./machine.js";
-import { checkPass, open, type Opening } from "./opening.js";
-import { decide, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
+import type { Granting, Live, Owner } from "./live.js";
+import type { BrokerKernel, BrokerNetns, Locals } from "./machine.js";
+import { checkPass, open, type Opened } from "./opening.js";
+import { decide, leaseWords, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
 import {
   foreignSockets,
   pinFolder,
@@ -33,9 +34,10 @@ import {
   removePort,
   type PortCard,
 } from "./port.js";
-import { inherit, undoSteps, undoTable, type CardPlace } from "./settings.js";
+import { undoOwn, type CardPlace, type Settled } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
 import { checkTaken } from "./taken.js";
+import { checkWhole, isCardHeld, isWhole, openWhole, takeMemory } from "./whole-card.js";
 
 /** Who asks for a lease, as the kernel says it. */
 export interface Client extends Asker, Outsider {
@@ -50,27 +52,6 @@ export interface Places {
   readonly bpffs: string;
   /** Journals of splits made in process. */
   readonly splits: string;
-}
-
-/** What a grant gives: the words and the descriptors, in the order that PROTOCOL.md says. */
-export interface Granting {
-  readonly lease: GrantedLease;
-  readonly descriptors: readonly Descriptor[];
-  /** To be called when the message has been sent, or could not be: our copies are closed. */
-  readonly sent: (ok: boolean) => void;
-}
-
-/** A lease with what the broker watches of it. */
-interface Live {
-  record: LeaseRecord;
-  process: ProcessHandle | null;
-  timer: NodeJS.Timeout | null;
-  /** The card's program knows it. */
-  steered: boolean;
-  /** What was last said of settings that could not be undone. */
-  told?: string;
-  /** Its client was ended, since it held what is to be free. */
-  ended?: boolean;
 }
 
 /** How long between two looks whether what is drained is free, ms: at first, and at most. */
@@ -153,7 +134,7 @@ export class Leases {
       });
       return granting;
     } catch (thrown) {
-      const error = wrapError(thrown, `lease '${request.flows.join("', '")}' on ${request.device}`);
+      const error = wrapError(thrown, leaseWords(request));
       this.tally("denied");
       this.audit.write({ event: "lease", outcome: error.code, ...about, why: error.message });
       throw error;
@@ -171,11 +152,13 @@ export class Leases {
   }
 
   private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
-    const what = `lease '${request.flows.join("', '")}' on ${request.device}`;
+    const what = leaseWords(request);
     const identity = identify(client.pid);
     if (identity === null) {
       throw new BifurcateError("E_LEASE_DENIED", { what, why: "the process that asked has ended" });
     }
+    const owner = { identity, uid: client.uid };
+    if (request.mechanism === "vfio") return this.makeWhole(owner, request, rule, watch);
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
     const leases = [...this.leases.values()].map(({ record }) => record);
@@ -186,7 +169,6 @@ export class Leases {
     watch.lap("facts and plan");
     checkPass(what, request, ground);
     const theirs = request.mechanism === "foreign" ? ownNamespace(what, client, this.netns.inode) : null;
-    const id = this.freshId();
     const about: PortCard = {
       ifindex: link.index,
       mtu: link.mtu,
@@ -195,6 +177,65 @@ export class Leases {
       addresses: facts.addresses.map(({ address }) => address.replace(/%.*$/, "")),
     };
     const onCard = card ?? this.card(about, link.name);
+    const onLink = {
+      card: { ifindex: link.index, name: link.name },
+      slot: onCard.freeSlot(),
+      own: ground.own,
+    };
+    const live = this.reserve(owner, request, rule, onLink);
+    watch.lap("record");
+    try {
+      const opened = open({
+        kernel: this.kernel,
+        netns: this.netns,
+        record: live.record,
+        card: onCard,
+        about,
+        facts,
+        ground,
+        rate: rule.rate,
+        client: theirs,
+        folder: pinFolder(this.places.bpffs, live.record.id),
+        carved,
+        note: (own) => this.note(live, own),
+        watch,
+      });
+      return this.hand(live, opened);
+    } catch (thrown) {
+      this.fail(live);
+      throw thrown;
+    } finally {
+      theirs?.close();
+    }
+  }
+
+  /** A card by VFIO: no interface, no flow, no program. */
+  private makeWhole(owner: Owner, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
+    const leases = [...this.leases.values()].map(({ record }) => record);
+    checkWhole(leaseWords(request), request, leases);
+    const on = { card: { ifindex: 0, name: request.device }, slot: -1, own: null };
+    const live = this.reserve(owner, request, rule, on);
+    watch.lap("record");
+    try {
+      const opened = openWhole(this.kernel, live.record);
+      live.loan = opened.loan;
+      watch.lap("card and memory");
+      return this.hand(live, opened);
+    } catch (thrown) {
+      this.fail(live);
+      throw thrown;
+    }
+  }
+
+  /** Writes a lease down, before anything of it is made. */
+  private reserve(
+    { identity, uid }: Owner,
+    request: LeaseRequest,
+    rule: Rule,
+    on: Pick<LeaseRecord, "card" | "slot" | "own">,
+  ): Live {
+    const id = this.freshId();
+    const port = on.own === null && request.mechanism !== "vfio";
     const record: LeaseRecord = {
       version: 1,
       id,
@@ -202,48 +243,27 @@ export class Leases {
       since: new Date().toISOString(),
       bootId: bootId(),
       netnsInode: this.netns.inode,
-      card: { ifindex: link.index, name: link.name },
-      slot: onCard.freeSlot(),
-      own: ground.own,
-      names: portNames(id, ground.own === null, request.pass),
-      client: { ...identity, uid: client.uid },
+      ...on,
+      names: portNames(id, port, request.pass),
+      client: { ...identity, uid },
       rule: rule.name,
       draining: rule.draining,
       request,
       granted: null,
     };
     writeRecord(this.places.state, record);
-    watch.lap("record");
     const live: Live = { record, process: null, timer: null, steered: true };
     this.leases.set(id, live);
-    try {
-      return this.open(live, {
-        kernel: this.kernel,
-        netns: this.netns,
-        record,
-        card: onCard,
-        about,
-        facts,
-        ground,
-        rate: rule.rate,
-        client: theirs,
-        folder: pinFolder(this.places.bpffs, id),
-        carved,
-        note: (own) => this.note(live, own),
-        watch,
-      });
-    } catch (thrown) {
-      this.advance(live, "fail");
-      this.takeAway(live, "fail");
-      throw thrown;
-    } finally {
-      theirs?.close();
-    }
+    return live;
   }
 
-  /** Makes everything, and watches the client from then on. */
-  private open(live: Live, opening: Opening): Granting {
-    const { lease, descriptors } = open(opening);
+  private fail(live: Live): void {
+    this.advance(live, "fail");
+    this.takeAway(live, "fail");
+  }
+
+  /** Watches the client from now on, and gives what it gets. */
+  private hand(live: Live, { lease, descriptors }: Opened): Granting {
     try {
       this.watch(live);
     } catch (thrown) {
@@ -361,8 +381,8 @@ export class Leases {
   private takeAway(live: Live, event: LeaseEvent): void {
     this.steerBack(live);
     const { record } = live;
-    // A port is deleted, which unbinds its sockets; a queue of the card is not free before the last copy is closed.
-    const own = (record.own ?? null) !== null && event !== "fail";
+    // A port is deleted, which unbinds its sockets; a queue, or a card, is not free before the last copy is closed.
+    const own = ((record.own ?? null) !== null || isWhole(record)) && event !== "fail";
     const draining = next(record.state, "held") === null;
     const waits = own || draining || (event === "death" && record.draining === "wait");
     if (!(waits && this.isHeld(record)) && this.clear(live)) return;
@@ -374,6 +394,8 @@ export class Leases {
   private steerBack(live: Live): boolean {
     const { record, steered } = live;
     live.steered = false;
+    takeMemory(live.loan ?? null);
+    delete live.loan;
     if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
     return this.undo(live, "after");
   }
@@ -389,7 +411,9 @@ export class Leases {
     }, after);
   }
 
-  private isHeld({ card, own = null, names }: LeaseRecord): boolean {
+  private isHeld(record: LeaseRecord): boolean {
+    const { card, own = null, names } = record;
+    if (isWhole(record)) return isCardHeld(this.kernel, record);
     return isHeld(this.netns, own, names, this.place(card.ifindex)?.name);
   }
 
@@ -404,29 +428,13 @@ export class Leases {
     const { id, card, own = null } = live.record;
     const place = this.place(card.ifindex);
     if (own === null || place === null) return true;
-    const note = (now: OwnQueues): void => this.note(live, now);
+    const settled = (of: Live): Settled => ({
+      own: () => of.record.own!,
+      granted: of.record.state === "granted",
+      note: (now) => this.note(of, now),
+    });
     const others = this.owners(card.ifindex).filter((each) => each !== live);
-    const [left, failed]: [string[], string[]] = [[], []];
-    if (when === "before") {
-      const heir = others.find(({ record }) => record.state === "granted");
-      if (heir !== undefined) {
-        const moved = inherit(live.record.own!, heir.record.own!);
-        // The heir's first: written down twice it is undone twice, which is once; never, it would stay.
-        this.note(heir, moved.to);
-        this.note(live, moved.from);
-      }
-      try {
-        const carved = others.map(({ record }) => record.own!).filter((each) => each.before !== null);
-        const queues = carved.flatMap((each) => each.queues);
-        const why = undoTable(place, live.record.own!, queues);
-        if (why !== null) left.push(why);
-      } catch (thrown) {
-        failed.push(messageOf(thrown));
-      }
-    }
-    const undone = undoSteps(place, live.record.own!, when, note);
-    left.push(...undone.left);
-    failed.push(...undone.failed);
+    const { left, failed } = undoOwn(place, settled(live), others.map(settled), when);
     const why = [...left, ...failed].join("; ");
     // Said once, however often it is tried.
     if (why !== "" && why !== live.told) {
@@ -509,6 +517,10 @@ export class Leases {
     }
     // Of another namespace: another broker's.
     if (record.netnsInode !== this.netns.inode) return false;
+    if (isWhole(record)) {
+      this.leases.set(record.id, { record, process: null, timer: null, steered: false });
+      return true;
+    }
     const { ifindex, name } = record.card;
     let card = this.cards.get(ifindex);
     if (card === undefined) {
@@ -548,11 +560,13 @@ export class Leases {
     return why;
   }
 
-  private whyNot({ card, state, names, client, own = null }: LeaseRecord): string | null {
-    if (this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
+  private whyNot(record: LeaseRecord): string | null {
+    const { card, state, names, client, own = null } = record;
+    const whole = isWhole(record);
+    if (!whole && this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
     if (state !== "granted") return `it was ${state}`;
     // The far end may lie in another namespace; the two come and go together.
-    if (own === null && !this.netns.links().some((each) => each.name === names.near))
+    if (!whole && own === null && !this.netns.links().some((each) => each.name === names.near))
       return "its port is gone";
     return isAlive(client) ? null : `process ${client.pid} has ended`;
   }
@@ -575,6 +589,7 @@ export class Leases {
   leave(): void {
     for (const live of this.leases.values()) {
       live.process?.close();
+      live.loan?.close();
       if (live.timer !== null) clearTimeout(live.timer);
     }
     for (const card of this.cards.values()) card.leave();

@@ -23,7 +23,7 @@ export function listed(record: LeaseRecord): ListedLease {
 
 /** What a lease stands on. */
 export function mechanismOf({ request, own = null }: Pick<LeaseRecord, "request" | "own">): Mechanism {
-  if (request.mechanism === "foreign") return "foreign";
+  if (request.mechanism === "foreign" || request.mechanism === "vfio") return request.mechanism;
   return own === null ? "port" : "queue";
 }
 
@@ -50,7 +50,10 @@ export function page(all: readonly ListedLease[], after: string, version: number
   return { leases: rest.slice(0, end + 1), next: place(rest[end]!) };
 }
 
-/** Version 1 has no word for a foreign lease, which is a port. */
+/** The version that has the word for a mechanism. */
+const SINCE: Readonly<Record<Mechanism, number>> = { port: 1, queue: 1, foreign: 2, vfio: 3 };
+
+/** An older version has no word for a foreign lease, which is a port, nor for a card, which it is told is one. */
 function inWords(lease: ListedLease, version: number): ListedLease {
-  return version < 2 && lease.mechanism === "foreign" ? { ...lease, mechanism: "port" } : lease;
+  return version < SINCE[lease.mechanism] ? { ...lease, mechanism: "port" } : lease;
 }

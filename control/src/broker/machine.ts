@@ -82,6 +82,23 @@ export interface BrokerNetns extends Netns {
   createTap(name: string, queues: number): { readonly ifindex: number; readonly queues: Descriptor[] };
 }
 
+/** Power over what a card that is leased whole reaches. */
+export interface CardLoan {
+  /** From now on it reaches nothing. */
+  revoke(): void;
+  /** Gives the power back; the card stays as it is. */
+  close(): void;
+}
+
+/** A card that was opened to be passed. */
+export interface LentCard {
+  readonly device: Descriptor;
+  readonly memory: Descriptor;
+  readonly iova: number;
+  readonly ringsAt: number;
+  readonly loan: CardLoan;
+}
+
 /** The kernel with what a broker needs of it. */
 export interface BrokerKernel extends Kernel {
   openNetns(name: string | null): BrokerNetns;
@@ -92,6 +109,10 @@ export interface BrokerKernel extends Kernel {
   openName(path: string): Descriptor;
   /** Whether the senders behind a card of that driver leave checksums and segmentation to it. */
   isVirtualDriver(driver: string): boolean;
+  /** Opens a card by VFIO, with new memory that it reaches and nothing else. */
+  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): LentCard;
+  /** Whether somebody has the card open by VFIO. */
+  isCardHeld(address: string): boolean;
 }
 
 /** Sockets and processes of this machine. */

@@ -11,6 +11,7 @@ import {
 import { compile, contains, parse } from "../steering/rules/index.js";
 import type { Expression } from "../steering/rules/index.js";
 import { accounts, type Accounts } from "./accounts.js";
+import { checkWholeRule, wholeBytes } from "./whole-card.js";
 import { LineError, readLines, type Section, type Setting } from "./policy-lines.js";
 
 /**
@@ -171,8 +172,11 @@ function ruleOf(section: Section, names: Accounts): Rule {
   const device = once.get("device")?.value;
   if (users.size === 0 && groups.size === 0) throw missing("user and no group");
   if (device === undefined) throw missing("device");
-  if (flows.length === 0) throw missing("flow");
   const { name, line } = section;
+  if (values.mechanisms.includes("vfio")) {
+    const settings = [...once.values(), ...section.settings.filter(({ key }) => key === "flow")];
+    checkWholeRule(device, settings, line);
+  } else if (flows.length === 0) throw missing("flow");
   return { name, line, users, groups, device, flows, ...values };
 }
 
@@ -207,7 +211,7 @@ function flowOf({ value, line }: Setting): Rule["flows"][number] {
   }
 }
 
-/** An outsider's port is weaker than the others, so it is given by name only. */
+/** An outsider's port is weaker than the others, and a card is more than a flow, so they are given by name only. */
 function mechanismsOf(setting: Setting | undefined): Mechanism[] {
   if (setting === undefined) return ["port", "queue"];
   return setting.value.split(",").map((each) => {
@@ -258,18 +262,26 @@ function bytesOf(setting: Setting | undefined, left: number): number {
   throw new LineError(setting.line, `memory is a number of bytes such as 64M, not '${setting.value}'`);
 }
 
+/** What is asked for, as errors say it. */
+export function leaseWords({ device, flows, mechanism }: LeaseRequest): string {
+  return mechanism === "vfio" ? `lease the card ${device}` : `lease '${flows.join("', '")}' on ${device}`;
+}
+
 /** Whether a rule is about that user. */
 function names(rule: Rule, asker: Asker): boolean {
   return rule.users.has(asker.uid) || asker.gids.some((gid) => rule.groups.has(gid));
 }
 
-/** Bytes that a lease's pool takes. */
-export function poolBytes(request: Pick<LeaseRequest, "frames" | "frameSize">): number {
-  return request.frames * request.frameSize;
+/** Bytes that a lease's pool takes; of a card, its rings too, which lie in the same memory. */
+export function poolBytes(request: LeaseRequest): number {
+  return request.mechanism === "vfio" ? wholeBytes(request) : request.frames * request.frameSize;
 }
 
 /** Why a rule does not give the lease; null when it does. */
 function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | null {
+  if ((request.mechanism === "vfio") !== rule.mechanisms.includes("vfio")) {
+    return `the mechanism is ${rule.mechanisms.join(" or ")}, not ${request.mechanism}`;
+  }
   const outside = request.flows.find((flow) => {
     const tree = parse(flow);
     return !rule.flows.some((allowed) => contains(allowed.tree, tree));
@@ -315,7 +327,7 @@ export function decide(
     reasons.push(`[${rule.name}]: ${why}`);
   }
   throw new BifurcateError("E_LEASE_DENIED", {
-    what: `lease '${request.flows.join("', '")}' on ${request.device}`,
+    what: leaseWords(request),
     why:
       reasons.length === 0
         ? `no rule of the policy lets user ${asker.uid} lease ${request.device}`

@@ -43,14 +43,14 @@ export function applySteps(card: CardPlace, own: OwnQueues, when: Step["when"], 
 }
 
 /** What an undo came to: what is left to try again, and what was left alone since somebody changed it. */
-export interface SettingsUndone {
+interface SettingsUndone {
   readonly own: OwnQueues;
   readonly left: readonly string[];
   readonly failed: readonly string[];
 }
 
 /** Undoes the steps of one kind that may have happened, last first; a failure does not stop the rest. */
-export function undoSteps(card: CardPlace, own: OwnQueues, when: Step["when"], note: Note): SettingsUndone {
+function undoSteps(card: CardPlace, own: OwnQueues, when: Step["when"], note: Note): SettingsUndone {
   let now = own;
   const [left, failed]: [string[], string[]] = [[], []];
   for (let at = own.steps.length - 1; at >= 0; at--) {
@@ -71,7 +71,7 @@ export function undoSteps(card: CardPlace, own: OwnQueues, when: Step["when"], n
  * Gives the lease's queues back to the table, where it is still as the leases made it; `others` are the queues of those
  * that go on. @returns why it was left alone; null when it was put back. @throws what the kernel answered.
  */
-export function undoTable(card: CardPlace, own: OwnQueues, others: readonly number[]): string | null {
+function undoTable(card: CardPlace, own: OwnQueues, others: readonly number[]): string | null {
   const { before } = own;
   if (before === null) return null;
   const ours = carveOut(before.table, before.queues, [...others, ...own.queues]);
@@ -83,11 +83,49 @@ export function undoTable(card: CardPlace, own: OwnQueues, others: readonly numb
   return undone.state === "left" ? undone.why : null;
 }
 
+/** A lease with queues of its own. */
+export interface Settled {
+  /** How far its settings are now. */
+  own(): OwnQueues;
+  readonly granted: boolean;
+  readonly note: Note;
+}
+
+/**
+ * Undoes the steps of one kind of a lease that ends, beside others of the card that go on; with those of before, the
+ * table. What concerns the whole card goes to one of the others.
+ * @returns What was left alone, and what is to be tried again.
+ */
+export function undoOwn(
+  card: CardPlace,
+  ending: Settled,
+  others: readonly Settled[],
+  when: Step["when"],
+): { readonly left: string[]; readonly failed: string[] } {
+  const [left, failed]: [string[], string[]] = [[], []];
+  if (when === "before") {
+    const heir = others.find(({ granted }) => granted);
+    if (heir !== undefined) {
+      const moved = inherit(ending.own(), heir.own());
+      // The heir's first: written down twice it is undone twice, which is once; never, it would stay.
+      heir.note(moved.to);
+      ending.note(moved.from);
+    }
+    try {
+      const carved = others.map(({ own }) => own()).filter((each) => each.before !== null);
+      const queues = carved.flatMap((each) => each.queues);
+      const why = undoTable(card, ending.own(), queues);
+      if (why !== null) left.push(why);
+    } catch (thrown) {
+      failed.push(messageOf(thrown));
+    }
+  }
+  const undone = undoSteps(card, ending.own(), when, ending.note);
+  return { left: [...left, ...undone.left], failed: [...failed, ...undone.failed] };
+}
+
 /** Moves what concerns the whole card (features) to a lease that goes on: it undoes them when it ends. */
-export function inherit(
-  from: OwnQueues,
-  to: OwnQueues,
-): { readonly from: OwnQueues; readonly to: OwnQueues } {
+function inherit(from: OwnQueues, to: OwnQueues): { readonly from: OwnQueues; readonly to: OwnQueues } {
   let [left, heir] = [from, to];
   for (const [at, step] of from.steps.entries()) {
     if (step.when !== "before" || from.states[at] !== "applied") continue;

@@ -35,7 +35,20 @@ describe("the systemd unit", () => {
     for (const family of ["AF_UNIX", "AF_NETLINK", "AF_XDP"]) {
       expect(unit.get("RestrictAddressFamilies")?.split(" ")).toContain(family);
     }
-    expect(unit.get("DeviceAllow")).toBe("/dev/net/tun rw");
+  });
+
+  it("opens the devices of return ports and of cards that are leased whole, and no other", () => {
+    const allowed = read("bifurcated.service").match(/(?<=^DeviceAllow=).*$/gm);
+    expect(allowed).toEqual([
+      "/dev/net/tun rw",
+      "char-vfio-dev rw",
+      "char-vfio rw",
+      "/dev/vfio/vfio rw",
+      "/dev/iommu rw",
+    ]);
+    expect(unit.get("DevicePolicy")).toBe("closed");
+    // An iommufd holds everybody to the limit, whatever his capabilities.
+    expect(unit.has("LimitMEMLOCK")).toBe(true);
   });
 });
 

@@ -38,6 +38,15 @@ export interface ForeignLease {
   readonly name: Descriptor;
 }
 
+/** A card that is leased whole. */
+export interface CardLease {
+  readonly lease: GrantedLease;
+  /** The memory file of frames and rings. */
+  readonly memory: Descriptor;
+  /** The card's VFIO descriptor. */
+  readonly device: Descriptor;
+}
+
 /** Who serves. */
 export type Welcome = Extract<BrokerMessage, { readonly type: "welcome" }>;
 
@@ -101,7 +110,7 @@ export class BrokerConnection {
       throw this.broken(`it answered 'lease' with '${message.type}'`);
     }
     const { queues, pass, mechanism } = message.lease;
-    if (mechanism === "foreign") {
+    if (mechanism === "foreign" || mechanism === "vfio") {
       close();
       throw this.broken("it gave a lease that was not asked for");
     }
@@ -128,6 +137,21 @@ export class BrokerConnection {
     const whole = map !== undefined && name !== undefined && rest.length === 0;
     if (whole && message.type === "granted" && message.lease.mechanism === "foreign") {
       return { lease: message.lease, map, name };
+    }
+    for (const each of descriptors) each.close();
+    throw this.broken(`it answered with '${message.type}' and ${descriptors.length} descriptors`);
+  }
+
+  /** Asks for a card, whole, by VFIO. @throws as `lease`, and E_CARD_BUSY, E_CARD_NOT_TAKEN, E_CARD_GROUP. */
+  async leaseCard(lease: LeaseRequest): Promise<CardLease> {
+    if (this.welcome.version < 3) throw this.broken("it is of a version that leases no cards");
+    const request = this.next();
+    const asked = { ...lease, mechanism: "vfio" } as const;
+    const { message, descriptors } = await this.ask({ type: "lease", request, lease: asked });
+    const [memory, device, ...rest] = descriptors;
+    const whole = memory !== undefined && device !== undefined && rest.length === 0;
+    if (whole && message.type === "granted" && message.lease.mechanism === "vfio") {
+      return { lease: message.lease, memory, device };
     }
     for (const each of descriptors) each.close();
     throw this.broken(`it answered with '${message.type}' and ${descriptors.length} descriptors`);

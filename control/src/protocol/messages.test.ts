@@ -111,6 +111,27 @@ describe("the protocol's messages", () => {
     for (const portQueues of [[-1], ["2"], 7, [1.5]]) expect(() => read({ portQueues })).toThrow(BadMessage);
   });
 
+  it("name a card instead of flows where one is leased whole, and where its memory lies", () => {
+    const whole = { ...LEASE.lease, device: "0000:01:00.0", mechanism: "vfio", flows: [], transmit: "raw" };
+    const asked = { ...LEASE, lease: whole } as const;
+    const bytes = (value: object): Uint8Array => Buffer.from(JSON.stringify(value));
+    expect(parseClientMessage(bytes(asked))).toEqual(asked);
+    const flows = { ...asked, lease: { ...whole, flows: ["udp"] } };
+    expect(refused(bytes(flows))).toContain("flows is not empty");
+    const lease = {
+      ...{ id: "lease-00000001", device: "0000:01:00.0", mechanism: "vfio", port: "0000:01:00.0", mtu: 0 },
+      ...{ mac: "", queues: 1, portQueues: [0], transmit: "raw", pass: false, frames: 64, frameSize: 2048 },
+      ...{ jumboFrames: 0, ringSize: 64, filled: 0, zeroCopy: true, needWakeup: false, multiBuffer: false },
+      ...{ busyPoll: false, leftToCard: false, xdp: "driver", bypasses: [], notes: [] },
+      card: { iova: 2 ** 32, ringsAt: 2 ** 21, ringBytes: 2 ** 21 },
+    };
+    const granted = { type: "granted", request: 1, lease };
+    expect(parseBrokerMessage(bytes(granted))).toEqual(granted);
+    for (const card of [undefined, {}, { ...lease.card, iova: -1 }, { ...lease.card, ringsAt: 2 ** 40 }]) {
+      expect(() => parseBrokerMessage(bytes({ ...granted, lease: { ...lease, card } }))).toThrow(BadMessage);
+    }
+  });
+
   it("are refused when they are cut short, at any byte", () => {
     const bytes = encode(LEASE);
     for (let length = 0; length < bytes.length; length++) {

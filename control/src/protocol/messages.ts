@@ -4,7 +4,7 @@ import type { LeaseState } from "../lease/state.js";
 import { BadMessage, Fields } from "./fields.js";
 
 /** The versions that this end speaks, best first. */
-export const VERSIONS: readonly number[] = [2, 1];
+export const VERSIONS: readonly number[] = [3, 2, 1];
 
 /** Most bytes of a client's message. */
 export const LONGEST = 32_768;
@@ -27,15 +27,18 @@ export const TRANSMIT: readonly Transmit[] = ["none", "own", "raw"];
 
 /**
  * Where the client's sockets are bound: a lease port, a queue of the card, or, since version 2, a lease port in a
- * network namespace of the client's own, where it makes its sockets itself.
+ * network namespace of the client's own, where it makes its sockets itself. Since version 3 no socket: the card itself,
+ * by VFIO.
  */
-export type Mechanism = "port" | "queue" | "foreign";
-export const MECHANISMS: readonly Mechanism[] = ["port", "queue", "foreign"];
+export type Mechanism = "port" | "queue" | "foreign" | "vfio";
+export const MECHANISMS: readonly Mechanism[] = ["port", "queue", "foreign", "vfio"];
 const CURSOR_LONGEST = 128;
 
 /** What a client asks for. */
 export interface LeaseRequest {
+  /** An interface; of the mechanism vfio the PCI address of a card, as 0000:01:00.0. */
   readonly device: string;
+  /** None of the mechanism vfio. */
   readonly flows: readonly string[];
   readonly mechanism: "auto" | Mechanism;
   readonly transmit: Transmit;
@@ -49,6 +52,16 @@ export interface LeaseRequest {
   readonly zeroCopy: "require" | "prefer" | "off";
   readonly busyPoll: boolean;
   readonly pages: "auto" | "huge" | "ordinary";
+}
+
+/** Where the memory of a card that is leased whole lies. */
+export interface CardMemory {
+  /** The I/O address of the memory file's first byte, where the pool begins. */
+  readonly iova: number;
+  /** Where in the file the rings begin. */
+  readonly ringsAt: number;
+  /** Bytes of the rings. */
+  readonly ringBytes: number;
 }
 
 /** What a client is told of the lease whose descriptors come with the message. */
@@ -84,6 +97,8 @@ export interface GrantedLease {
   /** Whose view of the flow ends, e.g. "nftables and iptables". */
   readonly bypasses: readonly string[];
   readonly notes: readonly string[];
+  /** Of the mechanism vfio, and of no other. */
+  readonly card?: CardMemory;
 }
 
 /** A lease in a list. */
@@ -208,11 +223,15 @@ function frameSize(fields: Fields): 2048 | 4096 {
 
 function leaseRequest(fields: Fields): LeaseRequest {
   const flows = fields.list("flows", FLOWS_MOST, flowText);
-  if (flows.length === 0) throw new BadMessage("message.lease.flows is empty");
+  const mechanism = fields.word("mechanism", ["auto", ...MECHANISMS]);
+  const whole = mechanism === "vfio";
+  if (whole !== (flows.length === 0)) {
+    throw new BadMessage(whole ? "message.lease.flows is not empty" : "message.lease.flows is empty");
+  }
   return {
     device: fields.text("device", IFNAME_LONGEST),
     flows,
-    mechanism: fields.word("mechanism", ["auto", ...MECHANISMS]),
+    mechanism,
     transmit: fields.word("transmit", TRANSMIT),
     pass: fields.flag("pass"),
     queues: fields.number("queues", 1, 64),
@@ -272,10 +291,11 @@ function grantedLease(fields: Fields): GrantedLease {
   const portQueues = fields.has("portQueues")
     ? fields.list("portQueues", 64, queueNumber)
     : Array.from({ length: queues }, (_, queue) => queue);
+  const mechanism = fields.word("mechanism", MECHANISMS);
   return {
     id: fields.text("id", NAME_LONGEST),
     device: fields.text("device", IFNAME_LONGEST),
-    mechanism: fields.word("mechanism", MECHANISMS),
+    mechanism,
     port: fields.text("port", IFNAME_LONGEST),
     portQueues,
     mtu: fields.number("mtu", 0, 1 << 20),
@@ -296,6 +316,15 @@ function grantedLease(fields: Fields): GrantedLease {
     xdp: fields.word("xdp", ["driver", "generic"]),
     bypasses: fields.list("bypasses", 64, (each) => String(each)),
     notes: fields.list("notes", 64, (each) => String(each)),
+    ...(mechanism === "vfio" ? { card: cardMemory(fields.object("card")) } : {}),
+  };
+}
+
+function cardMemory(fields: Fields): CardMemory {
+  return {
+    iova: fields.number("iova", 0, Number.MAX_SAFE_INTEGER),
+    ringsAt: fields.number("ringsAt", 1, 2 ** 31),
+    ringBytes: fields.number("ringBytes", 1, 2 ** 31),
   };
 }
 

@@ -63,8 +63,32 @@ fn find(vendor: u16, device: u16) -> Option<&'static Driver> {
 /// `EOPNOTSUPP` for a card that no driver here knows, with those that are known; as [`Card::open`]; and what the
 /// driver says.
 pub fn open(bus: &Bus, address: Address, via: Via, config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
+    check_known(bus, address)?;
+    open_card(Card::open(bus, address, via)?, config, umem)
+}
+
+/// As [`open`], a card that this process has already.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_card(card: Card, config: &Config, umem: &Arc<Umem>) -> Result<Opened> {
+    let (vendor, device) = card.function().ids()?;
+    let driver = known(card.function().address, vendor, device)?;
+    (driver.open)(card, config, umem)
+}
+
+/// Whether a driver here knows the card at `address`.
+///
+/// # Errors
+/// `EOPNOTSUPP` when none does, with those that are known; `ENODEV` for an address where nothing is.
+pub fn check_known(bus: &Bus, address: Address) -> Result<()> {
     let (vendor, device) = bus.function(address)?.ids()?;
-    let Some(driver) = find(vendor, device) else {
+    known(address, vendor, device).map(drop)
+}
+
+/// The driver of a card with these ids.
+fn known(address: Address, vendor: u16, device: u16) -> Result<&'static Driver> {
+    find(vendor, device).ok_or_else(|| {
         let known: Vec<String> = DRIVERS
             .iter()
             .map(|Driver { name, ids, .. }| {
@@ -76,9 +100,8 @@ pub fn open(bus: &Bus, address: Address, via: Via, config: &Config, umem: &Arc<U
             "address={address} id={vendor:04x}:{device:04x}: no driver here knows it; there are {}",
             known.join(", ")
         );
-        return Err(Error::new("pci", why, EOPNOTSUPP));
-    };
-    (driver.open)(Card::open(bus, address, via)?, config, umem)
+        Error::new("pci", why, EOPNOTSUPP)
+    })
 }
 
 const EOPNOTSUPP: i32 = 95;

@@ -16,6 +16,7 @@ pub mod fault;
 pub mod igb;
 pub mod igbvf;
 pub mod left;
+pub mod lend;
 pub mod loopback;
 mod observed;
 pub mod pmd;

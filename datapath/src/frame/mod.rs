@@ -30,6 +30,7 @@ pub use batch::{BATCH_DEFAULT, BATCH_MAX, Batch, Metadata, Verdict};
 pub use cache::Cache;
 pub use lent::Lent;
 pub use owner::Owner;
+pub(crate) use umem::map_pages;
 pub use umem::{HEADROOM, JUMBO_SIZE, PageKind, Pages, Umem, UmemConfig};
 
 /// A frame: the right to one chunk of the pool, and where in it the packet lies.

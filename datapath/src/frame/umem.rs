@@ -90,7 +90,7 @@ impl Umem {
     /// short.
     pub fn map(config: &UmemConfig) -> Result<Arc<Umem>> {
         let len = length(config)?;
-        let (file, mapping) = map_pages(len, config.pages)?;
+        let (file, mapping) = map_pages("bifurcate-umem", len, config.pages)?;
         Ok(Umem::over(file, mapping, config))
     }
 
@@ -304,9 +304,10 @@ fn length(config: &UmemConfig) -> Result<usize> {
     Ok(len as usize)
 }
 
-fn map_pages(len: usize, pages: Pages) -> Result<(MemoryFile, Mapping)> {
+/// A memory file of `len` bytes in such pages, sealed against a change of size, and mapped, so that its pages are there.
+pub(crate) fn map_pages(name: &str, len: usize, pages: Pages) -> Result<(MemoryFile, Mapping)> {
     let map = |kind| {
-        let file = MemoryFile::create("bifurcate-umem", len, kind)?;
+        let file = MemoryFile::create(name, len, kind)?;
         let mapping = Mapping::shared(&file)?;
         Ok((file, mapping))
     };

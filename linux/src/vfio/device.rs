@@ -45,6 +45,14 @@ impl VfioInterrupts {
 }
 
 impl VfioDevice {
+    /// A function that another process opened and passed.
+    ///
+    /// # Errors
+    /// `ENOTTY` for what is no VFIO device; what VFIO reports.
+    pub fn received(fd: OwnedFd, address: Address) -> Result<VfioDevice> {
+        VfioDevice::new(fd, address)
+    }
+
     pub(super) fn new(fd: OwnedFd, address: Address) -> Result<VfioDevice> {
         let mut info = DeviceInfo {
             argsz: size_of_argument::<DeviceInfo>(),

@@ -10,10 +10,11 @@ use super::uapi::{
     API_VERSION, AttachIommufd, BindIommufd, CHECK_EXTENSION, DEVICE_ATTACH_IOMMUFD_PT, DEVICE_BIND_IOMMUFD,
     DMA_READ_WRITE, DmaMap, DmaUnmap, GET_API_VERSION, GROUP_GET_DEVICE_FD, GROUP_GET_STATUS,
     GROUP_SET_CONTAINER, GROUP_VIABLE, GroupStatus, IOAS_FIXED_READ_WRITE, IOMMU_MAP_DMA, IOMMU_UNMAP_DMA,
-    IOMMUFD_IOAS_ALLOC, IOMMUFD_IOAS_MAP, IOMMUFD_IOAS_UNMAP, IoasAlloc, IoasMap, IoasUnmap, NOIOMMU_IOMMU,
-    SET_IOMMU, TYPE1V2_IOMMU, plain, size_of_argument, with, with_text,
+    IOMMUFD_IOAS_ALLOC, IOMMUFD_IOAS_MAP, IOMMUFD_IOAS_MAP_FILE, IOMMUFD_IOAS_UNMAP, IoasAlloc, IoasMap,
+    IoasMapFile, IoasUnmap, NOIOMMU_IOMMU, SET_IOMMU, TYPE1V2_IOMMU, plain, size_of_argument, with,
+    with_text,
 };
-use crate::memory::Mapping;
+use crate::memory::{Mapping, MemoryFile};
 use crate::pci::{Address, Function, Group};
 use crate::{Error, Result};
 
@@ -99,6 +100,41 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// As [`AddressSpace::map`], all of a memory file, which this process need not have mapped afterwards.
+    ///
+    /// An iommufd is given the file and not addresses of this process: it pins pages anew whenever a device is attached
+    /// anew, which whoever has the device may do, and would then find whatever lies at those addresses by then. A
+    /// container pins once, here.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::map`]; `ENOTTY` from an iommufd before 6.13; `ENOTSUP` where nothing protects.
+    pub fn map_file(&self, file: &MemoryFile, iova: u64) -> Result<()> {
+        let what = || format!("iova={iova:#x} memfd len={}", file.len());
+        match self {
+            AddressSpace::Container { .. } => self.map(&Mapping::shared(file)?, file.len(), iova),
+            AddressSpace::Iommufd { iommufd, ioas } => {
+                let mut map = IoasMapFile {
+                    size: size_of_argument::<IoasMapFile>(),
+                    flags: IOAS_FIXED_READ_WRITE,
+                    ioas_id: *ioas,
+                    fd: file.as_fd().as_raw_fd(),
+                    start: 0,
+                    length: file.len() as u64,
+                    iova,
+                };
+                with(
+                    iommufd.as_fd(),
+                    IOMMUFD_IOAS_MAP_FILE,
+                    &mut map,
+                    "ioctl(IOMMU_IOAS_MAP_FILE)",
+                    what,
+                )
+                .map(drop)
+            }
+            AddressSpace::None { .. } => Err(Error::new("vfio", what(), libc::ENOTSUP)),
+        }
+    }
+
     /// Takes a mapping back.
     ///
     /// # Errors
@@ -148,6 +184,12 @@ impl AddressSpace {
 /// `ENXIO` when it is in no group; `EBUSY` when another process has the group; `EPERM` when another function of
 /// the group is with a kernel driver (named in the error).
 pub fn open_group(function: &Function, protected: bool) -> Result<(AddressSpace, VfioDevice)> {
+    let (space, device) = group_device(function, protected)?;
+    Ok((space, VfioDevice::new(device, function.address)?))
+}
+
+/// As [`open_group`], the device's bare descriptor.
+pub(super) fn group_device(function: &Function, protected: bool) -> Result<(AddressSpace, OwnedFd)> {
     let address = function.address;
     let Some(members) = function.group()? else {
         let why = format!("address={address}: it is in no IOMMU group");
@@ -219,7 +261,7 @@ pub fn open_group(function: &Function, protected: bool) -> Result<(AddressSpace,
     } else {
         AddressSpace::None { container, group }
     };
-    Ok((space, VfioDevice::new(device, address)?))
+    Ok((space, device))
 }
 
 /// A bare descriptor as an argument.
@@ -236,6 +278,12 @@ unsafe impl super::uapi::Argument for Number {}
 /// `ENOENT` when the kernel has no iommufd or no file for the function (IOMMUFD, VFIO_DEVICE_CDEV: 6.6 and
 /// newer); `EBUSY` when another process has it.
 pub fn open_cdev(function: &Function) -> Result<(AddressSpace, VfioDevice)> {
+    let (space, device) = cdev_device(function)?;
+    Ok((space, VfioDevice::new(device, function.address)?))
+}
+
+/// As [`open_cdev`], the device's bare descriptor.
+pub(super) fn cdev_device(function: &Function) -> Result<(AddressSpace, OwnedFd)> {
     let address = function.address;
     let Some(name) = function.children("vfio-dev").into_iter().next() else {
         let why =
@@ -285,7 +333,7 @@ pub fn open_cdev(function: &Function) -> Result<(AddressSpace, VfioDevice)> {
         iommufd: iommufd.into(),
         ioas: alloc.out_ioas_id,
     };
-    Ok((space, VfioDevice::new(device, address)?))
+    Ok((space, device))
 }
 
 fn open(path: PathBuf, address: Address) -> Result<File> {

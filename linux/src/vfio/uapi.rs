@@ -28,6 +28,7 @@ pub(super) const DEVICE_ATTACH_IOMMUFD_PT: u32 = number(119);
 pub(super) const IOMMUFD_IOAS_ALLOC: u32 = number(0x81);
 pub(super) const IOMMUFD_IOAS_MAP: u32 = number(0x85);
 pub(super) const IOMMUFD_IOAS_UNMAP: u32 = number(0x86);
+pub(super) const IOMMUFD_IOAS_MAP_FILE: u32 = number(0x8f);
 
 /// The version of the interface that there is.
 pub(super) const API_VERSION: usize = 0;
@@ -177,6 +178,19 @@ pub(super) struct IoasMap {
     pub(super) iova: u64,
 }
 
+/// `struct iommu_ioas_map_file`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct IoasMapFile {
+    pub(super) size: u32,
+    pub(super) flags: u32,
+    pub(super) ioas_id: u32,
+    pub(super) fd: i32,
+    pub(super) start: u64,
+    pub(super) length: u64,
+    pub(super) iova: u64,
+}
+
 /// `struct iommu_ioas_unmap`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -201,7 +215,7 @@ macro_rules! arguments {
         )*
     };
 }
-arguments!(GroupStatus DeviceInfo RegionInfo IrqInfo IrqSet DmaMap DmaUnmap BindIommufd AttachIommufd IoasAlloc IoasMap IoasUnmap);
+arguments!(GroupStatus DeviceInfo RegionInfo IrqInfo IrqSet DmaMap DmaUnmap BindIommufd AttachIommufd IoasAlloc IoasMap IoasMapFile IoasUnmap);
 
 /// Bytes of an argument, for its first field.
 pub(super) fn size_of_argument<T: Argument>() -> u32 {

@@ -2,9 +2,16 @@
 
 import { Command } from "commander";
 import { BifurcateError } from "@bifurcate/control";
-import { MECHANISMS, type Mechanism } from "@bifurcate/control/card/mechanism";
+import { MECHANISMS, protectsMemory, type Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard, type TakenCard } from "@bifurcate/control/card/take";
-import { parseFunctions, parseHugepages, prepare, prepareGround, type BrokerFolders } from "../for-broker.js";
+import {
+  handToBroker,
+  parseFunctions,
+  parseHugepages,
+  prepare,
+  prepareGround,
+  type BrokerFolders,
+} from "../for-broker.js";
 import { jsonLine, type Streams } from "../io.js";
 import { collect, parseChoice } from "../options.js";
 
@@ -15,6 +22,7 @@ Examples:
   sudo bifurcate take --for-broker                    before bifurcated starts as its own user
   sudo bifurcate take --for-broker --user netbroker
   sudo bifurcate take --for-broker --hugepages 64 --vfs eth0=4
+  sudo bifurcate take 0000:01:10.0 --for-broker       a card that the broker is to lease whole
 
 A card that carries the default route, an SSH session or anything else that would end is refused without --force.
 Its driver, and its interface's name, addresses, routes and MTU are written down first: give restores them, after a
@@ -45,7 +53,10 @@ export function takeCommand(streams: Streams): Command {
       "--no-memory-protection",
       "let the card reach all memory: what every mechanism but vfio and iommufd does",
     )
-    .option("--for-broker", "the BPF file system and the folders of bifurcated, which runs without root")
+    .option(
+      "--for-broker",
+      "the BPF file system and the folders of bifurcated, which runs without root; with ADDRESS: a card for it to lease",
+    )
     .option("--user <NAME>", "the broker's user: a name, or a number", "bifurcate")
     .option("--bpf <DIR>", "where to mount the BPF file system", "/run/bifurcate-bpf")
     .option("--run <DIR>", "where the broker's socket and records are", "/run/bifurcate")
@@ -54,10 +65,10 @@ export function takeCommand(streams: Streams): Command {
     .option("--json", "one JSON document")
     .addHelpText("after", HELP)
     .action((address: string | undefined, flags: TakeFlags) => {
-      if ((address === undefined) === (flags.forBroker !== true)) {
-        const why = address === undefined ? "the card's address is missing" : "--for-broker takes no card";
-        throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
-      }
+      const usage = (why: string): BifurcateError =>
+        new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
+      const forBroker = flags.forBroker === true;
+      if (address === undefined && !forBroker) throw usage("the card's address is missing");
       const { hugepages = null, vfs = [] } = flags;
       const functions = vfs.map(parseFunctions);
       if (address === undefined) {
@@ -66,12 +77,16 @@ export function takeCommand(streams: Streams): Command {
         return;
       }
       if (hugepages !== null || functions.length > 0) {
-        const why = "--hugepages and --vfs are for --for-broker";
-        throw new BifurcateError("E_USAGE", { what: "run bifurcate take", why });
+        throw usage("--hugepages and --vfs are for --for-broker without a card");
       }
       const { via, force = false, memoryProtection, json = false } = flags;
+      if (forBroker && !protectsMemory(via)) {
+        throw usage(`--for-broker takes cards behind an IOMMU only, and ${via} has no memory protection`);
+      }
       const taken = takeCard({ address, via, force, noMemoryProtection: !memoryProtection });
+      const given = forBroker ? handToBroker(taken.address, flags.user) : [];
       streams.out(json ? jsonLine({ taken }) : takenWords(taken));
+      if (!json) for (const line of given) streams.out(`  ${line}\n`);
       if (!json) for (const reason of taken.overruled) streams.err(`warning: ${reason}\n`);
     });
 }

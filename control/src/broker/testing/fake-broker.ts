@@ -12,6 +12,8 @@ export interface FakeBroker {
   readonly bound: { ifname: string; queues: number[]; zeroCopy: string; transmit: boolean }[];
   /** What has not been taken away. */
   left(): { attached: number; maps: number; sockets: number; pins: number };
+  /** Whether a card that was lent reaches its memory. */
+  reaches(): boolean;
   /** Somebody holds a socket of that queue from now on. */
   hold(queue: number): void;
   letGo(queue: number): void;
@@ -21,6 +23,9 @@ export interface FakeBroker {
   killable(dead: () => boolean): () => void;
 }
 
+/** In the place of a queue's number: the whole card. */
+export const WHOLE_CARD = -1;
+
 /** Makes one over a model of cards. */
 export function fakeBroker(cards: FakeKernel): FakeBroker {
   const bound: FakeBroker["bound"] = [];
@@ -29,6 +34,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
   const attached = new Set<object>();
   const maps = new Set<object>();
   const pinned = new Map<string, object>();
+  let reached = false;
   let dead = (): boolean => false;
   let next = 1;
   const alive = (call: string): void => {
@@ -141,6 +147,13 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
     openName: refuse("open"),
     pinnedLink: (path: string) => reopen<Link>(path),
     isVirtualDriver: () => false,
+    lendCard: () => {
+      alive("open(vfio)");
+      const loan = { revoke: () => void (reached = false), close: () => undefined };
+      reached = true;
+      return { device: descriptor(), memory: descriptor(), iova: 2 ** 32, ringsAt: 2 ** 21, loan };
+    },
+    isCardHeld: () => held.has(WHOLE_CARD),
   });
   const process = { onEnd: () => undefined, kill: () => undefined, close: () => undefined };
   const machine = {
@@ -159,6 +172,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       const pins = [...pinned.keys()].filter((path) => existsSync(path)).length;
       return { attached: attached.size, maps: maps.size, sockets: there, pins };
     },
+    reaches: () => reached,
     hold: (queue) => void held.add(queue),
     letGo: (queue) => void held.delete(queue),
     closeSockets: () => open.clear(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bifurcate_linux::Result;
 use bifurcate_linux::card::Card;
 use bifurcate_linux::dma::DmaTable;
-use bifurcate_linux::memory::{Mapping, MemoryFile, PageKind};
+use bifurcate_linux::memory::Mapping;
 
 use crate::frame::{Frame, Umem};
 
@@ -96,19 +96,12 @@ impl Pool {
     /// # Errors
     /// As [`Pool::map`].
     pub fn map_bytes(card: &Card, umem: &Arc<Umem>, reach: usize, bytes: usize) -> Result<Pool> {
-        let pages = if card.via().protects_memory() {
-            PageKind::Ordinary
-        } else {
-            PageKind::Huge
-        };
-        let file = MemoryFile::create("bifurcate-rings", bytes, pages)?;
-        let slots = Arc::new(Mapping::shared(&file)?);
         let frames = card.map_memory(umem.mapping(), umem.page_kind(), reach)?;
-        let slots_at = card.map_memory(&slots, pages, slots.len())?;
+        let (slots, slots_at) = card.ring_memory(bytes)?;
         Ok(Pool {
             umem: Arc::clone(umem),
             frames: Arc::new(frames),
-            slots,
+            slots: Arc::new(slots),
             slots_at: Arc::new(slots_at),
             taken: 0,
         })

@@ -1,0 +1,88 @@
+//! What a broker makes for a lease of a whole card: the card opened by VFIO, and its memory mapped behind the IOMMU.
+
+use bifurcate_datapath::device::lend;
+use bifurcate_linux::pci::Address;
+use bifurcate_linux::vfio::{self, Loan};
+use napi::Env;
+use napi_derive::napi;
+
+use super::seqpacket::Descriptor;
+use crate::error::{OrThrow, closed, invalid};
+use crate::kernel::NativeKernel;
+use crate::kernel::pci::bus;
+use crate::port::open;
+
+/// A card that is lent: what is passed, and what is kept.
+#[napi(object, object_from_js = false)]
+pub struct LentCard {
+    /// The card's VFIO descriptor, to be passed.
+    pub device: Descriptor,
+    /// The memory file of frames and rings, to be passed.
+    pub memory: Descriptor,
+    /// "huge" or "ordinary".
+    pub pages: String,
+    /// The I/O address of the memory's first byte.
+    pub iova: i64,
+    /// Where in it the rings begin.
+    pub rings_at: i64,
+    /// What the lender keeps.
+    pub loan: CardLoan,
+}
+
+/// Power over what a lent card reaches. Closed, it leaves the card as it is.
+#[napi]
+pub struct CardLoan(Option<Loan>);
+
+#[napi]
+impl CardLoan {
+    /// Takes the memory from the card: from now on the IOMMU stops whatever it tries to reach.
+    #[napi]
+    pub fn revoke(&self, env: Env) -> napi::Result<()> {
+        let loan = self.0.as_ref().ok_or_else(|| closed(&env, "CardLoan"))?;
+        loan.revoke().or_throw(&env)
+    }
+
+    /// Gives the power back.
+    #[napi]
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[napi]
+impl NativeKernel {
+    /// Opens a card that is bound to vfio-pci, to be passed, with new memory for `poolBytes` bytes of frames and
+    /// `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary".
+    #[napi]
+    pub fn lend_card(
+        &self,
+        env: Env,
+        address: String,
+        pool_bytes: i64,
+        ring_bytes: i64,
+        pages: String,
+    ) -> napi::Result<LentCard> {
+        let bytes = |n| u64::try_from(n).map_err(|_| invalid(format!("{n} is no number of bytes")));
+        let (pool_bytes, ring_bytes) = (bytes(pool_bytes)?, bytes(ring_bytes)?);
+        let lend = || {
+            let address: Address = address.parse()?;
+            lend::lend(&bus(None), address, pool_bytes, ring_bytes, open::pages(&pages)?)
+        };
+        let lent = lend().or_throw(&env)?;
+        Ok(LentCard {
+            device: lent.device.into(),
+            memory: lent.memory.into(),
+            pages: open::kind_name(lent.pages),
+            iova: lent.iova as i64,
+            rings_at: lent.rings_at as i64,
+            loan: CardLoan(Some(lent.loan)),
+        })
+    }
+
+    /// Whether a descriptor of the card is open somewhere: tried, by opening it.
+    #[napi]
+    pub fn is_card_held(&self, env: Env, address: String) -> napi::Result<bool> {
+        let held = || vfio::is_held(&bus(None).function(address.parse()?)?);
+        held().or_throw(&env)
+    }
+}

@@ -1,0 +1,189 @@
+// For tests in the lab's guest: a broker as its own user with its four capabilities, and clients of it that have none.
+
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import type { GuestProcess } from "@bifurcate/lab/guest/guest-process";
+import { NEEDED } from "@bifurcate/control/broker/start";
+import { NOBODY, powerless } from "./broker.js";
+import type { CardClientWords } from "./card-client.js";
+import { putProgram } from "./guest-card.js";
+import { LIFE, shell } from "./guest-split.js";
+
+/** The broker's user in a guest. */
+const USER = 990;
+const PLACE = "/run/bf-broker";
+const BPF = "/run/bf-broker-bpf";
+/** Seconds that a command may take in a guest on a busy machine. */
+const LIMIT = 200;
+
+/** A line of a client's. */
+export interface CardEvent {
+  readonly event: "open" | "lost" | "end" | "refused";
+  readonly id?: string;
+  readonly pid?: number;
+  readonly code?: string;
+  readonly why?: string;
+  readonly [more: string]: unknown;
+}
+
+/** A lease as `bifurcate leases --json` shows it. */
+interface Listed {
+  readonly id: string;
+  readonly state: string;
+  readonly device: string;
+}
+
+/** What a process has said so far. */
+class Said {
+  text = "";
+  private readonly waiting = new Set<() => void>();
+
+  constructor(process: GuestProcess) {
+    for (const stream of [process.stdout, process.stderr]) {
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        this.text += text;
+        this.wake();
+      });
+    }
+    void process.ended.finally(() => this.wake()).catch(() => undefined);
+  }
+
+  private wake(): void {
+    for (const each of this.waiting) each();
+    this.waiting.clear();
+  }
+
+  /** Waits until `found` gives something; rejects with what was said when the process has ended before. */
+  async until<T>(process: GuestProcess, found: (text: string) => T | undefined): Promise<T> {
+    let over = false;
+    void process.ended.then(() => (over = true));
+    for (;;) {
+      const value = found(this.text);
+      if (value !== undefined) return value;
+      if (over) throw new Error(`it ended: ${this.text}`);
+      await new Promise<void>((resolve) => this.waiting.add(resolve));
+    }
+  }
+}
+
+/** The command before a command that makes it the broker's user with the broker's capabilities. */
+function asBroker(): string[] {
+  const set = NEEDED.map((each) => `+${each.replace("CAP_", "").toLowerCase()}`).join(",");
+  const ids = [`--reuid=${USER}`, `--regid=${USER}`, "--clear-groups", "--no-new-privs"];
+  return [
+    "setpriv",
+    ...ids,
+    `--inh-caps=-all,${set}`,
+    `--ambient-caps=-all,${set}`,
+    `--bounding-set=-all,${set}`,
+  ];
+}
+
+/** A broker in a guest, one after another, with its clients. */
+export class GuestBroker {
+  private readonly said = new Map<GuestProcess, Said>();
+  private readonly running = new Set<GuestProcess>();
+  private current: GuestProcess | undefined;
+
+  constructor(private readonly guest: Guest) {}
+
+  /** Does as root what root does: the folders, and the cards. */
+  async prepare(cards: readonly string[]): Promise<void> {
+    await shell(this.guest, `bifurcate take --for-broker --user ${USER} --bpf ${BPF} --run ${PLACE}`);
+    for (const card of cards) await shell(this.guest, `bifurcate take ${card} --for-broker --user ${USER}`);
+    await putProgram(this.guest, "card-client");
+  }
+
+  /** Writes the policy. */
+  async policy(text: string): Promise<void> {
+    await this.guest.run(["tee", `${PLACE}/policy`], { input: text });
+    await shell(this.guest, `chown 0:0 ${PLACE}/policy; chmod 644 ${PLACE}/policy`);
+  }
+
+  /** Starts a broker, and waits until it serves; gives what it said. `before`: words before the command. */
+  async start(...before: string[]): Promise<string> {
+    const command = ["bifurcated", "--policy", `${PLACE}/policy`, "--socket", this.socket, "--state", PLACE];
+    const process = this.run([...before, ...asBroker(), ...command, "--bpffs", `${BPF}/names`]);
+    this.current = process;
+    return this.said.get(process)!.until(process, (text) => (text.includes("serves") ? text : undefined));
+  }
+
+  private get socket(): string {
+    return `${PLACE}/broker.sock`;
+  }
+
+  private run(command: readonly string[]): GuestProcess {
+    const process = this.guest.start(command, { limit: LIFE, env: { BIFURCATE_BROKER: this.socket } });
+    this.said.set(process, new Said(process));
+    this.running.add(process);
+    void process.ended.finally(() => this.running.delete(process)).catch(() => undefined);
+    return process;
+  }
+
+  /** Kills the broker, as nothing can be prepared for. */
+  async kill(): Promise<void> {
+    this.current!.kill("SIGKILL");
+    await this.current!.ended;
+  }
+
+  /** Starts a client as a user without any right; gives its first line. */
+  async client(words: CardClientWords, uid = NOBODY): Promise<[GuestProcess, CardEvent]> {
+    const process = this.run([...powerless(uid), "node", "bifurcate/card-client.mjs", JSON.stringify(words)]);
+    const first = await this.said
+      .get(process)!
+      .until(process, (text) => events(text).find(({ event }) => event === "open" || event === "refused"));
+    return [process, first];
+  }
+
+  /** A line of a client's, which is waited for. */
+  event(process: GuestProcess, wanted: CardEvent["event"]): Promise<CardEvent> {
+    return this.said
+      .get(process)!
+      .until(process, (text) => events(text).find(({ event }) => event === wanted));
+  }
+
+  /** What root is shown of the leases. */
+  async leases(): Promise<Listed[]> {
+    const env = { BIFURCATE_BROKER: this.socket };
+    const { status, stdout, stderr } = await this.guest.run(["bifurcate", "leases", "--json"], {
+      limit: LIMIT,
+      env,
+    });
+    if (status !== 0) throw new Error(stderr);
+    return (JSON.parse(stdout) as { leases: Listed[] }).leases;
+  }
+
+  /** Takes a lease back, as root. */
+  async release(id: string): Promise<void> {
+    const env = { BIFURCATE_BROKER: this.socket };
+    const { status, stderr } = await this.guest.run(["bifurcate", "release", id], { limit: LIMIT, env });
+    if (status !== 0) throw new Error(stderr);
+  }
+
+  /** Waits until the leases are so. */
+  async settled(so: (leases: readonly Listed[]) => boolean): Promise<boolean> {
+    for (let tries = 0; tries < 40; tries++) {
+      if (so(await this.leases())) return true;
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+    return false;
+  }
+
+  /** Whether all leases end. */
+  free(): Promise<boolean> {
+    return this.settled((leases) => leases.length === 0);
+  }
+
+  /** Ends clients and broker. */
+  async endAll(): Promise<void> {
+    for (const process of this.running) process.kill("SIGKILL");
+    await Promise.all([...this.running].map((each) => each.ended));
+    await shell(this.guest, `rm -rf ${PLACE}/leases ${this.socket}`);
+  }
+}
+
+function events(text: string): CardEvent[] {
+  return text
+    .split("\n")
+    .filter((line) => line.startsWith("{") && line.endsWith("}"))
+    .map((line) => JSON.parse(line) as CardEvent);
+}

@@ -1,0 +1,34 @@
+// A lease that is being made, lives or ends, with what the broker watches of it.
+import type { ProcessIdentity } from "../facts/processes.js";
+import type { LeaseRecord } from "../lease/record.js";
+import type { GrantedLease } from "../protocol/messages.js";
+import type { CardLoan, Descriptor, ProcessHandle } from "./machine.js";
+
+/** What a grant gives: the words and the descriptors, in the order that PROTOCOL.md says. */
+export interface Granting {
+  readonly lease: GrantedLease;
+  readonly descriptors: readonly Descriptor[];
+  /** To be called when the message has been sent, or could not be: our copies are closed. */
+  readonly sent: (ok: boolean) => void;
+}
+
+/** A lease with what the broker watches of it. */
+export interface Live {
+  record: LeaseRecord;
+  process: ProcessHandle | null;
+  timer: NodeJS.Timeout | null;
+  /** The card's program knows it. */
+  steered: boolean;
+  /** Of a card that is leased whole, since this broker lent it. */
+  loan?: CardLoan;
+  /** What was last said of settings that could not be undone. */
+  told?: string;
+  /** Its client was ended, since it held what is to be free. */
+  ended?: boolean;
+}
+
+/** Whose a lease is to be. */
+export interface Owner {
+  readonly identity: ProcessIdentity;
+  readonly uid: number;
+}
