@@ -21,6 +21,7 @@ const native = load();
 export const {
   Attachment,
   BpfMap,
+  CardLoan,
   Connection,
   Descriptor,
   LinkWatch,
@@ -38,6 +39,7 @@ export const {
   openAfPacket,
   openAfXdp,
   openLease,
+  openLentCard,
   openLoopback,
   openProcess,
   hasVerbsLibrary,

@@ -47,6 +47,11 @@ export class Child {
     this.#child.stdin.write(`${line}\n`);
   }
 
+  /** Ends its stdin. */
+  close(): void {
+    this.#child.stdin.end();
+  }
+
   /** Waits until the output holds `pattern`; an error with the output where it does not come in time. */
   async saw(pattern: RegExp, milliseconds = 30_000): Promise<void> {
     const deadline = Date.now() + milliseconds;

@@ -1,6 +1,6 @@
 // A row's arithmetic: the ratio is turned so that larger is better for us, and the median is taken over pairs.
 import { expect, it } from "vitest";
-import { compare, interleave, median, toLine } from "./rows.js";
+import { compare, interleave, median, medianBounds, toLine } from "./rows.js";
 
 const sample = (value: number) => ({ value, command: "run it" });
 const of = { name: "n", row: "r", unit: "u", target: null } as const;
@@ -25,6 +25,14 @@ it("compares pair by pair, so that a slow minute of the machine weighs on both",
 
 it("refuses sides of unequal length", () => {
   expect(() => compare({ ...of, better: "more" }, [sample(1)], [])).toThrow(/1 runs of ours and 0/);
+});
+
+it("says between which values the median lies, whatever lies outside", () => {
+  const values = Array.from({ length: 40 }, (_, at) => at + 1);
+  // 20 -+ 0.98 sqrt(40): the 14th from either end.
+  expect(medianBounds(values)).toEqual([14, 27]);
+  expect(medianBounds([1000, ...values.slice(1, -1), -1000])).toEqual([14, 27]);
+  expect(medianBounds([3, 1, 2])).toEqual([1, 3]);
 });
 
 it("alternates which side begins", async () => {

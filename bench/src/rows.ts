@@ -33,6 +33,16 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/**
+ * Between which of the values the true median lies with 95 % confidence, whatever their distribution: the order
+ * statistics n/2 -+ 0.98 sqrt(n), from the binomial distribution's normal approximation.
+ */
+export function medianBounds(values: readonly number[]): readonly [number, number] {
+  const sorted = [...values].sort((a, b) => a - b);
+  const rank = Math.max(0, Math.floor(sorted.length / 2 - 0.98 * Math.sqrt(sorted.length)));
+  return [sorted[rank]!, sorted[sorted.length - 1 - rank]!];
+}
+
 export interface Comparison {
   readonly name: string;
   readonly row: string;

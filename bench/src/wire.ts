@@ -5,9 +5,18 @@ import { Child } from "./child.js";
 
 /** Makes the wire, runs the bench on it, and removes it, also when the bench fails. */
 export async function onWire<T>(name: string, work: (card: LabCard) => Promise<T>): Promise<T> {
-  const lab = await labUp({ name, queues: 1 });
+  return onWires(name, 1, ([card]) => work(card!));
+}
+
+/** As onWire, with one wire or two. */
+export async function onWires<T>(
+  name: string,
+  wires: 1 | 2,
+  work: (cards: readonly LabCard[]) => Promise<T>,
+): Promise<T> {
+  const lab = await labUp({ name, queues: 1, clients: wires });
   try {
-    return await work(lab.cards[0]!);
+    return await work(lab.cards);
   } finally {
     await labDown(name);
   }
@@ -31,13 +40,18 @@ function senderWords({ examples, card, seconds, rate }: Sending): string[] {
   ];
 }
 
+/** Starts a sender. */
+export function sender(sending: Sending): Child {
+  const [command, ...args] = senderWords(sending);
+  return new Child(command!, args);
+}
+
 /** Sends while `work` runs; the sender is bounded by its own seconds and ended as soon as `work` is done. */
 export async function whileSending<T>(sending: Sending, work: () => Promise<T>): Promise<T> {
-  const [command, ...args] = senderWords(sending);
-  const sender = new Child(command!, args);
+  const child = sender(sending);
   try {
     return await work();
   } finally {
-    await sender.end();
+    await child.end();
   }
 }

@@ -178,7 +178,8 @@ impl Card {
     /// `ENODEV` for an address where nothing is; `ENOTTY` for a descriptor that is no VFIO device; `EINVAL` for rings
     /// that begin where they cannot.
     pub fn received(bus: &Bus, address: Address, device: OwnedFd, memory: LentMemory) -> Result<Card> {
-        if memory.rings_at % HUGE_PAGE as u64 != 0 || memory.iova % HUGE_PAGE as u64 != 0 {
+        let aligned = |at: u64| at.is_multiple_of(HUGE_PAGE as u64);
+        if !aligned(memory.rings_at) || !aligned(memory.iova) {
             let why = format!(
                 "address={address} iova={:#x} rings_at={:#x}: they are multiples of {HUGE_PAGE}",
                 memory.iova, memory.rings_at

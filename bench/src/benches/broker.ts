@@ -7,9 +7,9 @@ import path from "node:path";
 import type { LabCard } from "@bifurcate/lab";
 import { Child } from "../child.js";
 import { buildExamples, runJson } from "../native.js";
-import { measured, type Measured } from "../receive.js";
-import { compare, interleave, median, type Result } from "../rows.js";
-import { onWire, whileSending } from "../wire.js";
+import { compare, median, medianBounds, type Result } from "../rows.js";
+import { steadily, type Side } from "../steady.js";
+import { onWires } from "../wire.js";
 import type { Bench, BenchOptions } from "./bench.js";
 
 const NOBODY = 65_534;
@@ -22,9 +22,9 @@ const POWERLESS = [
   ...["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"],
 ];
 
-/** A broker for the card's namespace in a folder of its own; all gone when the work ends. */
+/** A broker for the cards' namespace in a folder of its own; all gone when the work ends. */
 async function withBroker<T>(
-  card: LabCard,
+  cards: readonly LabCard[],
   root: string,
   work: (folder: string, socket: string) => Promise<T>,
 ): Promise<T> {
@@ -39,10 +39,15 @@ async function withBroker<T>(
   execFileSync("mount", ["-t", "bpf", "bpf", bpf]);
   writeFileSync(
     policy,
-    `[bench]\nuser = 0, ${NOBODY}\ndevice = ${card.ifname}\nflow = udp dst port 53\ntransmit = own\n`,
+    cards
+      .map(
+        ({ ifname }) =>
+          `[${ifname}]\nuser = 0, ${NOBODY}\ndevice = ${ifname}\nflow = udp dst port 53\ntransmit = own\n`,
+      )
+      .join(""),
   );
   const broker = new Child("ip", [
-    ...["netns", "exec", card.netns, "node", path.join(root, "bifurcate", "bin", "bifurcated.mjs")],
+    ...["netns", "exec", cards[0]!.netns, "node", path.join(root, "bifurcate", "bin", "bifurcated.mjs")],
     ...["--policy", policy, "--socket", socket, "--state", path.join(folder, "state")],
     ...["--bpffs", path.join(bpf, "broker"), "--audit", path.join(folder, "audit.jsonl")],
   ]);
@@ -78,37 +83,29 @@ export const broker: Bench = {
     const { root, seconds, runs, progress } = options;
     const examples = await buildExamples(root, progress);
     const subject = (name: string): string => path.join(root, "bench", "dist", "subjects", name);
-    return onWire("bbroker", (card) =>
-      withBroker(card, root, async (folder, socket) => {
-        const sending = { examples, card, seconds: seconds + 10 };
-        const inside = ["ip", "netns", "exec", card.netns];
+    return onWires("bbroker", 2, ([card, other]) =>
+      withBroker([card!, other!], root, async (folder, socket) => {
+        const inside = ["ip", "netns", "exec", card!.netns];
         const named = ["env", `BIFURCATE_BROKER=${socket}`];
-        const side = (command: readonly string[]) => (): Promise<Measured> =>
-          whileSending(sending, () => measured(command, root));
-        const lease = [
-          ...inside,
-          ...named,
-          ...POWERLESS,
-          "node",
-          subject("lease.js"),
-          card.ifname,
-          `${seconds}`,
-        ];
-        const inProcess = [...inside, "node", subject("lease.js"), card.ifname, `${seconds}`, folder];
-        const direct = ["node", subject("native-split.js"), card.netns, card.ifname, "af_xdp", `${seconds}`];
-        const rate = (one: Measured) => ({ value: one.perSecond, command: one.command });
-        const against = async (
-          row: string,
-          peer: readonly string[],
-          target: number | null,
-        ): Promise<Result> => {
-          const both = await interleave(runs, side(lease), side(peer), (text) =>
+        const side = (on: LabCard, before: readonly string[], kind: string): Side => ({
+          card: on,
+          command: [...inside, ...before, "node", subject("steady.js"), kind, on.ifname, folder],
+        });
+        // Each on a card of its own, since one card is one broker's: two ends of the same kind of wire.
+        const lease = side(card!, [...named, ...POWERLESS], "lease");
+        const against = async (row: string, peer: Side, target: number | null): Promise<Result> => {
+          const both = await steadily({ runs, seconds, examples }, lease, peer, (text) =>
             progress(`broker/${row}: ${text}`),
           );
-          const of = { name: "broker", row, unit: "packets/s", better: "more", target } as const;
-          return compare(of, both.ours.map(rate), both.peer.map(rate));
+          const [low, high] = medianBounds(both.ours.map(({ value }, at) => value / both.peer[at]!.value));
+          const note = `pairs of 250 ms, in turns; the median lies between ${low.toFixed(3)} and ${high.toFixed(3)} with 95 % confidence`;
+          const of = { name: "broker", row, unit: "packets/s", better: "more", target, note } as const;
+          return compare(of, both.ours, both.peer);
         };
-        const results = [await against("throughput", inProcess, 0.98), await against("port", direct, null)];
+        const results = [
+          await against("throughput", side(other!, [], "in-process"), 0.98),
+          await against("port", side(other!, [], "direct"), null),
+        ];
         progress("broker/grant");
         const grant = [
           ...inside,
@@ -116,7 +113,7 @@ export const broker: Bench = {
           ...POWERLESS,
           "node",
           subject("lease-grant.js"),
-          card.ifname,
+          card!.ifname,
           `${GRANTS}`,
         ];
         const { result } = await runJson<Record<string, number>>(grant, root);

@@ -8,6 +8,7 @@ describe("a card by a word", () => {
     expect(parseCardSpec("pci:0000:01:10.0")).toEqual({
       address: "0000:01:10.0",
       via: "vfio",
+      broker: false,
       noMemoryProtection: false,
       queues: 1,
       frames: 2048,
@@ -34,6 +35,7 @@ describe("a card by a word", () => {
     ["pci:eth0", "no address"],
     ["pci:0000:01:20.0", "no address"],
     ["pci:0000:01:10.0,via=magic", "via is one of"],
+    ["pci:0000:01:10.0,via=brokers", "or broker"],
     ["pci:0000:01:10.0,queues=0", "1 to 16"],
     ["pci:0000:01:10.0,ringSize=100", "power of two"],
     ["pci:0000:01:10.0,interrupts=maybe", "yes or no"],

@@ -1,10 +1,16 @@
 // What root prepares for a broker: raised or made, never lowered nor taken away.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "@bifurcate/control";
-import { parseFunctions, parseHugepages, prepareGround, type BrokerGround } from "./for-broker.js";
+import {
+  handToBroker,
+  parseFunctions,
+  parseHugepages,
+  prepareGround,
+  type BrokerGround,
+} from "./for-broker.js";
 
 describe("what a broker stands on", () => {
   let folder: string;
@@ -81,4 +87,33 @@ describe("what a broker stands on", () => {
       expect(() => parseHugepages(text), text).toThrow(/read --hugepages/);
     }
   });
+
+  it.skipIf(process.geteuid?.() !== 0)(
+    "has a card's own files and nobody else's (skipped: changing owners needs root)",
+    () => {
+      const files = { device: (address: string) => at("devices", address), dev: at("dev") };
+      mkdirSync(at("devices", "0000:01:00.0", "vfio-dev", "vfio3"), { recursive: true });
+      mkdirSync(at("groups", "7"), { recursive: true });
+      symlinkSync(at("groups", "7"), at("devices", "0000:01:00.0", "iommu_group"));
+      mkdirSync(at("dev", "vfio", "devices"), { recursive: true });
+      const names = ["vfio/devices/vfio3", "vfio/devices/vfio4", "vfio/7", "vfio/8", "vfio/vfio", "iommu"];
+      for (const name of names) writeFileSync(at("dev", name), "", { mode: 0o600 });
+      expect(handToBroker("0000:01:00.0", "990", files)).toHaveLength(3);
+      const owners = names.map((name) => {
+        const { uid, mode } = statSync(at("dev", name));
+        return `${name} ${uid} ${(mode & 0o777).toString(8)}`;
+      });
+      expect(owners).toEqual([
+        "vfio/devices/vfio3 990 600",
+        "vfio/devices/vfio4 0 600",
+        "vfio/7 990 600",
+        "vfio/8 0 600",
+        "vfio/vfio 0 600",
+        "iommu 990 660",
+      ]);
+      rmSync(at("dev", "vfio"), { recursive: true });
+      expect(() => handToBroker("0000:01:00.0", "990", files)).toThrow(/no file for it/);
+      expect(() => handToBroker("0000:01:00.0", "no such user", files)).toThrow(/no such user/);
+    },
+  );
 });

@@ -6,10 +6,11 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
 import { GuestBroker, type CardEvent } from "../testing/guest-broker.js";
-import { pciOf } from "../testing/guest-card.js";
+import { pciOf, withFunction } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
+const OTHER = 65_533;
 /** Nothing at all: /proc/PID/status of a process without any capability. */
 const NO_CAPABILITY = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(
   (name) => `${name}:\t0000000000000000`,
@@ -17,57 +18,195 @@ const NO_CAPABILITY = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(
 
 let guest: Guest;
 let igb: Wire;
-let card: string;
 let broker: GuestBroker;
+const taken = new Set<string>();
 
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
   igb = await bringUp(guest, "nic0");
-  card = pciOf(guest, "nic0");
   broker = new GuestBroker(guest);
-  await broker.prepare([card]);
-  await broker.policy(
-    `[card]\nuser = ${NOBODY}, 65533\ndevice = ${card}\nmechanism = vfio\ntransmit = raw\nmemory = 64M\n`,
-  );
+  await broker.prepare();
 }, BOOT_LIMIT);
 
-afterEach(async () => {
-  await broker.endAll();
-}, MINUTES);
+afterEach(() => broker.endAll(), MINUTES);
 
 afterAll(async () => {
-  await shell(guest, `bifurcate give ${card}; rm -rf /run/bifurcate`);
+  for (const card of taken) await shell(guest, `bifurcate give ${card}`);
+  await shell(guest, "rm -rf /run/bifurcate");
   await takeDown(guest, igb);
-});
+}, MINUTES);
+
+/** Has root take a card and the policy give it to two users. */
+async function offer(card: string): Promise<void> {
+  if (!taken.has(card)) await broker.take(card);
+  taken.add(card);
+  await broker.policy(
+    `[card]\nuser = ${NOBODY}, ${OTHER}\ndevice = ${card}\nmechanism = vfio\ntransmit = raw\nmemory = 64M\n`,
+  );
+}
 
 /** How many of three echo requests are answered. */
-async function pings(wait = 10): Promise<number> {
-  const ping = `ip netns exec ${igb.far.netns} ping -n -c 3 -i 0.3 -W ${wait} ${igb.nic.v4} || true`;
+async function pings(wire: Wire, target = wire.nic.v4): Promise<number> {
+  const ping = `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${target} || true`;
   return Number(/(\d+) received/.exec(await shell(guest, ping))?.[1]);
 }
 
-const lease = (uid?: number, stubborn = false): Promise<[GuestProcess, CardEvent]> =>
+const lease = (card: string, uid?: number, stubborn = false): Promise<[GuestProcess, CardEvent]> =>
   broker.client({ spec: `pci:${card},via=broker,ringSize=64,frames=512`, stubborn }, uid);
 
+describe("a virtual function that is leased whole", () => {
+  it(
+    "is driven by a user without any capability, while the kernel keeps its card",
+    async () => {
+      await withFunction(guest, igb, ["vfio"], async ([row]) => {
+        await offer(row!.address);
+        await broker.start();
+        const [client, opened] = await lease(row!.address);
+        expect(opened).toMatchObject({ event: "open", uid: NOBODY, caps: NO_CAPABILITY });
+        expect(await pings(igb, row!.target)).toBe(3);
+        expect(await pings(igb)).toBe(3);
+        client.kill("SIGTERM");
+        await broker.event(client, "end");
+        expect(await broker.free()).toBe(true);
+        await shell(guest, `bifurcate give ${row!.address}`);
+        taken.delete(row!.address);
+      });
+    },
+    MINUTES,
+  );
+});
+
 describe("a card that is leased whole", () => {
+  let card: string;
+
+  beforeAll(() => {
+    card = pciOf(guest, "nic0");
+  });
+
   it(
     "is driven by a user without any capability, is nobody else's meanwhile, and free when it is given back",
     async () => {
+      await offer(card);
       await broker.start();
-      const [client, opened] = await lease();
+      const [client, opened] = await lease(card);
       expect(opened).toMatchObject({ event: "open", uid: NOBODY, caps: NO_CAPABILITY });
-      expect(await pings()).toBe(3);
+      expect(await pings(igb)).toBe(3);
       expect(await broker.leases()).toMatchObject([
         { id: opened.id, device: card, mechanism: "vfio", state: "granted", uid: NOBODY, flows: [] },
       ]);
-      const [, refused] = await lease(65_533);
+      const [, refused] = await lease(card, OTHER);
       expect(refused).toMatchObject({ event: "refused", code: "E_CARD_BUSY" });
       client.kill("SIGTERM");
-      expect(await broker.event(client, "end")).toMatchObject({ received: expect.any(Number) as number });
+      const { received, sent } = await broker.event(client, "end");
+      expect([received, sent].every((count) => Number(count) >= 3)).toBe(true);
       expect(await broker.free()).toBe(true);
-      const [, again] = await lease(65_533);
-      expect(again).toMatchObject({ event: "open", uid: 65_533 });
-      expect(await pings()).toBe(3);
+      const [, again] = await lease(card, OTHER);
+      expect(again).toMatchObject({ event: "open", uid: OTHER });
+      expect(await pings(igb)).toBe(3);
+    },
+    MINUTES,
+  );
+
+  it(
+    "reaches no memory from the moment that it is taken back, whoever still drives it, and drains until it is closed",
+    async () => {
+      await offer(card);
+      await broker.start();
+      const [client, { id }] = await lease(card, NOBODY, true);
+      expect(await pings(igb)).toBe(3);
+      await shell(guest, "dmesg -c > /dev/null");
+      await broker.release(id!);
+      expect(await broker.event(client, "lost")).toMatchObject({ code: "E_LEASE_REVOKED" });
+      expect(await broker.leases()).toMatchObject([{ id, state: "draining" }]);
+      // It is not stopped yet: what comes in it tries to write, and the IOMMU stops it.
+      expect(await pings(igb)).toBe(0);
+      expect(await shell(guest, "dmesg")).toMatch(/DMAR: \[DMA (Read|Write)/);
+      expect((await lease(card, OTHER))[1]).toMatchObject({ event: "refused", code: "E_CARD_BUSY" });
+      client.kill("SIGTERM");
+      await broker.event(client, "end");
+      expect(await broker.free()).toBe(true);
+      expect((await lease(card, OTHER))[1]).toMatchObject({ event: "open" });
+      expect(await pings(igb)).toBe(3);
+    },
+    MINUTES,
+  );
+
+  it(
+    "is free when its client is killed; goes on when the broker is, and the next one adopts it",
+    async () => {
+      await offer(card);
+      await broker.start();
+      const [first] = await lease(card);
+      first.kill("SIGKILL");
+      await first.ended;
+      expect(await broker.free()).toBe(true);
+      const [client, { id }] = await lease(card);
+      expect(await pings(igb)).toBe(3);
+      await broker.kill();
+      expect(await pings(igb)).toBe(3);
+      expect(await broker.start()).toContain("adopted 1 leases, ended 0");
+      expect(await broker.leases()).toMatchObject([{ id, state: "granted" }]);
+      expect(await pings(igb)).toBe(3);
+      await broker.release(id!);
+      expect(await broker.event(client, "lost")).toMatchObject({ code: "E_LEASE_REVOKED" });
+      await broker.event(client, "end");
+      expect(await broker.free()).toBe(true);
+      // Both at once: nothing is left but a record, which the next one takes away.
+      const [last] = await lease(card);
+      await broker.kill();
+      last.kill("SIGKILL");
+      await last.ended;
+      expect(await broker.start()).toContain("adopted 0 leases, ended 1");
+      expect(await broker.free()).toBe(true);
+      expect((await lease(card))[1]).toMatchObject({ event: "open" });
+    },
+    MINUTES,
+  );
+
+  it(
+    "is refused where root has not prepared it, and where the broker may lock too little memory",
+    async () => {
+      await offer(card);
+      await broker.start("prlimit", "--memlock=1048576:1048576");
+      const [, small] = await lease(card);
+      expect(small).toMatchObject({
+        event: "refused",
+        code: "E_NO_MEMORY",
+        why: expect.stringContaining("IOMMU_IOAS_MAP_FILE") as string,
+      });
+      expect(await broker.leases()).toEqual([]);
+      const files = (owner: string): string =>
+        `for f in /dev/vfio/devices/* /dev/vfio/[0-9]*; do chown ${owner} $f; done`;
+      await shell(guest, files("0"));
+      const [, closed] = await lease(card);
+      expect(closed).toMatchObject({ event: "refused", code: "E_CARD_NOT_TAKEN" });
+      await shell(guest, `bifurcate give ${card}`);
+      taken.delete(card);
+    },
+    MINUTES,
+  );
+});
+
+describe("cards of other drivers", () => {
+  it.each(["nic1", "nic2"])(
+    "are leased whole too: %s",
+    async (name) => {
+      const wire = await bringUp(guest, name);
+      const card = pciOf(guest, name);
+      try {
+        await offer(card);
+        await broker.start();
+        const [client, opened] = await lease(card);
+        expect(opened).toMatchObject({ event: "open", caps: NO_CAPABILITY });
+        expect(await pings(wire)).toBe(3);
+        client.kill("SIGTERM");
+        await broker.event(client, "end");
+        expect(await broker.free()).toBe(true);
+      } finally {
+        await shell(guest, `bifurcate give ${card}`);
+        taken.delete(card);
+        await takeDown(guest, wire);
+      }
     },
     MINUTES,
   );

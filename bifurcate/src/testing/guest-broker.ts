@@ -22,7 +22,8 @@ export interface CardEvent {
   readonly pid?: number;
   readonly code?: string;
   readonly why?: string;
-  readonly [more: string]: unknown;
+  readonly received?: number;
+  readonly sent?: number;
 }
 
 /** A lease as `bifurcate leases --json` shows it. */
@@ -86,11 +87,15 @@ export class GuestBroker {
 
   constructor(private readonly guest: Guest) {}
 
-  /** Does as root what root does: the folders, and the cards. */
-  async prepare(cards: readonly string[]): Promise<void> {
+  /** Does as root what root does: the folders. */
+  async prepare(): Promise<void> {
     await shell(this.guest, `bifurcate take --for-broker --user ${USER} --bpf ${BPF} --run ${PLACE}`);
-    for (const card of cards) await shell(this.guest, `bifurcate take ${card} --for-broker --user ${USER}`);
     await putProgram(this.guest, "card-client");
+  }
+
+  /** Takes a card for the broker, as root. */
+  async take(card: string): Promise<void> {
+    await shell(this.guest, `bifurcate take ${card} --for-broker --user ${USER}`);
   }
 
   /** Writes the policy. */
@@ -101,13 +106,23 @@ export class GuestBroker {
 
   /** Starts a broker, and waits until it serves; gives what it said. `before`: words before the command. */
   async start(...before: string[]): Promise<string> {
-    const command = ["bifurcated", "--policy", `${PLACE}/policy`, "--socket", this.socket, "--state", PLACE];
+    const command = [
+      "node",
+      "bifurcate/bin/bifurcated.mjs",
+      "--policy",
+      `${PLACE}/policy`,
+      "--socket",
+      this.socket,
+      "--state",
+      PLACE,
+    ];
     const process = this.run([...before, ...asBroker(), ...command, "--bpffs", `${BPF}/names`]);
     this.current = process;
     return this.said.get(process)!.until(process, (text) => (text.includes("serves") ? text : undefined));
   }
 
-  private get socket(): string {
+  /** Where it listens. */
+  get socket(): string {
     return `${PLACE}/broker.sock`;
   }
 
@@ -132,6 +147,19 @@ export class GuestBroker {
       .get(process)!
       .until(process, (text) => events(text).find(({ event }) => event === "open" || event === "refused"));
     return [process, first];
+  }
+
+  /** Starts another program as a user without any right; gives the first of what it says that matches. */
+  async tool(command: readonly string[], wanted: RegExp): Promise<string> {
+    const process = this.run([...powerless(NOBODY), ...command]);
+    return this.said.get(process)!.until(process, (text) => wanted.exec(text)?.[0]);
+  }
+
+  /** Kills everything but the broker. */
+  async killClients(): Promise<void> {
+    const clients = [...this.running].filter((each) => each !== this.current);
+    for (const process of clients) process.kill("SIGKILL");
+    await Promise.all(clients.map((each) => each.ended));
   }
 
   /** A line of a client's, which is waited for. */

@@ -116,9 +116,11 @@ export async function withFunction<T>(
     // A virtual function has no interrupt line, and uio_pci_generic hands on nothing else.
     interrupts: via !== "uio_pci_generic",
   }));
-  const used = await use(rows);
-  await shell(guest, `echo 0 > ${device}/sriov_numvfs`);
-  return used;
+  try {
+    return await use(rows);
+  } finally {
+    await shell(guest, `echo 0 > ${device}/sriov_numvfs`);
+  }
 }
 
 /** Tries every row, and holds each to: bound, frames both ways, interrupts, given back. */
