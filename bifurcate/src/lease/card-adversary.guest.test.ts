@@ -1,7 +1,5 @@
 // A client that means no good, with a card of its own: what it can make the card reach, and what it can do to the memory.
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
@@ -10,9 +8,9 @@ import { NOBODY } from "../testing/broker.js";
 import { GuestBroker } from "../testing/guest-broker.js";
 import { pciOf } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
+import { buildExample } from "../testing/rust-example.js";
 
 const MINUTES = 600_000;
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const PROGRAM = "/tmp/lent_card";
 /** errno(3). */
 const [EPERM, EACCES, EINVAL, ENOTTY] = [1, 13, 22, 25];
@@ -27,24 +25,8 @@ let igb: Wire;
 let broker: GuestBroker;
 let cards: readonly string[] = [];
 
-/** Builds the program that tries; gives its bytes. */
-function built(): Buffer {
-  const args = ["build", "--locked", "-p", "bifurcate-datapath", "--features", "wrong-dma"];
-  const json = execFileSync("cargo", [...args, "--example", "lent_card", "--message-format", "json"], {
-    cwd: ROOT,
-    encoding: "utf8",
-    maxBuffer: 2 ** 26,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const files = json
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => (JSON.parse(line) as { executable?: string | null }).executable);
-  return readFileSync(files.find((each): each is string => typeof each === "string")!);
-}
-
 beforeAll(async () => {
-  const program = built();
+  const program = readFileSync(buildExample("bifurcate-datapath", "lent_card", "--features", "wrong-dma"));
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
   const write = ["sh", "-c", `base64 -d > ${PROGRAM}; chmod 755 ${PROGRAM}`];
   await guest.run(write, { input: program.toString("base64") });

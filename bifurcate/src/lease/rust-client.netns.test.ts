@@ -2,13 +2,12 @@
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { BrokerPlace, NOBODY, powerless, whatIsLeft, type Running } from "../testing/broker.js";
+import { buildExample } from "../testing/rust-example.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const POLICY = `
 [echo]
 user = ${NOBODY}
@@ -42,18 +41,7 @@ describe.skipIf(reason !== null)(
     let echo: string;
 
     beforeAll(() => {
-      const args = ["build", "--locked", "-p", "bifurcate-client", "--example", "echo"];
-      const json = execFileSync("cargo", [...args, "--message-format", "json"], {
-        cwd: ROOT,
-        encoding: "utf8",
-        maxBuffer: 2 ** 26,
-        stdio: ["ignore", "pipe", "inherit"],
-      });
-      const built = json
-        .split("\n")
-        .filter((line) => line.startsWith("{"))
-        .map((line) => (JSON.parse(line) as { executable?: string | null }).executable);
-      echo = built.find((each): each is string => typeof each === "string")!;
+      echo = buildExample("bifurcate-client", "echo");
     }, 600_000);
     beforeEach(async () => {
       veth = new VethPair(1);

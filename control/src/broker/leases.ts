@@ -288,9 +288,9 @@ export class Leases {
     card: Card | undefined,
   ): Pick<Asked, "facts" | "taken" | "carved" | "before"> {
     const others = splitsOn(this.places.splits, this.netns.inode, ifindex);
-    const read = readFacts(this.kernel, this.netns, request.device, others);
-    // The program there is ours.
-    const facts = card !== undefined && card.attached ? { ...read, xdp: null } : read;
+    const ours = card !== undefined && card.attached;
+    const read = readFacts(this.kernel, this.netns, request.device, others, ours);
+    const facts = ours ? { ...read, xdp: null } : read;
     const own = this.owners(ifindex).map(({ record }) => record.own!);
     const carved = own.filter((each) => each.before !== null);
     const queues = (all: readonly OwnQueues[]): number[] => all.flatMap((each) => each.queues);

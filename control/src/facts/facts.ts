@@ -105,12 +105,14 @@ function ingressOf(netns: Netns, link: Link): TcIngress | null {
 /**
  * Reads all facts about an interface. Errors: E_NO_SUCH_INTERFACE; E_NOT_PRIVILEGED and E_SYSTEM where the
  * kernel refuses to tell.
+ * @param ours The XDP program there is known to be the caller's own: who holds it is not looked for in all processes.
  */
 export function readFacts(
   kernel: Kernel,
   netns: Netns,
   ifname: string,
   otherSplits: readonly OtherSplit[] = [],
+  ours = false,
 ): Facts {
   const tell = <T>(what: string, read: () => T): T => {
     try {
@@ -143,7 +145,7 @@ export function readFacts(
         : {
             programId: link.xdp.programId,
             mode: link.xdp.mode,
-            owner: programOwner(kernel, link.xdp.programId),
+            owner: ours ? null : programOwner(kernel, link.xdp.programId),
           },
     xdpFeatures: tell("the XDP features", () => netns.xdpFeatures(link.index)),
     leases: {
