@@ -164,7 +164,7 @@ describe("a card that is leased whole", () => {
     expect(refused("open", "ENXIO")).toMatch(/^E_CARD_NOT_TAKEN/);
     expect(refused("ioctl(VFIO_DEVICE_BIND_IOMMUFD)", "EINVAL")).toMatch(/^E_CARD_BUSY/);
     expect(refused("open", "EBUSY")).toMatch(/^E_CARD_BUSY/);
-    expect(refused("ioctl(IOMMU_IOAS_MAP_FILE)", "ENOMEM")).toMatch(/^E_NO_MEMORY.*LimitMEMLOCK/);
+    expect(refused("ioctl(IOMMU_IOAS_MAP_FILE)", "ENOMEM")).toMatch(/^E_NO_MEMORY/);
     expect(refused("pci", "EOPNOTSUPP")).toMatch(/^E_CARD_UNKNOWN/);
     expect(readdirSync(join(folder, "leases"))).toEqual([]);
   });

@@ -136,11 +136,7 @@ function lend(
       const next = `Have root prepare it: bifurcate take ${device} --for-broker`;
       throw new BifurcateError("E_CARD_NOT_TAKEN", { what, why, next, cause: thrown });
     }
-    if (errno === "ENOMEM") {
-      const next =
-        "Raise the broker's limit of locked memory (LimitMEMLOCK= of its unit), or ask for fewer frames.";
-      throw new BifurcateError("E_NO_MEMORY", { what, why, next, cause: thrown });
-    }
+    if (errno === "ENOMEM") throw new BifurcateError("E_NO_MEMORY", { what, why, cause: thrown });
     throw cardError(thrown, what);
   }
 }

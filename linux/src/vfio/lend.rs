@@ -42,7 +42,7 @@ impl Loan {
 ///
 /// # Errors
 /// As [`super::open_group`]; `EINVAL` or `EBUSY` when the function is open somewhere; `ENOMEM` when the process may lock
-/// no more memory (RLIMIT_MEMLOCK, which an iommufd holds everybody to).
+/// no more memory (RLIMIT_MEMLOCK, above which CAP_IPC_LOCK stands).
 pub fn lend(function: &Function, memory: &MemoryFile, iova: u64) -> Result<(Loan, OwnedFd)> {
     let by_cdev = cdev_device(function).and_then(|opened| mapped(opened, memory, iova));
     match by_cdev {
