@@ -103,7 +103,7 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     [
       "a version nobody knows",
       (raw) => void raw.send({ ...HELLO, versions: [999] }),
-      "speaks version 2, 1, the client 999",
+      "speaks version 3, 2, 1, the client 999",
     ],
     ["a message too long", (raw) => void raw.send(Buffer.alloc(LONGEST + 1, 0x20)), "more than"],
     [
