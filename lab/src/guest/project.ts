@@ -1,6 +1,6 @@
 // Packs the built project for the guest: what running it takes, and nothing else.
 
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { BifurcateError } from "@bifurcate/control/errors";
@@ -58,6 +58,8 @@ export async function packProject(file: string): Promise<void> {
   ];
   const bundles = mkdtempSync(`${file}-bundles-`);
   try {
+    // It becomes the mode of /bifurcate: programs of other users than root are run from there too.
+    chmodSync(bundles, 0o755);
     await bundleProject(checkout, bundles);
     // What comes later in an archive takes the place of what came before under the same name.
     const files = [...places, ...dependencies(), "-C", bundles, "."];

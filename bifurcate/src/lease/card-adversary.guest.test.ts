@@ -1,0 +1,105 @@
+// A client that means no good, with a card of its own: what it can make the card reach, and what it can do to the memory.
+import { readFileSync } from "node:fs";
+import type { Guest } from "@bifurcate/lab/guest/guest";
+import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
+import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { NOBODY } from "../testing/broker.js";
+import { GuestBroker } from "../testing/guest-broker.js";
+import { pciOf } from "../testing/guest-card.js";
+import { shell } from "../testing/guest-split.js";
+import { buildExample } from "../testing/rust-example.js";
+
+const MINUTES = 600_000;
+const PROGRAM = "/tmp/lent_card";
+/** errno(3). */
+const [EPERM, EACCES, EINVAL, ENOTTY] = [1, 13, 22, 25];
+
+interface Tried {
+  readonly spaces: readonly number[];
+  readonly [what: string]: unknown;
+}
+
+let guest: Guest;
+let igb: Wire;
+let broker: GuestBroker;
+let cards: readonly string[] = [];
+
+beforeAll(async () => {
+  const program = readFileSync(
+    buildExample("bifurcate-datapath", "lent_card", "--features", "wrong-dma", "--profile", "guest"),
+  );
+  guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
+  const write = ["sh", "-c", `base64 -d > ${PROGRAM}; chmod 755 ${PROGRAM}`];
+  await guest.run(write, { input: program.toString("base64") });
+  igb = await bringUp(guest, "nic0");
+  cards = [pciOf(guest, "nic0"), pciOf(guest, "nic1")];
+  broker = new GuestBroker(guest);
+  await broker.prepare();
+  for (const card of cards) await broker.take(card);
+  const rule = (card: string): string =>
+    `[card${card.replace(/\W/g, "")}]\nuser = ${NOBODY}\ndevice = ${card}\nmechanism = vfio\ntransmit = raw\n`;
+  await broker.policy(cards.map(rule).join("\n"));
+}, BOOT_LIMIT);
+
+afterEach(() => broker.endAll(), MINUTES);
+
+afterAll(async () => {
+  for (const card of cards) await shell(guest, `bifurcate give ${card}`);
+  await shell(guest, `rm -rf /run/bifurcate ${PROGRAM}`);
+  await takeDown(guest, igb);
+}, MINUTES);
+
+describe("the holder of a card that was lent", () => {
+  it(
+    "attaches to no other address space, and finds nothing that maps memory",
+    async () => {
+      await broker.start();
+      const tries = async (): Promise<Tried> => {
+        const line = await broker.tool([PROGRAM, broker.socket, cards[0]!], /\{"spaces".*\}/);
+        return JSON.parse(line) as Tried;
+      };
+      const alone = await tries();
+      // Its own, so that it is known that the try works.
+      expect(alone.spaces.length).toBeGreaterThan(0);
+      expect(alone).toMatchObject({
+        iommufd: EACCES,
+        bind: EINVAL,
+        mapByIommufd: ENOTTY,
+        getDevice: ENOTTY,
+      });
+      await broker.killClients();
+      expect(await broker.free()).toBe(true);
+      // The other card's space is no further one.
+      await broker.client({ spec: `pci:${cards[1]!},via=broker,ringSize=64,frames=512` });
+      expect((await tries()).spaces).toEqual(alone.spaces);
+    },
+    MINUTES,
+  );
+
+  it(
+    "reaches nothing but its own memory file: the IOMMU stops a wrong address",
+    async () => {
+      await broker.start();
+      await shell(guest, "dmesg -c > /dev/null");
+      await broker.tool([PROGRAM, broker.socket, cards[0]!], /\{"ready":true\}/);
+      await shell(
+        guest,
+        `ip netns exec ${igb.far.netns} ping -n -c 3 -i 0.3 -W 2 ${igb.nic.v4} > /dev/null || true`,
+      );
+      const log = await shell(guest, "dmesg");
+      expect(log).toMatch(/DMAR: \[DMA Write[^\n]*fault addr 0x100000/);
+    },
+    MINUTES,
+  );
+
+  it(
+    "cannot resize the memory",
+    async () => {
+      await broker.start();
+      const line = await broker.tool([PROGRAM, broker.socket, cards[0]!], /\{"spaces".*\}/);
+      expect(JSON.parse(line)).toMatchObject({ shrink: EPERM, grow: EPERM });
+    },
+    MINUTES,
+  );
+});
