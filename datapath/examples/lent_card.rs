@@ -116,7 +116,7 @@ fn main() -> Result<()> {
     let map = words(&[48, 7, 1, 0, 0, 0, 4096, 0, 0, 0]);
     let resized = resize(&memory);
     println!(
-        r#"{{"spaces":{:?},"iommufd":{iommufd},"bind":{},"mapByIommufd":{}:{},"getDevice":{},"shrink":{},"grow":{}}}"#,
+        r#"{{"spaces":{:?},"iommufd":{iommufd},"bind":{},"mapByIommufd":{},"getDevice":{},"shrink":{},"grow":{}}}"#,
         attachable(&device),
         try_ioctl(&device, BIND_IOMMUFD, words(&[16, 0, memory.as_raw_fd() as u32])),
         try_ioctl(&device, IOAS_MAP, map),
