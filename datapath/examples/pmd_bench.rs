@@ -135,7 +135,13 @@ fn forward(args: &Args, left: Port, right: Port, umem: &Arc<Umem>, to: [u8; 6]) 
     let counters = [left.counters(), right.counters()];
     let mut first_batch = Batch::new(umem, 256);
     let (mut rx, mut tx) = (Vec::new(), Vec::new());
-    for mut pair in left.queues.into_iter().chain(right.queues) {
+    let mut pairs: Vec<_> = left.queues.into_iter().chain(right.queues).collect();
+    // virtio's driver fills its ring with the first poll: both rings have buffers before the first frame is sent.
+    for pair in &mut pairs {
+        pair.rx.poll(&mut first_batch);
+        first_batch.clear();
+    }
+    for mut pair in pairs {
         make(&mut first_batch, first, to);
         pair.tx.send(&mut first_batch);
         first_batch.clear();
@@ -193,6 +199,10 @@ fn rate(args: &Args, left: Port, right: Port, umem: &Arc<Umem>, to: [u8; 6]) -> 
     let (mut out, mut into) = (Batch::new(umem, 256), Batch::new(umem, 64));
     let (mut from, mut at) = (left.queues, right.queues);
     let (mut sent, mut received) = (0u64, 0u64);
+    for pair in &mut at {
+        pair.rx.poll(&mut into);
+        into.clear();
+    }
     let begin = Instant::now();
     loop {
         let elapsed = begin.elapsed().as_secs_f64();

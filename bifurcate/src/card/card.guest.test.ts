@@ -66,6 +66,7 @@ describe("a card taken whole", () => {
       });
       const killed = { busy: "E_CARD_BUSY", named: true, again: "E_CARD_BUSY", quiet: true, given: true };
       const pulled = { status: 1, code: "E_CARD_GONE", there: false, given: true };
+      const reset = { status: 1, code: "E_CARD_GONE", given: true };
       expect(seen).toMatchObject({
         noSuchCard: "E_NO_SUCH_CARD",
         noAddress: "E_BAD_OPTION",
@@ -80,6 +81,8 @@ describe("a card taken whole", () => {
         uio_pci_generic: killed,
         "unplugged by vfio": pulled,
         "unplugged by uio_pci_generic": pulled,
+        "reset by vfio": reset,
+        "reset by uio_pci_generic": reset,
         halfBound: true,
       });
     },

@@ -1,16 +1,12 @@
 // What an IOMMU is for, shown: a card that is told a wrong address is stopped by it, and without it writes there.
-import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { pciOf } from "../testing/guest-card.js";
+import { bringExample, pciOf } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
-const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 let guest: Guest;
 let wire: Wire;
@@ -24,21 +20,10 @@ interface Proof {
   readonly fault: string | null;
 }
 
-/** Builds the program with its wrong address, which nothing that ships has, and puts it into the guest. */
-async function bringProgram(): Promise<void> {
-  const words =
-    "build --profile guest --locked -p bifurcate-datapath --features wrong-dma --example dma_proof";
-  execFileSync("cargo", words.split(" "), { cwd: root, stdio: "pipe" });
-  const program = readFileSync(
-    `${process.env["CARGO_TARGET_DIR"] ?? `${root}/target`}/guest/examples/dma_proof`,
-  );
-  const unpack = "base64 -d > /tmp/dma_proof && chmod +x /tmp/dma_proof";
-  await guest.run(["sh", "-c", unpack], { input: program.toString("base64") });
-}
-
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
-  await bringProgram();
+  // With its wrong address, which nothing that ships has.
+  await bringExample(guest, "dma_proof", ["wrong-dma"]);
   wire = await bringUp(guest, "nic0");
   await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
   // The program may have to be built first.

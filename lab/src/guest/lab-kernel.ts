@@ -10,8 +10,8 @@ import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import { DYING, follow } from "./tree.js";
 
 /** The source; the toolchain that its Makefile asks for. */
-const SOURCE = "linux-source-7.3";
-const TOOLCHAIN = [
+export const SOURCE = "linux-source-7.3";
+export const TOOLCHAIN = [
   ...[
     "bash",
     "coreutils",
@@ -52,24 +52,11 @@ export function labKernelRecipe(config: string): Recipe {
     from: { version: 1, release: RELEASE, source: SOURCE, toolchain: TOOLCHAIN, config, build: BUILD },
     room: 6 * 2 ** 30,
     make: async (folder, scratch, say) => {
-      const suites = [RELEASE, `${RELEASE}-updates`, `${RELEASE}-backports`];
-      const packages = [SOURCE, ...TOOLCHAIN];
-      const debs = await fetchPackages(path.join(scratch, "apt"), "kernel-lab", { suites, packages }, say);
-      const root = path.join(scratch, "root");
-      say(`kernel-lab: unpacking ${debs.length} packages`);
-      await unpack(debs, root);
-      await rm(path.join(scratch, "apt"), { recursive: true, force: true });
-      for (const place of ["proc", "dev", "build", "tmp"])
-        await mkdir(path.join(root, place), { recursive: true });
-      for (const [link, target] of [
-        ["usr/bin/sh", "dash"],
-        ["usr/bin/awk", "gawk"],
-      ] as const) {
-        await rm(path.join(root, link), { force: true });
-        await symlink(target, path.join(root, link));
-      }
+      const root = await buildRoot("kernel-lab", scratch, [], say);
       await writeFile(path.join(root, "build.config"), config);
-      await build(root, say);
+      const jobs = availableParallelism();
+      say(`kernel-lab: compiling with ${jobs} jobs; this takes some 10 to 30 minutes, once`);
+      await buildIn(root, "kernel-lab", BUILD, say);
       const built = path.join(root, "build");
       await copyFile(path.join(built, "arch/x86/boot/bzImage"), path.join(folder, "bzImage"));
       await copyFile(path.join(built, ".config"), path.join(folder, "config"));
@@ -85,23 +72,51 @@ export function labKernelConfig(): Promise<string> {
 }
 
 /**
- * Compiles in a root and a process namespace of its own: objtool reads /proc, and all of it ends with us. Who is
- * not root gets a user namespace for it.
+ * A root of its own with the kernel's source, the toolchain and `more` packages, below `scratch`.
+ * @param name Of whom is spoken meanwhile.
  */
-async function build(root: string, say: Say): Promise<void> {
-  const jobs = availableParallelism();
-  say(`kernel-lab: compiling with ${jobs} jobs; this takes some 10 to 30 minutes, once`);
+export async function buildRoot(
+  name: string,
+  scratch: string,
+  more: readonly string[],
+  say: Say,
+): Promise<string> {
+  const suites = [RELEASE, `${RELEASE}-updates`, `${RELEASE}-backports`];
+  const packages = [SOURCE, ...TOOLCHAIN, ...more];
+  const debs = await fetchPackages(path.join(scratch, "apt"), name, { suites, packages }, say);
+  const root = path.join(scratch, "root");
+  say(`${name}: unpacking ${debs.length} packages`);
+  await unpack(debs, root);
+  await rm(path.join(scratch, "apt"), { recursive: true, force: true });
+  for (const place of ["proc", "dev", "build", "tmp"])
+    await mkdir(path.join(root, place), { recursive: true });
+  for (const [link, target] of [
+    ["usr/bin/sh", "dash"],
+    ["usr/bin/awk", "gawk"],
+  ] as const) {
+    await rm(path.join(root, link), { force: true });
+    await symlink(target, path.join(root, link));
+  }
+  return root;
+}
+
+/**
+ * Runs a script, given the number of jobs, in a root and a process namespace of its own: objtool reads /proc, and all
+ * of it ends with us. Who is not root gets a user namespace for it.
+ */
+export async function buildIn(root: string, name: string, script: string, say: Say): Promise<void> {
   const enter =
     'mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && exec chroot "$1" /usr/bin/bash -c "$2" bash "$3"';
   const user = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
   const namespaces = [...user, "--mount", "--pid", "--fork", "--kill-child"];
   let files = 0;
   let told = Date.now();
-  const command = ["unshare", ...namespaces, "sh", "-c", enter, "sh", root, BUILD, String(jobs)];
+  const jobs = String(availableParallelism());
+  const command = ["unshare", ...namespaces, "sh", "-c", enter, "sh", root, script, jobs];
   await follow([...DYING, ...command], (line) => {
     if (/^ +(CC|AS|LD|AR) /.test(line)) files += 1;
     if (Date.now() - told < 30_000) return;
     told = Date.now();
-    say(`kernel-lab: ${files} objects`);
+    say(`${name}: ${files} objects`);
   });
 }
