@@ -27,21 +27,21 @@ afterEach(() => {
 });
 
 it("ends a run with E_CARD_GONE although nobody has looked since it went", async () => {
-  const port = openCard("pci:0000:01:00.0");
+  const port = await openCard("pci:0000:01:00.0");
   card.state = "gone";
   await expect(port.runNative("count")).rejects.toMatchObject({ code: "E_CARD_GONE" });
   await port.close();
 });
 
 it("ends a run with what the IOMMU stopped", async () => {
-  const port = openCard("pci:0000:01:00.0");
+  const port = await openCard("pci:0000:01:00.0");
   card.fault = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x5a000000";
   await expect(port.runNative("count")).rejects.toMatchObject({ code: "E_CARD_ASTRAY", why: card.fault });
   await port.close();
 });
 
 it("ends a run well while the card is there", async () => {
-  const port = openCard("pci:0000:01:00.0");
+  const port = await openCard("pci:0000:01:00.0");
   await port.runNative("count");
   await port.close();
 });
