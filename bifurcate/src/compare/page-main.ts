@@ -107,9 +107,11 @@ const made = await make();
 if (values.json !== undefined) {
   await writeFile(values.json, JSON.stringify(made));
 } else {
+  const without = made.comparisons.some(({ iommu }) => !iommu);
+  const iommus = `once with an IOMMU${without ? " and once without" : "; the boot without one was left out"}`;
   const preface =
     `Made by \`npm run compare:page\`: \`bifurcate compare --run\` in the lab's guest (${NICS}, each with a virtio card at the far ` +
-    "end of its wire), which QEMU emulates in software, once with an IOMMU and once without. The machine that emulated it had " +
+    `end of its wire), which QEMU emulates in software, ${iommus}. The machine that emulated it had ` +
     `${made.processors} processors and a load of ${made.load.toFixed(1)} when that began. Figures of an emulation compare with ` +
     "each other, and with nothing else: the cost of a card's registers, of its interrupts and of memory is QEMU's.";
   const docs = new URL("../../../docs/", import.meta.url);
