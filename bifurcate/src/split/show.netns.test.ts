@@ -36,7 +36,7 @@ describe.skipIf(reason !== null)(
       let out = "";
       child.stdout.on("data", (text) => (out += String(text)));
       const lines = new Promise<string[]>((resolve) =>
-        child.once("exit", () => resolve(out.trim().split("\n"))),
+        child.once("close", () => resolve(out.trim().split("\n"))),
       );
       await new Promise<void>((resolve) =>
         child.stderr.on("data", (text) => /listening on/.test(String(text)) && resolve()),

@@ -136,7 +136,8 @@ export class VethPair {
       const child = this.spawn(netns, script);
       let out = "";
       child.stdout!.on("data", (chunk) => (out += String(chunk)));
-      child.once("exit", (code) =>
+      // Not at its exit: what it printed may come after that.
+      child.once("close", (code) =>
         code === 0 ? resolve(out) : reject(new Error(`ended with ${code}: ${out}`)),
       );
     });
