@@ -137,7 +137,7 @@ export async function withFunction<T>(
   try {
     return await use(rows);
   } finally {
-    await shell(guest, `echo 0 > ${device}/sriov_numvfs`);
+    await shell(guest, `echo 0 > ${device}/sriov_numvfs; echo 1 > ${device}/sriov_drivers_autoprobe`);
   }
 }
 
