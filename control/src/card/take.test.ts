@@ -4,8 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "../errors.js";
+import { bootId } from "../facts/processes.js";
 import type { CardBus, PciFunction } from "./bus.js";
 import type { Mechanism } from "./mechanism.js";
+import { writeRecord } from "./record.js";
 import { takeCard } from "./take.js";
 
 const ADDRESS = "0000:01:00.0";
@@ -108,6 +110,40 @@ describe("a card is not taken", () => {
     const error = refusal(bus({ class: 0x010802, vendor: 0x144d, device: 0xa808 }));
     expect(error.code).toBe("E_CARD_UNKNOWN");
     expect(error.why).toBe("144d:a808 is no network card (class 0108)");
+  });
+});
+
+describe("a card that is taken already", () => {
+  const holders = () => [{ pid: 42, command: "a client of the broker" }];
+  const record = (via: Mechanism): void =>
+    writeRecord({
+      version: 1,
+      address: ADDRESS,
+      bootId: bootId(),
+      taken: "2026-01-01T00:00:00.000Z",
+      via,
+      driver: "igb",
+      driverOverride: null,
+      interfaces: [],
+    });
+
+  it("stays as it is while somebody has it open, so that the unit of a broker can start again", () => {
+    record("vfio");
+    const on = bus({ driver: "vfio-pci" }, { holders });
+    expect(takeCard({ address: ADDRESS, via: "vfio", force: false, noMemoryProtection: false }, on)).toEqual({
+      address: ADDRESS,
+      via: "vfio",
+      driver: "vfio-pci",
+      from: { driver: "igb", interfaces: [] },
+      supported: "igb",
+      overruled: [],
+    });
+  });
+
+  it("is not taken in another way under who has it, nor after another program has bound it", () => {
+    record("vfio");
+    expect(refusal(bus({ driver: "vfio-pci" }, { holders }), "uio_pci_generic").code).toBe("E_CARD_BUSY");
+    expect(refusal(bus({ driver: "uio_pci_generic" }, { holders })).code).toBe("E_CARD_BUSY");
   });
 });
 

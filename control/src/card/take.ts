@@ -37,7 +37,7 @@ export interface TakenCard {
 }
 
 /**
- * Takes a card.
+ * Takes a card. One that is taken in this way already stays as it is, whoever has it open.
  * @throws E_NO_SUCH_CARD, E_BAD_OPTION, E_NO_MEMORY_PROTECTION, E_NOT_PRIVILEGED, E_CARD_UNKNOWN, E_CARD_BUSY,
  *   E_CARD_IN_USE, E_CARD_GROUP, E_NO_DRIVER, E_JOURNAL; after any of them the card is where it was.
  */
@@ -50,11 +50,13 @@ export function takeCard(request: TakeRequest, bus: CardBus = machineBus()): Tak
   try {
     const card = lookUp(bus, address, what);
     checkClass(card, what);
+    const driver = driverOf(via);
+    const earlier = readRecord(address);
+    // Taken already, this way: nothing to do, also while somebody has it. A broker's unit asks at each of its starts.
+    if (earlier?.via === via && card.driver === driver) return taken(card, earlier, []);
     checkHolders(bus, card, what);
     checkDriver(bus, via, what);
     checkGroup(bus, card, via, what);
-    const earlier = readRecord(address);
-    const driver = driverOf(via);
     const { saved, reasons } =
       earlier === null ? look(card, what, request.force) : { saved: earlier.interfaces, reasons: [] };
     const record: CardRecord = {
@@ -69,17 +71,22 @@ export function takeCard(request: TakeRequest, bus: CardBus = machineBus()): Tak
     };
     writeRecord(record);
     bind(bus, card, driver, earlier === null, what);
-    return {
-      address,
-      via,
-      driver,
-      from: { driver: record.driver, interfaces: record.interfaces.map((each) => each.name) },
-      supported: card.supported ?? null,
-      overruled: reasons,
-    };
+    return taken(card, record, reasons);
   } finally {
     lock.close();
   }
+}
+
+function taken(card: PciFunction, record: CardRecord, overruled: readonly string[]): TakenCard {
+  const { address, via, driver, interfaces } = record;
+  return {
+    address,
+    via,
+    driver: driverOf(via),
+    from: { driver, interfaces: interfaces.map((each) => each.name) },
+    supported: card.supported ?? null,
+    overruled,
+  };
 }
 
 /** @throws E_NO_SUCH_CARD, E_BAD_OPTION */
