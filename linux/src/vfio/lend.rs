@@ -12,11 +12,12 @@
 //! (VFIO_DEVICE_ATTACH_IOMMUFD_PT), so there must be no other.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
-use super::space::{AddressSpace, cdev_device, group_device};
+use super::space::{AddressSpace, cdev_device, group_device, open};
 use crate::Result;
 use crate::memory::MemoryFile;
-use crate::pci::Function;
+use crate::pci::{Function, Group};
 
 /// What the lender keeps: power over what the function reaches. Dropped, it leaves the function as it is: the kernel
 /// keeps the mappings for as long as the function's descriptor is open somewhere.
@@ -64,12 +65,51 @@ fn mapped(
     Ok((Loan { space, iova, len }, device))
 }
 
-/// Whether a descriptor of the function is open somewhere: tried, by opening it. The kernel resets the function when
-/// the last one is closed.
+/// Whether a descriptor of the function is open somewhere, or its registers are mapped. The kernel resets the function
+/// when the last one is closed.
+///
+/// Tried by opening its group, which waits for nothing that a holder has in its hands and resets nothing: the kernel
+/// refuses that while the group, or by its own file a function of it, is open (vfio_group_fops_open,
+/// drivers/vfio/group.c). By the function's own file it is tried only where the group tells nothing: where other
+/// functions of it may be open, or where there is no such file. That waits for a lock that a holder's ioctls take too
+/// (VFIO_DEVICE_BIND_IOMMUFD: `dev_set->lock`), and resets a function that is free.
 ///
 /// # Errors
-/// As [`lend`], but for a function that is open somewhere.
+/// As [`lend`], but for a function that is open somewhere; `ENODEV` when vfio-pci has it no longer.
 pub fn is_held(function: &Function) -> Result<bool> {
+    let by_group = |number| {
+        let file = PathBuf::from(format!("/dev/vfio/{number}"));
+        open(file, function.address).map(drop)
+    };
+    look(function, by_group, || is_held_itself(function))
+}
+
+fn look(
+    function: &Function,
+    by_group: impl FnOnce(u32) -> Result<()>,
+    itself: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
+    let Some(group) = function.group()? else {
+        return itself();
+    };
+    match by_group(group.number) {
+        Ok(()) => Ok(false),
+        Err(error) => match error.code().as_str() {
+            "EBUSY" if !is_shared(function, &group) => Ok(true),
+            "EBUSY" | "ENOENT" | "EACCES" | "EPERM" => itself(),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Whether another function of the group can be open: one that vfio-pci has. A bridge's driver opens nothing.
+fn is_shared(function: &Function, group: &Group) -> bool {
+    let others = group.members.iter().filter(|member| **member != function.address);
+    let mut drivers = others.map(|member| function.sibling(*member).driver());
+    drivers.any(|driver| driver.as_deref() == Some("vfio-pci"))
+}
+
+fn is_held_itself(function: &Function) -> Result<bool> {
     let opened = match cdev_device(function) {
         Err(error) if error.code() == "ENOENT" => group_device(function, true).map(drop),
         opened => opened.map(drop),
@@ -79,5 +119,64 @@ pub fn is_held(function: &Function) -> Result<bool> {
         // By its own file a second one is refused as invalid (vfio_df_open, drivers/vfio/vfio_main.c).
         Err(error) if matches!(error.code().as_str(), "EBUSY" | "EINVAL") => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::Error;
+    use crate::pci::Bus;
+
+    const CARD: &str = "0000:01:00.0";
+
+    /// Looks at a card whose group has these others, each with its driver, when the group's file gives that error, or
+    /// none. Gives what was found, and whether the card's own file, by which it is held, was asked.
+    fn looked(name: &str, others: &[(&str, &str)], answer: Option<i32>) -> (Result<bool>, bool) {
+        let root = std::env::temp_dir().join(format!("bf-lend-{}-{name}", std::process::id()));
+        for (member, driver) in [(CARD, "vfio-pci")].iter().chain(others) {
+            let folder = root.join("devices").join(member);
+            fs::create_dir_all(&folder).unwrap();
+            fs::create_dir_all(root.join("groups/7/devices").join(member)).unwrap();
+            symlink(root.join("drivers").join(driver), folder.join("driver")).unwrap();
+            symlink(root.join("groups/7"), folder.join("iommu_group")).unwrap();
+        }
+        let function = Bus::at(&root).function(CARD.parse().unwrap()).unwrap();
+        let mut asked = false;
+        let by_group = |number| {
+            assert_eq!(number, 7);
+            answer.map_or(Ok(()), |errno| Err(Error::new("open", "", errno)))
+        };
+        let held = look(&function, by_group, || {
+            asked = true;
+            Ok(true)
+        });
+        fs::remove_dir_all(&root).unwrap();
+        (held, asked)
+    }
+
+    #[test]
+    fn a_look_goes_by_the_group_alone_and_waits_for_no_holder() {
+        assert_eq!(looked("free", &[], None), (Ok(false), false));
+        let bridge = [("0000:00:1c.0", "pcieport")];
+        assert_eq!(looked("held", &bridge, Some(libc::EBUSY)), (Ok(true), false));
+    }
+
+    #[test]
+    fn its_own_file_is_asked_where_the_group_tells_nothing_of_it() {
+        let neighbour = [("0000:01:00.1", "vfio-pci")];
+        assert_eq!(looked("shared", &neighbour, Some(libc::EBUSY)), (Ok(true), true));
+        assert_eq!(looked("shared-free", &neighbour, None), (Ok(false), false));
+        assert_eq!(looked("no-file", &[], Some(libc::ENOENT)), (Ok(true), true));
+        assert_eq!(looked("not-ours", &[], Some(libc::EACCES)), (Ok(true), true));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_an_error_and_not_free() {
+        let (held, asked) = looked("limit", &[], Some(libc::EMFILE));
+        assert_eq!((held.unwrap_err().code().as_str(), asked), ("EMFILE", false));
     }
 }

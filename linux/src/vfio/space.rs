@@ -336,7 +336,8 @@ pub(super) fn cdev_device(function: &Function) -> Result<(AddressSpace, OwnedFd)
     Ok((space, device))
 }
 
-fn open(path: PathBuf, address: Address) -> Result<File> {
+/// Opens one of VFIO's files, for the function at `address`.
+pub(super) fn open(path: PathBuf, address: Address) -> Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
