@@ -48,18 +48,30 @@ describe("the systemd unit", () => {
     ]);
     expect(unit.get("DevicePolicy")).toBe("closed");
   });
+
+  it("has the modules of a card that is leased whole loaded first: by then its devices must have names", () => {
+    // systemd.resource-control(5), DeviceAllow=: char-vfio is looked up in /proc/devices when the unit starts.
+    const modules = "modprobe@vfio_pci.service modprobe@iommufd.service";
+    const lines = read("bifurcated.service").split("\n");
+    const service = lines.indexOf("[Service]");
+    for (const key of ["Wants", "After"]) {
+      const at = lines.indexOf(`# ${key}=${modules}`);
+      expect(at, key).toBeGreaterThan(lines.indexOf("[Unit]"));
+      expect(at, key).toBeLessThan(service);
+    }
+  });
 });
 
 const analyses = spawnSync("systemd-analyze", ["--version"]).status === 0;
 
 describe.skipIf(!analyses)(`systemd${analyses ? "" : " (skipped: needs systemd-analyze)"}`, () => {
   /** What systemd-analyze says of the unit, with commands that are there. */
-  function analyse(...args: string[]): string {
+  function analyse(args: string[], unit = read("bifurcated.service")): string {
     const folder = mkdtempSync(join(tmpdir(), "bifurcate-unit-"));
     try {
       const path = join(folder, "bifurcated.service");
       const commands = /\/usr\/bin\/bifurcated?(?= )/g;
-      writeFileSync(path, read("bifurcated.service").replace(commands, process.execPath));
+      writeFileSync(path, unit.replace(commands, process.execPath));
       return execFileSync("systemd-analyze", [...args, path], { encoding: "utf8", stdio: "pipe" });
     } finally {
       rmSync(folder, { recursive: true, force: true });
@@ -67,11 +79,15 @@ describe.skipIf(!analyses)(`systemd${analyses ? "" : " (skipped: needs systemd-a
   }
 
   it("finds nothing wrong with the unit", () => {
-    expect(analyse("verify")).toBe("");
+    expect(analyse(["verify"])).toBe("");
+  });
+
+  it("finds nothing wrong with it for a card that is leased whole", () => {
+    expect(analyse(["verify"], read("bifurcated.service").replace(/^# (?=[A-Z]\w+=)/gm, ""))).toBe("");
   });
 
   it("finds its exposure no more than medium, which is what its capabilities come to", () => {
-    const json = JSON.parse(analyse("security", "--offline=true", "--json=short")) as {
+    const json = JSON.parse(analyse(["security", "--offline=true", "--json=short"])) as {
       json_field: string;
       set: boolean | null;
       exposure: string | null;

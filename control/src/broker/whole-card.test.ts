@@ -161,6 +161,9 @@ describe("a card that is leased whole", () => {
       return codeOf(() => take(start()));
     };
     expect(refused("open", "EACCES")).toMatch(/^E_CARD_NOT_TAKEN.*take 0000:01:00.0 --for-broker/);
+    expect(refused("open", "EPERM")).toMatch(
+      /^E_CARD_NOT_TAKEN.*bifurcated.service load vfio_pci and iommufd/,
+    );
     expect(refused("open", "ENXIO")).toMatch(/^E_CARD_NOT_TAKEN/);
     expect(refused("ioctl(VFIO_DEVICE_BIND_IOMMUFD)", "EINVAL")).toMatch(/^E_CARD_BUSY/);
     expect(refused("open", "EBUSY")).toMatch(/^E_CARD_BUSY/);

@@ -136,6 +136,11 @@ function lend(
       const next = `Have root prepare it: bifurcate take ${device} --for-broker`;
       throw new BifurcateError("E_CARD_NOT_TAKEN", { what, why, next, cause: thrown });
     }
+    // A device cgroup's word: file modes say EACCES.
+    if (errno === "EPERM" && why.startsWith("open")) {
+      const next = `Have bifurcated.service load vfio_pci and iommufd before it starts (its Wants= and After=), allow their devices, and take the card: bifurcate take ${device} --for-broker`;
+      throw new BifurcateError("E_CARD_NOT_TAKEN", { what, why, next, cause: thrown });
+    }
     if (errno === "ENOMEM") throw new BifurcateError("E_NO_MEMORY", { what, why, cause: thrown });
     throw cardError(thrown, what);
   }
