@@ -276,6 +276,17 @@ export interface Feature {
   fixed: boolean
 }
 
+/** The memory of a card that was lent, as its lender keeps it. */
+export declare class KeptMemory {
+  /**
+   * Gives its pages back to the kernel, whoever keeps the file: who touches it again gets new ones. For after the card
+   * is free.
+   */
+  discard(): void
+  /** Closes it; the memory is whoever's who has it. */
+  close(): void
+}
+
 /** What openLease is told of the descriptors: the broker's words. */
 export interface LeaseOptions {
   /** The card's name: what the port is called. */
@@ -342,6 +353,8 @@ export interface LentCard {
   ringsAt: number
   /** What the lender keeps. */
   loan: CardLoan
+  /** The memory file, which the lender keeps too. */
+  kept: KeptMemory
 }
 
 /** What openLentCard is told of the descriptors: the broker's words. */

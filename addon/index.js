@@ -24,6 +24,7 @@ export const {
   CardLoan,
   Connection,
   Descriptor,
+  KeptMemory,
   LinkWatch,
   Listener,
   NativeKernel,

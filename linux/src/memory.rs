@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::{Error, Result};
@@ -91,6 +91,18 @@ impl MemoryFile {
         let huge = stat.st_blksize as usize == HUGE_PAGE;
         let pages = if huge { PageKind::Huge } else { PageKind::Ordinary };
         Ok(MemoryFile { fd, len, pages })
+    }
+
+    /// Gives its pages back to the kernel, also those that another process has mapped or keeps the file for: who reads
+    /// there from now on reads zeros, and gets new pages thereby. A page that is pinned for a device or for I/O goes when
+    /// it is unpinned.
+    ///
+    /// # Errors
+    /// Whatever fallocate(2) reports; `EPERM` for a file that was sealed against writing.
+    pub fn discard(&self) -> Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.fd, flags, 0, self.len as u64)
+            .map_err(|e| Error::rustix("fallocate(PUNCH_HOLE)", format!("memfd len={}", self.len), e))
     }
 
     /// Length in bytes, whole pages.
@@ -333,6 +345,19 @@ mod tests {
         let file = MemoryFile::create("bf-test", 8192, PageKind::Ordinary).unwrap();
         assert!(rustix::fs::ftruncate(&file, 4096).is_err());
         assert!(rustix::fs::ftruncate(&file, 16384).is_err());
+    }
+
+    #[test]
+    fn discarded_pages_are_the_kernels_also_where_another_keeps_the_file_and_its_mapping() {
+        let file = MemoryFile::create("bf-test", 8192, PageKind::Ordinary).unwrap();
+        let kept = MemoryFile::received(file.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let map = Mapping::shared(&kept).unwrap();
+        write(&map, 5000, 9);
+        let blocks = || rustix::fs::fstat(&kept).unwrap().st_blocks;
+        assert_eq!(blocks(), 16);
+        file.discard().unwrap();
+        assert_eq!(blocks(), 0);
+        assert_eq!(read(&map, 5000), 0);
     }
 
     #[test]

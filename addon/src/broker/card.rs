@@ -1,6 +1,7 @@
 //! What a broker makes for a lease of a whole card: the card opened by VFIO, and its memory mapped behind the IOMMU.
 
 use bifurcate_datapath::device::lend;
+use bifurcate_linux::memory::MemoryFile;
 use bifurcate_linux::pci::Address;
 use bifurcate_linux::vfio::{self, Loan};
 use napi::Env;
@@ -27,6 +28,8 @@ pub struct LentCard {
     pub rings_at: i64,
     /// What the lender keeps.
     pub loan: CardLoan,
+    /// The memory file, which the lender keeps too.
+    pub kept: KeptMemory,
 }
 
 /// Power over what a lent card reaches. Closed, it leaves the card as it is.
@@ -43,6 +46,27 @@ impl CardLoan {
     }
 
     /// Gives the power back.
+    #[napi]
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// The memory of a card that was lent, as its lender keeps it.
+#[napi]
+pub struct KeptMemory(Option<MemoryFile>);
+
+#[napi]
+impl KeptMemory {
+    /// Gives its pages back to the kernel, whoever keeps the file: who touches it again gets new ones. For after the card
+    /// is free.
+    #[napi]
+    pub fn discard(&self, env: Env) -> napi::Result<()> {
+        let file = self.0.as_ref().ok_or_else(|| closed(&env, "KeptMemory"))?;
+        file.discard().or_throw(&env)
+    }
+
+    /// Closes it; the memory is whoever's who has it.
     #[napi]
     pub fn close(&mut self) {
         self.0 = None;
@@ -76,6 +100,7 @@ impl NativeKernel {
             iova: lent.iova as i64,
             rings_at: lent.rings_at as i64,
             loan: CardLoan(Some(lent.loan)),
+            kept: KeptMemory(Some(lent.kept)),
         })
     }
 

@@ -37,7 +37,7 @@ import {
 import { undoOwn, type CardPlace, type Settled } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
 import { checkTaken } from "./taken.js";
-import { checkWhole, isCardHeld, isWhole, openWhole, takeMemory } from "./whole-card.js";
+import { checkWhole, freeMemory, isCardHeld, isWhole, openWhole, takeMemory } from "./whole-card.js";
 
 /** Who asks for a lease, as the kernel says it. */
 export interface Client extends Asker, Outsider {
@@ -218,7 +218,7 @@ export class Leases {
     watch.lap("record");
     try {
       const opened = openWhole(this.kernel, live.record);
-      live.loan = opened.loan;
+      [live.loan, live.kept] = [opened.loan, opened.kept];
       watch.lap("card and memory");
       return this.hand(live, opened);
     } catch (thrown) {
@@ -394,8 +394,7 @@ export class Leases {
   private steerBack(live: Live): boolean {
     const { record, steered } = live;
     live.steered = false;
-    takeMemory(live.loan ?? null);
-    delete live.loan;
+    takeMemory(live);
     if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
     return this.undo(live, "after");
   }
@@ -457,6 +456,7 @@ export class Leases {
     if (this.cards.get(record.card.ifindex)?.size === 0) this.cards.delete(record.card.ifindex);
     this.leases.delete(record.id);
     removeRecord(this.places.state, record.id);
+    freeMemory(live, this.audit);
     return true;
   }
 
@@ -590,6 +590,7 @@ export class Leases {
     for (const live of this.leases.values()) {
       live.process?.close();
       live.loan?.close();
+      live.kept?.close();
       if (live.timer !== null) clearTimeout(live.timer);
     }
     for (const card of this.cards.values()) card.leave();

@@ -2,7 +2,7 @@
 import type { ProcessIdentity } from "../facts/processes.js";
 import type { LeaseRecord } from "../lease/record.js";
 import type { GrantedLease } from "../protocol/messages.js";
-import type { CardLoan, Descriptor, ProcessHandle } from "./machine.js";
+import type { CardLoan, Descriptor, KeptMemory, ProcessHandle } from "./machine.js";
 
 /** What a grant gives: the words and the descriptors, in the order that PROTOCOL.md says. */
 export interface Granting {
@@ -21,6 +21,8 @@ export interface Live {
   steered: boolean;
   /** Of a card that is leased whole, since this broker lent it. */
   loan?: CardLoan;
+  /** Its memory, likewise. */
+  kept?: KeptMemory;
   /** What was last said of settings that could not be undone. */
   told?: string;
   /** Its client was ended, since it held what is to be free. */

@@ -90,6 +90,13 @@ export interface CardLoan {
   close(): void;
 }
 
+/** The memory of a card that was lent, as its lender keeps it. */
+export interface KeptMemory {
+  /** Gives its pages back to the kernel, whoever keeps the file. */
+  discard(): void;
+  close(): void;
+}
+
 /** A card that was opened to be passed. */
 export interface LentCard {
   readonly device: Descriptor;
@@ -97,6 +104,7 @@ export interface LentCard {
   readonly iova: number;
   readonly ringsAt: number;
   readonly loan: CardLoan;
+  readonly kept: KeptMemory;
 }
 
 /** The kernel with what a broker needs of it. */

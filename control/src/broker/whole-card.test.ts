@@ -127,6 +127,25 @@ describe("a card that is leased whole", () => {
     expect(take(leases).id).not.toBe(id);
   });
 
+  it("has memory that is the kernel's again when the card is free, also where its client keeps the file", async () => {
+    const leases = start();
+    const { id } = take(leases);
+    broker.hold(WHOLE_CARD);
+    leases.end(id, "return", "by its client");
+    expect(broker.resident()).toBe(true);
+    broker.letGo(WHOLE_CARD);
+    await settled();
+    expect(leases.list(client)).toEqual([]);
+    expect(broker.resident()).toBe(false);
+  });
+
+  it("keeps its memory when the broker leaves, for the client that goes on", () => {
+    const leases = start();
+    take(leases);
+    leases.leave();
+    expect(broker.resident()).toBe(true);
+  });
+
   it("is one lease's at a time, and whose, nobody is told", () => {
     const leases = start();
     take(leases);

@@ -4,7 +4,9 @@ import { BifurcateError, errnoOf, messageOf } from "../errors.js";
 import { cardError } from "../card/errors.js";
 import type { LeaseRecord } from "../lease/record.js";
 import type { GrantedLease, LeaseRequest } from "../protocol/messages.js";
-import type { BrokerKernel, CardLoan, Descriptor } from "./machine.js";
+import type { Audit } from "./audit.js";
+import type { Live } from "./live.js";
+import type { BrokerKernel, CardLoan, Descriptor, KeptMemory } from "./machine.js";
 import { LineError, type Setting } from "./policy-lines.js";
 
 /** What memory is rounded up to: frames and rings each begin in a huge page of their own. */
@@ -82,6 +84,7 @@ export interface OpenedCard {
   /** In the order of PROTOCOL.md. */
   readonly descriptors: readonly Descriptor[];
   readonly loan: CardLoan;
+  readonly kept: KeptMemory;
 }
 
 /** Opens the card, and maps its memory. @throws E_CARD_BUSY, E_CARD_NOT_TAKEN, E_CARD_GROUP, E_NO_MEMORY and others of cards. */
@@ -115,7 +118,7 @@ export function openWhole(kernel: BrokerKernel, { id, request }: LeaseRecord): O
     notes: [],
     card: { iova: lent.iova, ringsAt: lent.ringsAt, ringBytes: rings },
   };
-  return { lease, descriptors: [lent.memory, lent.device], loan: lent.loan };
+  return { lease, descriptors: [lent.memory, lent.device], loan: lent.loan, kept: lent.kept };
 }
 
 function lend(
@@ -156,12 +159,31 @@ export function isCardHeld(kernel: BrokerKernel, { card }: LeaseRecord): boolean
 }
 
 /** Takes the memory from the card, also where somebody still drives it; nothing where the broker that lent it is dead. */
-export function takeMemory(loan: CardLoan | null): void {
+export function takeMemory(live: Live): void {
+  const { loan } = live;
+  delete live.loan;
   try {
     loan?.revoke();
   } catch {
     // Taken already.
   } finally {
     loan?.close();
+  }
+}
+
+/**
+ * Gives the memory's pages back, also where the client keeps the file: what a lease had does not add up over leases.
+ * Whoever touches it again gets new pages.
+ */
+export function freeMemory(live: Live, audit: Audit): void {
+  const { kept, record } = live;
+  delete live.kept;
+  try {
+    kept?.discard();
+  } catch (thrown) {
+    const [lease, device, why] = [record.id, record.card.name, messageOf(thrown)];
+    audit.write({ event: "undo", outcome: "left", lease, device, why });
+  } finally {
+    kept?.close();
   }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! DATA OWNERSHIP after the handover: frames and rings are the borrower's and the card's; the lender has unmapped the
-//! file and closed the card, and keeps nothing but the power to take the memory from the card.
+//! file and closed the card, and keeps the power to take the memory from the card, and to give its pages back.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -35,8 +35,10 @@ pub struct Lent {
     pub iova: u64,
     /// Where the rings begin.
     pub rings_at: u64,
-    /// What the lender keeps.
+    /// What the lender keeps: power over what the card reaches.
     pub loan: Loan,
+    /// And the memory file, whose pages are to be given back although the borrower may keep it.
+    pub kept: MemoryFile,
 }
 
 /// Opens the card at `address`, which is bound to vfio-pci already, and lets it reach new memory of `pool_bytes` bytes
@@ -56,15 +58,15 @@ pub fn lend(bus: &Bus, address: Address, pool_bytes: u64, ring_bytes: u64, pages
     let (memory, mapping) = map_pages("bifurcate-card", len as usize, pages)?;
     drop(mapping);
     let (loan, device) = vfio::lend(&bus.function(address)?, &memory, IOVA_BASE)?;
-    let pages = memory.pages();
-    let memory = memory.as_fd().try_clone_to_owned();
+    let passed = memory.as_fd().try_clone_to_owned();
     Ok(Lent {
         device,
-        memory: memory.map_err(|error| Error::io("fcntl", "F_DUPFD_CLOEXEC memfd", &error))?,
-        pages,
+        memory: passed.map_err(|error| Error::io("fcntl", "F_DUPFD_CLOEXEC memfd", &error))?,
+        pages: memory.pages(),
         iova: IOVA_BASE,
         rings_at,
         loan,
+        kept: memory,
     })
 }
 

@@ -14,6 +14,8 @@ export interface FakeBroker {
   left(): { attached: number; maps: number; sockets: number; pins: number };
   /** Whether a card that was lent reaches its memory. */
   reaches(): boolean;
+  /** Whether the memory of a card that was lent last is there still, for whoever keeps its file. */
+  resident(): boolean;
   /** Somebody holds a socket of that queue from now on. */
   hold(queue: number): void;
   letGo(queue: number): void;
@@ -35,6 +37,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
   const maps = new Set<object>();
   const pinned = new Map<string, object>();
   let reached = false;
+  let resident = false;
   let dead = (): boolean => false;
   let next = 1;
   const alive = (call: string): void => {
@@ -150,8 +153,9 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
     lendCard: () => {
       alive("open(vfio)");
       const loan = { revoke: () => void (reached = false), close: () => undefined };
-      reached = true;
-      return { device: descriptor(), memory: descriptor(), iova: 2 ** 32, ringsAt: 2 ** 21, loan };
+      const kept = { discard: () => void (resident = false), close: () => undefined };
+      reached = resident = true;
+      return { device: descriptor(), memory: descriptor(), iova: 2 ** 32, ringsAt: 2 ** 21, loan, kept };
     },
     isCardHeld: () => held.has(WHOLE_CARD),
   });
@@ -173,6 +177,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       return { attached: attached.size, maps: maps.size, sockets: there, pins };
     },
     reaches: () => reached,
+    resident: () => resident,
     hold: (queue) => void held.add(queue),
     letGo: (queue) => void held.delete(queue),
     closeSockets: () => open.clear(),
