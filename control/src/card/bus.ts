@@ -1,8 +1,9 @@
 // What taking a card asks of the machine's PCI bus. The native addon is the real one; tests put a fake in its place.
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { PciFunction } from "@bifurcate/addon";
+import { errnoOf } from "../errors.js";
 import { commandOf, processNumbers } from "../facts/processes.js";
 
 export type { PciFunction } from "@bifurcate/addon";
@@ -29,8 +30,10 @@ export interface CardBus {
   groupType(group: number): string | null;
   /** Whether VFIO takes cards without an IOMMU now. */
   noIommuMode(): boolean;
-  /** Who has the card open by VFIO or UIO. */
+  /** Who has the card open by VFIO or UIO, as far as open descriptors say: not who has but its registers mapped. */
   holders(card: PciFunction): Holder[];
+  /** Whether anybody has it open by VFIO, or mapped, as the kernel says; false where it says nothing of this one card. */
+  isOpen(card: PciFunction): boolean;
 }
 
 /** This machine's bus. */
@@ -47,6 +50,7 @@ export function machineBus(): CardBus {
     groupType: (group) => firstLine(`/sys/kernel/iommu_groups/${group}/type`),
     noIommuMode: () => firstLine("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode") === "Y",
     holders,
+    isOpen: (card) => isOpen(card),
   };
 }
 
@@ -81,6 +85,29 @@ function holders(card: PciFunction): Holder[] {
   return processNumbers()
     .filter((pid) => pid !== process.pid && openFiles(pid).some((file) => files.has(file)))
     .map((pid) => ({ pid, command: commandOf(pid) }));
+}
+
+/**
+ * Tried by opening the group, which the kernel refuses while it, or a function of it, is open (vfio_group_fops_open,
+ * drivers/vfio/group.c); that resets nothing. @param open Opens a file and closes it again.
+ */
+export function isOpen(card: PciFunction, open = openAndClose): boolean {
+  const { address, iommuGroup = null, groupMembers } = card;
+  const others = groupMembers.filter((each) => each.address !== address);
+  if (iommuGroup === null || others.some((each) => each.driver === "vfio-pci")) return false;
+  return [`/dev/vfio/${iommuGroup}`, `/dev/vfio/noiommu-${iommuGroup}`].some((file) => {
+    try {
+      open(file);
+      return false;
+    } catch (thrown) {
+      // No such file, or not ours to open.
+      return errnoOf(thrown) === "EBUSY";
+    }
+  });
+}
+
+function openAndClose(file: string): void {
+  closeSync(openSync(file, "r+"));
 }
 
 function openFiles(pid: number): string[] {

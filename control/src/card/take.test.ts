@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "../errors.js";
 import { bootId } from "../facts/processes.js";
-import type { CardBus, PciFunction } from "./bus.js";
+import { isOpen, type CardBus, type PciFunction } from "./bus.js";
 import type { Mechanism } from "./mechanism.js";
 import { writeRecord } from "./record.js";
 import { takeCard } from "./take.js";
@@ -39,6 +39,7 @@ function bus(card: Partial<PciFunction> = {}, more: Partial<CardBus> = {}): Card
     groupType: () => "identity",
     noIommuMode: () => false,
     holders: () => [],
+    isOpen: () => false,
     ...more,
   };
 }
@@ -106,10 +107,41 @@ describe("a card is not taken", () => {
     expect([error.code, error.why]).toEqual(["E_CARD_BUSY", "testpmd (pid 42) has it open"]);
   });
 
+  it("when somebody has nothing of it but its registers mapped, who cannot be named", () => {
+    const error = refusal(bus({ driver: "vfio-pci" }, { isOpen: () => true }));
+    expect([error.code, error.why]).toEqual(["E_CARD_BUSY", "somebody has it open, or mapped"]);
+  });
+
   it("when it is no network card", () => {
     const error = refusal(bus({ class: 0x010802, vendor: 0x144d, device: 0xa808 }));
     expect(error.code).toBe("E_CARD_UNKNOWN");
     expect(error.why).toBe("144d:a808 is no network card (class 0108)");
+  });
+});
+
+describe("whether a card is open", () => {
+  const asked = (errno: string, card: Partial<PciFunction> = {}) => {
+    const files: string[] = [];
+    const open = isOpen(bus(card).function(ADDRESS), (file) => {
+      files.push(file);
+      if (file === "/dev/vfio/7") throw Object.assign(new Error(errno), { code: errno });
+      throw Object.assign(new Error("no such file"), { code: "ENOENT" });
+    });
+    return { open, files };
+  };
+
+  it("the kernel says when its group is opened", () => {
+    expect(asked("EBUSY")).toEqual({ open: true, files: ["/dev/vfio/7"] });
+    expect(asked("EACCES").open).toBe(false);
+    expect(asked("ENOENT").files).toEqual(["/dev/vfio/7", "/dev/vfio/noiommu-7"]);
+  });
+
+  it("is not known where another card of its group may be the one that is open", () => {
+    const groupMembers = [
+      { address: ADDRESS, driver: "vfio-pci" },
+      { address: "0000:01:00.1", driver: "vfio-pci" },
+    ];
+    expect(asked("EBUSY", { groupMembers })).toEqual({ open: false, files: [] });
   });
 });
 

@@ -111,9 +111,10 @@ export function lockCard(bus: CardBus, address: string, what: string): { close()
 /** A card that a process has open cannot be taken from it: VFIO would wait for that process. @throws E_CARD_BUSY */
 export function checkHolders(bus: CardBus, card: PciFunction, what: string): void {
   const holders = bus.holders(card);
-  if (holders.length === 0) return;
+  if (holders.length === 0 && !bus.isOpen(card)) return;
   const names = holders.map(({ pid, command }) => `${command} (pid ${pid})`).join(", ");
-  throw new BifurcateError("E_CARD_BUSY", { what, why: `${names} has it open`, data: { holders } });
+  const why = holders.length === 0 ? "somebody has it open, or mapped" : `${names} has it open`;
+  throw new BifurcateError("E_CARD_BUSY", { what, why, data: { holders } });
 }
 
 /** Network controllers alone (PCI code and ID assignment, class 02h): a disk is not to be taken by a slip of a digit. */
