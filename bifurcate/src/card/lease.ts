@@ -58,6 +58,9 @@ export async function leaseCard<N>(
     try {
       native = open(lease.card!, device as Descriptor, memory as Descriptor);
     } catch (thrown) {
+      // Who opens takes them, at some point: what is taken is closed already.
+      (device as Descriptor).close();
+      (memory as Descriptor).close();
       throw cardError(thrown, what);
     }
     const held = new LeaseHold(broker, lease.id, (why) => hold.onLost(why));

@@ -64,15 +64,25 @@ async function openLeased(spec: CardSpec, what: string, options: CardOptions): P
     const why = "the memory of a leased card has no jumbo frames";
     throw new BifurcateError("E_BAD_OPTION", { what, why, next: "Leave jumboFrames out." });
   }
+  // First, since a flow that is none is refused by it: nothing is leased then.
+  const asked = nativeOptions(spec, options);
   const leased = await leaseCard(spec, what, (lent, ...descriptors) =>
-    withTapFile(tap, () => openLentCard(nativeOptions(spec, options), lent, ...descriptors)),
+    withTapFile(tap, () => openLentCard(asked, lent, ...descriptors)),
   );
   const { native, lease, hold } = leased;
-  const port = cardPort(native, spec, [...lease.notes, ...steer(native, flows)], {
-    id: lease.id,
-    bypasses: lease.bypasses,
-    ended: () => hold.end(),
-  });
+  let port: Port;
+  try {
+    port = cardPort(native, spec, [...lease.notes, ...steer(native, flows)], {
+      id: lease.id,
+      bypasses: lease.bypasses,
+      ended: () => hold.end(),
+    });
+  } catch (thrown) {
+    // The card is quiet before its lease ends.
+    await native.close(0).catch(() => undefined);
+    await hold.end();
+    throw wrapError(thrown, what);
+  }
   hold.onLost = (why) => {
     onWarning?.(`the lease ${lease.id} was taken back: ${why}`);
     const what = `use the lease ${lease.id} of ${lease.device}`;

@@ -1,0 +1,65 @@
+// A card that is leased and cannot be opened: what was passed is closed, and the lease is given back.
+import { beforeEach, expect, it, vi } from "vitest";
+import { openCard } from "./open.js";
+
+const seen = vi.hoisted(() => ({
+  did: [] as string[],
+  open: (() => ({})) as () => object,
+}));
+const did = (what: string) => () => {
+  seen.did.push(what);
+  return Promise.resolve();
+};
+
+vi.mock("@bifurcate/addon", async (original) => ({
+  ...(await original<object>()),
+  openLentCard: () => seen.open(),
+}));
+vi.mock("@bifurcate/control/protocol/client", () => ({
+  BrokerConnection: {
+    connect: () => {
+      seen.did.push("connected");
+      return Promise.resolve({
+        leaseCard: ({ device }: { device: string }) =>
+          Promise.resolve({
+            lease: { id: "lease-1", device, card: {}, notes: [], bypasses: [] },
+            device: { number: 3, close: did("card closed") },
+            memory: { number: 4, close: did("memory closed") },
+          }),
+        return: did("returned"),
+        close: did("disconnected"),
+      });
+    },
+  },
+}));
+
+beforeEach(() => {
+  seen.did.length = 0;
+});
+
+it("is not even leased for a flow that is none", async () => {
+  seen.open = () => ({});
+  const opened = openCard("pci:0000:01:00.0,via=broker", { flows: ["udp dst prot 53"] });
+  await expect(opened).rejects.toMatchObject({ code: "E_FLOW_SYNTAX" });
+  expect(seen.did).toEqual([]);
+});
+
+it("is closed, with its memory, when it cannot be opened", async () => {
+  seen.open = () => {
+    throw Object.assign(new Error("it does not start"), { code: "EIO" });
+  };
+  await expect(openCard("pci:0000:01:00.0,via=broker")).rejects.toMatchObject({ code: "E_CARD_FAILED" });
+  expect(seen.did).toEqual(["connected", "card closed", "memory closed", "disconnected"]);
+});
+
+it("is closed, and its lease given back, when no port can be made of it", async () => {
+  seen.open = () => ({
+    queues: 1,
+    get obtained(): never {
+      throw new Error("it went");
+    },
+    close: did("card and memory closed"),
+  });
+  await expect(openCard("pci:0000:01:00.0,via=broker")).rejects.toThrow("it went");
+  expect(seen.did).toEqual(["connected", "card and memory closed", "returned", "disconnected"]);
+});
