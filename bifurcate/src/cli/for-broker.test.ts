@@ -98,7 +98,7 @@ describe("what a broker stands on", () => {
       mkdirSync(at("dev", "vfio", "devices"), { recursive: true });
       const names = ["vfio/devices/vfio3", "vfio/devices/vfio4", "vfio/7", "vfio/8", "vfio/vfio", "iommu"];
       for (const name of names) writeFileSync(at("dev", name), "", { mode: 0o600 });
-      expect(handToBroker("0000:01:00.0", "990", files)).toHaveLength(3);
+      expect(handToBroker("0000:01:00.0", 990, files)).toHaveLength(3);
       const owners = names.map((name) => {
         const { uid, mode } = statSync(at("dev", name));
         return `${name} ${uid} ${(mode & 0o777).toString(8)}`;
@@ -112,8 +112,7 @@ describe("what a broker stands on", () => {
         "iommu 990 660",
       ]);
       rmSync(at("dev", "vfio"), { recursive: true });
-      expect(() => handToBroker("0000:01:00.0", "990", files)).toThrow(/no file for it/);
-      expect(() => handToBroker("0000:01:00.0", "no such user", files)).toThrow(/no such user/);
+      expect(() => handToBroker("0000:01:00.0", 990, files)).toThrow(/no file for it/);
     },
   );
 });

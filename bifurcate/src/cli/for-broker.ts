@@ -152,11 +152,10 @@ const VFIO_FILES: VfioFiles = { device: (address) => `/sys/bus/pci/devices/${add
 
 /**
  * Gives the broker's user the VFIO files of a card that was taken, and lets its group have /dev/iommu, by which nobody
- * reaches a card that he may not open. @returns what was done, a line each. @throws E_BAD_OPTION, E_SYSTEM
+ * reaches a card that he may not open. @returns what was done, a line each. @throws E_SYSTEM, E_NOT_PRIVILEGED
  */
-export function handToBroker(address: string, user: string, files = VFIO_FILES): string[] {
+export function handToBroker(address: string, uid: number, files = VFIO_FILES): string[] {
   const what = `give ${address} to the broker`;
-  const uid = userNumber(user);
   try {
     const folder = files.device(address);
     const own = existsSync(join(folder, "vfio-dev"))
@@ -183,7 +182,8 @@ export function handToBroker(address: string, user: string, files = VFIO_FILES):
   }
 }
 
-function userNumber(user: string): number {
+/** --user, as its number. @throws E_BAD_OPTION where there is no such user */
+export function userNumber(user: string): number {
   const uid = accounts().user(user);
   if (uid !== null) return uid;
   const next = `Make it: useradd --system --user-group --no-create-home ${user}`;

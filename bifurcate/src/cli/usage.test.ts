@@ -57,6 +57,12 @@ describe("mistyped", () => {
       "--queues 'x'",
     ],
     [
+      "a broker's user who is none, before the card is looked for",
+      ["take", "0000:ff:1f.7", "--for-broker", "--user", "no-such-user"],
+      "E_BAD_OPTION",
+      "no such user",
+    ],
+    [
       "a backend that is none",
       ["split", "eth0", "--flow", "udp", "--backend", "dpdk"],
       "E_BAD_OPTION",

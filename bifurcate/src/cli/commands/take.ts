@@ -10,6 +10,7 @@ import {
   parseHugepages,
   prepare,
   prepareGround,
+  userNumber,
   type BrokerFolders,
 } from "../for-broker.js";
 import { jsonLine, type Streams } from "../io.js";
@@ -83,8 +84,10 @@ export function takeCommand(streams: Streams): Command {
       if (forBroker && !protectsMemory(via)) {
         throw usage(`--for-broker takes cards behind an IOMMU only, and ${via} has no memory protection`);
       }
+      // Before the card is taken: it would be taken for nobody.
+      const uid = forBroker ? userNumber(flags.user) : null;
       const taken = takeCard({ address, via, force, noMemoryProtection: !memoryProtection });
-      const given = forBroker ? handToBroker(taken.address, flags.user) : [];
+      const given = uid === null ? [] : handToBroker(taken.address, uid);
       streams.out(json ? jsonLine({ taken }) : takenWords(taken));
       if (!json) for (const line of given) streams.out(`  ${line}\n`);
       if (!json) for (const reason of taken.overruled) streams.err(`warning: ${reason}\n`);
