@@ -394,7 +394,7 @@ export class Leases {
   private steerBack(live: Live): boolean {
     const { record, steered } = live;
     live.steered = false;
-    takeMemory(live);
+    takeMemory(live, this.audit);
     if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
     return this.undo(live, "after");
   }

@@ -3,7 +3,7 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { BifurcateError } from "../errors.js";
 import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal } from "../testing/fake-kernel.js";
@@ -144,6 +144,42 @@ describe("a card that is leased whole", () => {
     take(leases);
     leases.leave();
     expect(broker.resident()).toBe(true);
+  });
+
+  it("counts as held while it cannot be looked at, and as free when it is gone", async () => {
+    const leases = start();
+    const { id } = take(leases);
+    let errno = "EMFILE";
+    broker.kernel.isCardHeld = () => {
+      throw new FakeRefusal("open", errno);
+    };
+    leases.end(id, "release", "taken back");
+    for (errno of ["EMFILE", "EACCES", "EPERM", "EAGAIN"]) {
+      await settled();
+      expect(leases.list(client), errno).toMatchObject([{ id, state: "draining" }]);
+    }
+    errno = "ENODEV";
+    await vi.waitFor(() => expect(leases.list(client)).toEqual([]), 10_000);
+  });
+
+  it("is waited for all the same when its memory cannot be taken, which is written down", () => {
+    const ended = (errno: string): AuditEntry[] => {
+      const lend = broker.kernel.lendCard;
+      broker.kernel.lendCard = (...args) => {
+        const revoke = (): never => {
+          throw new FakeRefusal("ioctl(IOMMU_IOAS_UNMAP)", errno);
+        };
+        return { ...lend(...args), loan: { revoke, close: () => undefined } };
+      };
+      const leases = start();
+      const { id } = take(leases);
+      leases.end(id, "release", "taken back");
+      broker.kernel.lendCard = lend;
+      expect(leases.list(client)).toEqual([]);
+      return log.filter((entry) => entry.event === "undo");
+    };
+    expect(ended("ENOENT")).toEqual([]);
+    expect(ended("EIO")).toMatchObject([{ outcome: "E_UNDO_INCOMPLETE", device: "0000:01:00.0" }]);
   });
 
   it("is one lease's at a time, and whose, nobody is told", () => {

@@ -149,23 +149,29 @@ function lend(
   }
 }
 
-/** Whether somebody has the card open; of a card that is gone nobody has. */
+/**
+ * Whether somebody has the card open. Of a card that is gone, or that vfio-pci has no longer, nobody has; one that cannot
+ * be looked at now counts as held, since the next lease would be of a card that another drives.
+ */
 export function isCardHeld(kernel: BrokerKernel, { card }: LeaseRecord): boolean {
   try {
     return kernel.isCardHeld(card.name);
-  } catch {
-    return false;
+  } catch (thrown) {
+    return !["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "");
   }
 }
 
 /** Takes the memory from the card, also where somebody still drives it; nothing where the broker that lent it is dead. */
-export function takeMemory(live: Live): void {
-  const { loan } = live;
+export function takeMemory(live: Live, audit: Audit): void {
+  const { loan, record } = live;
   delete live.loan;
   try {
     loan?.revoke();
-  } catch {
-    // Taken already.
+  } catch (thrown) {
+    // Taken already: nothing was mapped.
+    if (errnoOf(thrown) === "ENOENT") return;
+    const [lease, device, why] = [record.id, record.card.name, messageOf(thrown)];
+    audit.write({ event: "undo", outcome: "E_UNDO_INCOMPLETE", lease, device, why });
   } finally {
     loan?.close();
   }
