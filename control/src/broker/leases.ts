@@ -15,6 +15,7 @@ import { next, steers, type LeaseEvent } from "../lease/state.js";
 import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
+import { whyNot } from "./adoption.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
 import { ownNamespace, type Outsider } from "./foreign.js";
@@ -548,7 +549,8 @@ export class Leases {
   /** null when it goes on, else why not. */
   private adoptOne(record: LeaseRecord): string | null {
     const live = this.leases.get(record.id)!;
-    const why = this.whyNot(record);
+    const attached = this.cards.get(record.card.ifindex)?.attached === true;
+    const why = whyNot(record, { kernel: this.kernel, netns: this.netns, attached });
     if (why === null) {
       this.watch(live);
       return null;
@@ -558,17 +560,6 @@ export class Leases {
     if (next(record.state, event) !== null) this.advance(live, event);
     this.takeAway(live, event);
     return why;
-  }
-
-  private whyNot(record: LeaseRecord): string | null {
-    const { card, state, names, client, own = null } = record;
-    const whole = isWhole(record);
-    if (!whole && this.cards.get(card.ifindex)?.attached !== true) return "the card's program is gone";
-    if (state !== "granted") return `it was ${state}`;
-    // The far end may lie in another namespace; the two come and go together.
-    if (!whole && own === null && !this.netns.links().some((each) => each.name === names.near))
-      return "its port is gone";
-    return isAlive(client) ? null : `process ${client.pid} has ended`;
   }
 
   /** Ends the leases of a card, or of a port, that is no longer there. */

@@ -192,12 +192,12 @@ describe("a card that is leased whole", () => {
   it("goes on under the next broker, which waits for its last copy, since what maps it died with the one before", async () => {
     const before = start();
     const { id } = take(before);
+    broker.hold(WHOLE_CARD);
     before.leave();
     expect(broker.reaches()).toBe(true);
     const after = start();
     expect(after.adopt()).toEqual({ adopted: 1, ended: 0 });
     expect(after.list(client)).toMatchObject([{ id, state: "granted", mechanism: "vfio" }]);
-    broker.hold(WHOLE_CARD);
     after.end(id, "release", "taken back");
     expect(after.list(client)).toMatchObject([{ id, state: "draining" }]);
     after.leave();
@@ -206,6 +206,17 @@ describe("a card that is leased whole", () => {
     broker.letGo(WHOLE_CARD);
     await settled();
     expect(last.list(client)).toEqual([]);
+  });
+
+  it("is free under the next broker when the one before was killed before it passed it", () => {
+    const before = start();
+    before.grant(client, REQUEST);
+    before.leave();
+    const after = start();
+    expect(after.adopt()).toEqual({ adopted: 0, ended: 1 });
+    expect(log).toContainEqual(expect.objectContaining({ event: "adopt", why: "nobody has the card" }));
+    expect(after.list(client)).toEqual([]);
+    expect(take(after).mechanism).toBe("vfio");
   });
 
   it("leaves nothing when it cannot be opened, and says what root has to do", () => {
