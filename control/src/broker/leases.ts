@@ -555,6 +555,12 @@ export class Leases {
       this.watch(live);
       return null;
     }
+    try {
+      // One that lives, and does not let go of what is to be free, may have to be ended.
+      if (isAlive(record.client)) this.watch(live);
+    } catch {
+      // It has ended by now.
+    }
     // What is held still is waited for.
     const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
     if (next(record.state, event) !== null) this.advance(live, event);

@@ -208,6 +208,26 @@ describe("a card that is leased whole", () => {
     expect(last.list(client)).toEqual([]);
   });
 
+  it("is taken from a client that does not let go by the next broker too, where the policy says end-process", async () => {
+    const policy = `${POLICY}draining = end-process\n`;
+    const before = start(policy);
+    const { id } = take(before);
+    broker.hold(WHOLE_CARD);
+    before.end(id, "release", "taken back");
+    before.leave();
+    let ended = 0;
+    const kill = (): void => {
+      ended++;
+      broker.letGo(WHOLE_CARD);
+    };
+    broker.machine.process = () => ({ onEnd: () => undefined, kill, close: () => undefined }) as never;
+    const after = start(policy);
+    expect(after.adopt()).toEqual({ adopted: 0, ended: 1 });
+    expect(after.list(client)).toMatchObject([{ id, state: "draining" }]);
+    await vi.waitFor(() => expect(after.list(client)).toEqual([]), 10_000);
+    expect(ended).toBe(1);
+  });
+
   it("is free under the next broker when the one before was killed before it passed it", () => {
     const before = start();
     before.grant(client, REQUEST);
