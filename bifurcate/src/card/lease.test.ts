@@ -4,6 +4,7 @@ import { openCard } from "./open.js";
 
 const seen = vi.hoisted(() => ({
   did: [] as string[],
+  asked: "",
   open: (() => ({})) as () => object,
 }));
 const did = (what: string) => () => {
@@ -20,12 +21,14 @@ vi.mock("@bifurcate/control/protocol/client", () => ({
     connect: () => {
       seen.did.push("connected");
       return Promise.resolve({
-        leaseCard: ({ device }: { device: string }) =>
-          Promise.resolve({
+        leaseCard: ({ device }: { device: string }) => {
+          seen.asked = device;
+          return Promise.resolve({
             lease: { id: "lease-1", device, card: {}, notes: [], bypasses: [] },
             device: { number: 3, close: did("card closed") },
             memory: { number: 4, close: did("memory closed") },
-          }),
+          });
+        },
         return: did("returned"),
         close: did("disconnected"),
       });
@@ -62,4 +65,18 @@ it("is closed, and its lease given back, when no port can be made of it", async 
   });
   await expect(openCard("pci:0000:01:00.0,via=broker")).rejects.toThrow("it went");
   expect(seen.did).toEqual(["connected", "card and memory closed", "returned", "disconnected"]);
+});
+
+it("is asked for by its address in full, as the policy writes it", async () => {
+  seen.open = () => {
+    throw new Error("it is not opened here");
+  };
+  for (const [word, device] of [
+    ["0:1:0.0", "0000:01:00.0"],
+    ["1:1F.7", "0000:01:1f.7"],
+    ["A:2b:03.1", "000a:2b:03.1"],
+  ] as const) {
+    await expect(openCard(`pci:${word},via=broker`)).rejects.toThrow("not opened");
+    expect(seen.asked).toBe(device);
+  }
 });

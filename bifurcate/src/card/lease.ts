@@ -23,11 +23,16 @@ export interface LeasedCard<N> {
   readonly hold: CardHold;
 }
 
+/** An address that parseCardSpec let through, in full, as the policy writes it: 1:0.0 is 0000:01:00.0. */
+function inFull(address: string): string {
+  const [slot = "", bus = "", domain = ""] = address.toLowerCase().split(":").reverse();
+  return `${domain.padStart(4, "0")}:${bus.padStart(2, "0")}:${slot.padStart(4, "0")}`;
+}
+
 function requestOf(spec: CardSpec): LeaseRequest {
   const { address, queues, frames, frameSize, ringSize } = spec;
   return {
-    // In full, as the policy writes it.
-    device: (/^[0-9a-f]{4,}:/i.test(address) ? address : `0000:${address}`).toLowerCase(),
+    device: inFull(address),
     flows: [],
     mechanism: "vfio",
     transmit: "raw",

@@ -252,6 +252,9 @@ describe("a card that is leased whole", () => {
     );
     expect(refused("open", "ENXIO")).toMatch(/^E_CARD_NOT_TAKEN/);
     expect(refused("ioctl(VFIO_DEVICE_BIND_IOMMUFD)", "EINVAL")).toMatch(/^E_CARD_BUSY/);
+    expect(refused("ioctl(VFIO_DEVICE_BIND_IOMMUFD)", "EPERM")).toMatch(
+      /^E_CARD_BUSY: another card of its IOMMU group is leased/,
+    );
     expect(refused("open", "EBUSY")).toMatch(/^E_CARD_BUSY/);
     expect(refused("ioctl(IOMMU_IOAS_MAP_FILE)", "ENOMEM")).toMatch(/^E_NO_MEMORY/);
     expect(refused("pci", "EOPNOTSUPP")).toMatch(/^E_CARD_UNKNOWN/);
@@ -268,7 +271,8 @@ describe("a card that is leased whole", () => {
     const rule = (change: string, to: string): string =>
       codeOf(() => parsePolicy(POLICY.replace(change, to), "policy", names));
     expect(rule("transmit = raw", "transmit = own")).toContain("say transmit = raw");
-    expect(rule("0000:01:00.0", "eth0")).toContain("PCI address");
+    for (const none of ["eth0", "01:00.0", "10000:01:00.0"])
+      expect(rule("0000:01:00.0", none), none).toContain("PCI address");
     expect(rule("= vfio", "= vfio, port")).toContain("stands alone");
     expect(rule("queues = 4", "flow = udp")).toContain("'flow' has no meaning");
     expect(rule("queues = 4", "rate = 5")).toContain("'rate' has no meaning");

@@ -19,7 +19,7 @@ const SLOT = 128;
 /** Bytes beside: virtio's control queue. */
 const BESIDE = 65_536;
 /** A PCI address (domain:bus:device.function), in full. */
-const ADDRESS = /^[0-9a-f]{4,5}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
+const ADDRESS = /^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
 
 type Shape = Pick<LeaseRequest, "frames" | "frameSize" | "queues" | "ringSize">;
 
@@ -138,6 +138,13 @@ function lend(
     if (errno === "EACCES" || errno === "ENOENT") {
       const next = `Have root prepare it: bifurcate take ${device} --for-broker`;
       throw new BifurcateError("E_CARD_NOT_TAKEN", { what, why, next, cause: thrown });
+    }
+    if (errno === "EPERM" && why.includes("BIND_IOMMUFD")) {
+      // iommu_device_claim_dma_owner, drivers/iommu/iommu.c: a group has one owner, and each lease an iommufd of its own.
+      const of = `another card of its IOMMU group is leased, or a kernel driver has one: ${why}`;
+      const next =
+        "Wait until that lease ends, or have root unbind the other; of one group one card is leased at a time.";
+      throw new BifurcateError("E_CARD_BUSY", { what, why: of, next, cause: thrown });
     }
     // A device cgroup's word: file modes say EACCES.
     if (errno === "EPERM" && why.startsWith("open")) {
