@@ -87,23 +87,36 @@ function holders(card: PciFunction): Holder[] {
     .map((pid) => ({ pid, command: commandOf(pid) }));
 }
 
+/** How long the kernel may need to close the card of a process that has just ended, ms: it resets it then. */
+const CLOSING_MS = 2_000;
+
 /**
  * Tried by opening the group, which the kernel refuses while it, or a function of it, is open (vfio_group_fops_open,
- * drivers/vfio/group.c); that resets nothing. @param open Opens a file and closes it again.
+ * drivers/vfio/group.c); that resets nothing.
+ * @param open Opens a file and closes it again.
+ * @param closing How long to wait for one that is being closed, ms.
  */
-export function isOpen(card: PciFunction, open = openAndClose): boolean {
+export function isOpen(card: PciFunction, open = openAndClose, closing = CLOSING_MS): boolean {
   const { address, iommuGroup = null, groupMembers } = card;
   const others = groupMembers.filter((each) => each.address !== address);
   if (iommuGroup === null || others.some((each) => each.driver === "vfio-pci")) return false;
-  return [`/dev/vfio/${iommuGroup}`, `/dev/vfio/noiommu-${iommuGroup}`].some((file) => {
-    try {
-      open(file);
-      return false;
-    } catch (thrown) {
-      // No such file, or not ours to open.
-      return errnoOf(thrown) === "EBUSY";
-    }
-  });
+  const files = [`/dev/vfio/${iommuGroup}`, `/dev/vfio/noiommu-${iommuGroup}`];
+  const end = performance.now() + closing;
+  while (files.some((file) => isBusy(file, open))) {
+    if (performance.now() >= end) return true;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+  }
+  return false;
+}
+
+/** False also where there is no such file, or it is not ours to open. */
+function isBusy(file: string, open: (file: string) => void): boolean {
+  try {
+    open(file);
+    return false;
+  } catch (thrown) {
+    return errnoOf(thrown) === "EBUSY";
+  }
 }
 
 function openAndClose(file: string): void {

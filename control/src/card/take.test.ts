@@ -122,18 +122,26 @@ describe("a card is not taken", () => {
 describe("whether a card is open", () => {
   const asked = (errno: string, card: Partial<PciFunction> = {}) => {
     const files: string[] = [];
-    const open = isOpen(bus(card).function(ADDRESS), (file) => {
+    const look = (file: string): void => {
       files.push(file);
       if (file === "/dev/vfio/7") throw Object.assign(new Error(errno), { code: errno });
       throw Object.assign(new Error("no such file"), { code: "ENOENT" });
-    });
-    return { open, files };
+    };
+    return { open: isOpen(bus(card).function(ADDRESS), look, 0), files };
   };
 
   it("the kernel says when its group is opened", () => {
     expect(asked("EBUSY")).toEqual({ open: true, files: ["/dev/vfio/7"] });
     expect(asked("EACCES").open).toBe(false);
     expect(asked("ENOENT").files).toEqual(["/dev/vfio/7", "/dev/vfio/noiommu-7"]);
+  });
+
+  it("is waited for while the kernel closes it for a process that has just ended", () => {
+    let left = 3;
+    const open = isOpen(bus().function(ADDRESS), () => {
+      if (left-- > 0) throw Object.assign(new Error("EBUSY"), { code: "EBUSY" });
+    });
+    expect(open).toBe(false);
   });
 
   it("is not known where another card of its group may be the one that is open", () => {
