@@ -2,6 +2,7 @@
 
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { giveCard } from "@bifurcate/control/card/give";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard } from "@bifurcate/control/card/take";
@@ -30,10 +31,8 @@ async function code(work: () => unknown): Promise<{ code: string; why: string }>
     await work();
     return { code: "none", why: "" };
   } catch (thrown) {
-    // By what it says, not by its class: bundles of the project in the guest may have one each.
-    const { code, why } = thrown as { code?: unknown; why?: unknown };
-    return typeof code === "string" && typeof why === "string"
-      ? { code, why }
+    return thrown instanceof BifurcateError
+      ? { code: thrown.code, why: thrown.why }
       : { code: "?", why: String(thrown) };
   }
 }
