@@ -3,7 +3,7 @@
 import { constants } from "node:os";
 import { BifurcateError } from "@bifurcate/control/errors";
 import type { Say } from "./cache.js";
-import { Guest } from "./guest.js";
+import { Guest, type BootOptions } from "./guest.js";
 import type { GuestProcess } from "./guest-process.js";
 import type { Machine } from "./machine.js";
 import { provision } from "./provision.js";
@@ -46,15 +46,17 @@ export async function bootSteadily(boot: () => Promise<Guest>, say: Say): Promis
  * is read again, what is broken is made anew, and the boot is tried once more.
  */
 export async function bootMachine(machine: Machine, say: Say, signal?: AbortSignal): Promise<Guest> {
-  const options = { ...(await provision(machine.kernel, say)), signal };
+  const boot = (options: BootOptions): Promise<Guest> =>
+    bootSteadily(() => Guest.boot(machine, { ...options, signal }), say);
+  const first = await provision(machine.kernel, say);
   try {
-    return await bootSteadily(() => Guest.boot(machine, options), say);
+    return await boot(first);
   } catch (error) {
     if (!(error instanceof BifurcateError) || error.code !== "E_GUEST" || signal?.aborted) throw error;
     let made = false;
     const again = await provision(machine.kernel, (text) => say(((made = true), text)), true);
     if (!made) throw error;
-    return Guest.boot(machine, { ...again, signal });
+    return boot(again);
   }
 }
 
