@@ -1,44 +1,41 @@
 // Cards taken whole in the guest, behind an IOMMU: each driver by each mechanism, what is refused, owners that die.
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
-import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { everyCard, pciOf, program, tryRows, withFunction } from "../testing/guest-card.js";
+import {
+  bringUpCards,
+  everyCard,
+  pciOf,
+  program,
+  takeDownCards,
+  tryRows,
+  withFunction,
+  type Wires,
+} from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
 
 let guest: Guest;
-let igb: Wire;
-let e1000e: Wire;
-let virtio: Wire;
+let wires: Wires;
 
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
-  igb = await bringUp(guest, "nic0", 1400);
-  e1000e = await bringUp(guest, "nic1", 1400);
-  virtio = await bringUp(guest, "nic2", 1400);
-  for (const [n, wire] of [igb, e1000e, virtio].entries())
+  wires = await bringUpCards(guest);
+  for (const [n, wire] of [wires.igb, wires.e1000e, wires.virtio].entries())
     await shell(guest, `ip route add 198.51.10${n}.0/24 via ${wire.far.v4} dev ${wire.nic.name} metric 77`);
-  await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
 }, BOOT_LIMIT);
 
 afterAll(async () => {
-  await shell(
-    guest,
-    "echo 0 > /sys/class/net/nic0/device/sriov_numvfs; echo 0 > /proc/sys/vm/nr_hugepages; rm -rf /run/bifurcate/cards",
-  );
-  for (const wire of [igb, e1000e, virtio]) {
-    await takeDown(guest, wire);
-    await shell(guest, `ip link set dev ${wire.nic.name} mtu 1500`);
-  }
+  await shell(guest, "echo 0 > /sys/class/net/nic0/device/sriov_numvfs");
+  await takeDownCards(guest, wires);
 });
 
 describe("a card taken whole", () => {
   it.each(["vfio", "iommufd", "uio_pci_generic"] as const)(
     "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
     async (via) => {
-      await tryRows(guest, everyCard(guest, via, { igb, e1000e, virtio }));
+      await tryRows(guest, everyCard(guest, via, wires));
     },
     MINUTES,
   );
@@ -47,7 +44,7 @@ describe("a card taken whole", () => {
     "may be a virtual function, while the kernel keeps its card and answers ping on it",
     async () => {
       const mechanisms = ["vfio", "iommufd", "uio_pci_generic"] as const;
-      const results = await withFunction(guest, igb, mechanisms, (rows) => tryRows(guest, rows));
+      const results = await withFunction(guest, wires.igb, mechanisms, (rows) => tryRows(guest, rows));
       expect(results.map((each) => each.beside)).toEqual([3, 3, 3]);
     },
     MINUTES,
@@ -59,9 +56,9 @@ describe("a card taken whole", () => {
       const [seen] = await program<Record<string, unknown>>(guest, "card-trouble", {
         address: pciOf(guest, "nic0"),
         interface: "nic0",
-        router: igb.far.v4,
-        netns: igb.far.netns,
-        target: igb.nic.v4,
+        router: wires.igb.far.v4,
+        netns: wires.igb.far.netns,
+        target: wires.igb.nic.v4,
         disk: "0000:00:10.0",
       });
       const killed = { busy: "E_CARD_BUSY", named: true, again: "E_CARD_BUSY", quiet: true, given: true };

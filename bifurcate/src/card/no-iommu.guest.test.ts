@@ -1,30 +1,32 @@
 // Cards taken whole in a guest without an IOMMU: VFIO without memory protection, UIO, and what is refused there.
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
-import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { everyCard, pciOf, tryRows, withFunction } from "../testing/guest-card.js";
+import {
+  bringUpCards,
+  everyCard,
+  pciOf,
+  takeDownCards,
+  tryRows,
+  withFunction,
+  type Wires,
+} from "../testing/guest-card.js";
 import { failure, shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
 const UNSAFE = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 
 let guest: Guest;
-let igb: Wire;
-let e1000e: Wire;
-let virtio: Wire;
+let wires: Wires;
 
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio", kernel: "lab", iommu: "none" });
-  igb = await bringUp(guest, "nic0", 1400);
-  e1000e = await bringUp(guest, "nic1", 1400);
-  virtio = await bringUp(guest, "nic2", 1400);
-  await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
+  wires = await bringUpCards(guest);
 }, BOOT_LIMIT);
 
 afterAll(async () => {
-  await shell(guest, `echo N > ${UNSAFE}; echo 0 > /proc/sys/vm/nr_hugepages; rm -rf /run/bifurcate/cards`);
-  for (const wire of [igb, e1000e, virtio]) await takeDown(guest, wire);
+  await shell(guest, `echo N > ${UNSAFE}`);
+  await takeDownCards(guest, wires);
 });
 
 describe("a card without an IOMMU before it", () => {
@@ -50,7 +52,7 @@ describe("a card without an IOMMU before it", () => {
     "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
     async (via) => {
       await shell(guest, `echo Y > ${UNSAFE}`);
-      await tryRows(guest, everyCard(guest, via, { igb, e1000e, virtio }));
+      await tryRows(guest, everyCard(guest, via, wires));
     },
     MINUTES,
   );
@@ -58,7 +60,7 @@ describe("a card without an IOMMU before it", () => {
   it(
     "may be a virtual function",
     async () => {
-      await withFunction(guest, igb, ["vfio-noiommu"], (rows) => tryRows(guest, rows));
+      await withFunction(guest, wires.igb, ["vfio-noiommu"], (rows) => tryRows(guest, rows));
     },
     MINUTES,
   );

@@ -5,7 +5,7 @@ import { appendFileSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Guest } from "@bifurcate/lab/guest/guest";
-import type { Wire } from "@bifurcate/lab/guest/wire";
+import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { buildSync } from "esbuild";
 import { expect } from "vitest";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
@@ -97,6 +97,27 @@ export interface Wires {
   readonly igb: Wire;
   readonly e1000e: Wire;
   readonly virtio: Wire;
+}
+
+/** MTU of the wires of cards that are taken: not what a card has anyhow, so that giving one back has it to restore. */
+const TAKEN_MTU = 1400;
+
+/** Wires nic0 to nic2, which are a card of each model, and lets the guest have hugepages for those that take them. */
+export async function bringUpCards(guest: Guest): Promise<Wires> {
+  const igb = await bringUp(guest, "nic0", TAKEN_MTU);
+  const e1000e = await bringUp(guest, "nic1", TAKEN_MTU);
+  const virtio = await bringUp(guest, "nic2", TAKEN_MTU);
+  await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
+  return { igb, e1000e, virtio };
+}
+
+/** Leaves the guest as bringUpCards() found it. */
+export async function takeDownCards(guest: Guest, { igb, e1000e, virtio }: Wires): Promise<void> {
+  await shell(guest, "echo 0 > /proc/sys/vm/nr_hugepages; rm -rf /run/bifurcate/cards");
+  for (const wire of [igb, e1000e, virtio]) {
+    await takeDown(guest, wire);
+    await shell(guest, `ip link set dev ${wire.nic.name} mtu 1500`);
+  }
 }
 
 /** A row for each card by a mechanism. */
