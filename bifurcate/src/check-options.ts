@@ -1,6 +1,6 @@
 // Checks what a caller in JavaScript gives: each option is one that there is, and has a value that it can take.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 
 /** What an option may be. */
 export interface Kind {

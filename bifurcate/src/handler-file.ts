@@ -4,8 +4,9 @@ import { mkdtemp, readdir, readlink, rm, stat, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { BifurcateError, isAlive, ownIdentity } from "@bifurcate/control";
-import { build, type BuildFailure } from "esbuild";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { isAlive, ownIdentity } from "@bifurcate/control/facts/processes";
+import type { BuildFailure } from "esbuild";
 
 /** A bundled handler file, ready for workers to import. */
 export interface HandlerBundle {
@@ -61,6 +62,8 @@ async function sweepBundles(): Promise<void> {
 }
 
 async function bundle(entry: string, what: string): Promise<Uint8Array> {
+  // Loaded where it is needed: it would be a fifth of the start of every command.
+  const { build } = await import("esbuild");
   try {
     const result = await build({
       entryPoints: [entry],

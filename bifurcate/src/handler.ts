@@ -1,6 +1,6 @@
 // What a handler is: a function called with a batch, at once and without waiting for anything.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { Batch } from "./batch.js";
 
 /** What a handler is told about where it runs, and the way to end kept frames. */

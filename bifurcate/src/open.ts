@@ -1,7 +1,8 @@
 // Opens a device by a word.
 
 import { openLoopback, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, rxMetadata } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { rxMetadata } from "@bifurcate/control/steering/metadata";
 import { openCard } from "./card/open.js";
 import { isCardSpec } from "./card/spec.js";
 import { call, checkValue, either, flag, list, readOptions, text, type Kinds } from "./check-options.js";

@@ -1,6 +1,6 @@
 // Other ports that a handler sends out of: what a run is given, and the numbers that reach the native side.
 
-import { BifurcateError, errnoOf, messageOf, type ErrorCode } from "@bifurcate/control";
+import { BifurcateError, errnoOf, messageOf, type ErrorCode } from "@bifurcate/control/errors";
 import type { NativeQueue } from "./native.js";
 
 /** What a run can send out of: another Port. */

@@ -1,6 +1,6 @@
 // How large a frame pool may be, the same for every device.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 
 /** The fewest frames of a pool. */
 export const FRAMES_MIN = 64;

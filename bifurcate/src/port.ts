@@ -1,6 +1,7 @@
 // An open port: runs handlers on its queues, counts, and gives everything back when it is closed.
 
-import { BifurcateError, errnoOf, wrapError, type RxMetadata } from "@bifurcate/control";
+import { BifurcateError, errnoOf, wrapError } from "@bifurcate/control/errors";
+import type { RxMetadata } from "@bifurcate/control/steering/metadata";
 import { abortSignal, checkValue, readOptions, whole, word, type Kind, type Kinds } from "./check-options.js";
 import type { Batch } from "./batch.js";
 import { batches } from "./batches.js";

@@ -1,7 +1,7 @@
 // The processors of this machine that threads can be bound to.
 
 import { readFileSync } from "node:fs";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { list, whole, type Kind } from "./check-options.js";
 
 /** The processors that are there, as the kernel lists them: "0-3,8". */

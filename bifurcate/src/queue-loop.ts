@@ -1,7 +1,7 @@
 // Turns one queue for one handler: calls it batch by batch, waits when there is nothing, gives way to the event loop.
 
 import { markAsUntransferable } from "node:worker_threads";
-import { BifurcateError, messageOf, wrapError } from "@bifurcate/control";
+import { BifurcateError, messageOf, wrapError } from "@bifurcate/control/errors";
 import { Batch } from "./batch.js";
 import { leaked, returnedPromise, threw, type Context, type Handler } from "./handler.js";
 import { KeptFrames } from "./kept.js";

@@ -1,7 +1,7 @@
 // A handler on a port's queues: a function on the calling thread, or a file with one worker a queue.
 
 import { Worker } from "node:worker_threads";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { abortSignal, call, readOptions, text, type Kind, type Kinds } from "./check-options.js";
 import { bundleHandler } from "./handler-file.js";
 import { checkHandler, onErrorThrew, type Handler } from "./handler.js";

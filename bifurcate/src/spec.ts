@@ -1,7 +1,7 @@
 // What can be opened by a word: "loopback:queues=2,order=cold", "vhost-user:/run/vm0.sock,server", "verbs:rxe0,...".
 
 import { isIP } from "node:net";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { isCardSpec, parseCardSpec } from "./card/spec.js";
 
 /** What the loopback device is asked for. */

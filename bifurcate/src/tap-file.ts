@@ -1,6 +1,6 @@
 // The pcapng file that a port's frames are written to, when it cannot be written.
 
-import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control";
+import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control/errors";
 
 /** What the addon was doing when it refused: its errors carry the call and the arguments. */
 function isAbout(file: string, thrown: unknown): boolean {

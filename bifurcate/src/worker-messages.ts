@@ -1,6 +1,6 @@
 // What a port and its workers say to each other.
 
-import { BifurcateError, wrapError, type ErrorCode } from "@bifurcate/control";
+import { BifurcateError, wrapError, type ErrorCode } from "@bifurcate/control/errors";
 
 /** What a worker is started with. */
 export interface WorkerData {

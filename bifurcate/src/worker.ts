@@ -2,7 +2,7 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { pinThread, takeQueue } from "@bifurcate/addon";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { checkHandler, type HandlerModule } from "./handler.js";
 import type { NativeQueue } from "./native.js";
 import { takeFor } from "./outputs.js";

@@ -1,7 +1,7 @@
 // A card by a broker's right: the broker opens it and maps its memory, this process drives it.
 
 import type { Descriptor } from "@bifurcate/addon";
-import { wrapError } from "@bifurcate/control";
+import { wrapError } from "@bifurcate/control/errors";
 import { cardError } from "@bifurcate/control/card/errors";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import type { CardMemory, GrantedLease, LeaseRequest } from "@bifurcate/control/protocol/messages";

@@ -1,7 +1,8 @@
 // Opens a card taken whole: our own driver in place of the kernel's.
 
 import { openLentCard, openPci, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, messageOf, rxMetadata, wrapError } from "@bifurcate/control";
+import { BifurcateError, messageOf, wrapError } from "@bifurcate/control/errors";
+import { rxMetadata } from "@bifurcate/control/steering/metadata";
 import { machineBus } from "@bifurcate/control/card/bus";
 import { cardError } from "@bifurcate/control/card/errors";
 import { checkProtection, protectsMemory } from "@bifurcate/control/card/mechanism";

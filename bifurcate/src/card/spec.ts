@@ -1,6 +1,6 @@
 // A card taken whole, by a word: "pci:0000:01:10.0,via=vfio,queues=2".
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { MECHANISMS, type Mechanism } from "@bifurcate/control/card/mechanism";
 
 /** What a card is opened with. */

@@ -1,6 +1,6 @@
 // Looks whether a card taken whole is still there and keeps to its memory, and ends its port when not.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { NativePort } from "../native.js";
 import type { Port } from "../port.js";
 

@@ -1,6 +1,8 @@
 // What of a request can be known to fail before a card is touched: processors, other cards, the handler.
 
-import { findLink, nativeKernel, openNetns } from "@bifurcate/control";
+import { findLink } from "@bifurcate/control/facts/facts";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
 import { checkProcessors } from "../processors.js";
 import { checkSpec, isSpec } from "../spec.js";
 import type { ActionRequest } from "./action-run.js";

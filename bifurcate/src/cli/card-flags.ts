@@ -1,6 +1,6 @@
 // The options that say how a card is split, shared by the commands that split one.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { Command } from "commander";
 import { BACKENDS, ZERO_COPY, type SplitOptions } from "../split/options.js";
 import { collect, parseChoice, parseCores, parseDuration, parseQueues } from "./options.js";

@@ -1,8 +1,9 @@
 // The devices of a namespace as `bifurcate devices` tells them.
 
 import { readFileSync } from "node:fs";
-import type { Facts, Kernel, Link, Netns } from "@bifurcate/control";
-import { findLink, messageOf, readFacts } from "@bifurcate/control";
+import { type Facts, findLink, readFacts } from "@bifurcate/control/facts/facts";
+import type { Kernel, Link, Netns } from "@bifurcate/control/kernel";
+import { messageOf } from "@bifurcate/control/errors";
 import { receiveQueues } from "@bifurcate/control/steering/make-plan";
 import { mechanisms, type Mechanism } from "./mechanisms.js";
 

@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
-import { BifurcateError, messageOf } from "@bifurcate/control";
+import { BifurcateError, messageOf } from "@bifurcate/control/errors";
 import { accounts } from "@bifurcate/control/broker/accounts";
 
 /** BPF_FS_MAGIC (include/uapi/linux/magic.h). */

@@ -1,6 +1,6 @@
 // Joins two ports: what one receives, the other sends, in both directions, until the end.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { Counters } from "../native.js";
 import type { Port } from "../port.js";
 import { isSpec } from "../spec.js";

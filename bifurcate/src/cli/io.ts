@@ -1,7 +1,7 @@
 // Where a command's words go: results to stdout, progress and errors to stderr, and JSON instead when asked for.
 
 import { fileURLToPath } from "node:url";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 
 /** The two streams, replaced in tests. */
 export interface Streams {

@@ -1,6 +1,6 @@
 // What each mechanism can do on a card, and why not: the same questions that a plan asks, without a request.
 
-import type { Facts } from "@bifurcate/control";
+import type { Facts } from "@bifurcate/control/facts/facts";
 import { LEASING_DRIVERS } from "@bifurcate/control/steering/drivers";
 import {
   chooseWay,

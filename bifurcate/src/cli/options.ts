@@ -1,6 +1,7 @@
 // What the values of options mean: each parser gives a value or an E_BAD_OPTION that lists what it takes.
 
-import { BifurcateError, HINTS, type Hint } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { HINTS, type Hint } from "@bifurcate/control/steering/metadata";
 import { SECONDS_MAX } from "../split/options.js";
 
 /** What becomes of the flow's frames. */

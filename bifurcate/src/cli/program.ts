@@ -1,21 +1,7 @@
 // The whole command line, put together from its commands, and the one place where its errors end.
 
 import { Command, CommanderError } from "commander";
-import { BifurcateError, wrapError } from "@bifurcate/control";
-import { compareCommand } from "./commands/compare.js";
-import { confirmCommand } from "./commands/confirm.js";
-import { devicesCommand } from "./commands/devices.js";
-import { doctorCommand } from "./commands/doctor.js";
-import { explainCommand } from "./commands/explain.js";
-import { foreignCommand } from "./commands/foreign.js";
-import { forwardCommand } from "./commands/forward.js";
-import { giveCommand } from "./commands/give.js";
-import { labCommand } from "./commands/lab.js";
-import { leasesCommand } from "./commands/leases.js";
-import { openCommand } from "./commands/open.js";
-import { releaseCommand } from "./commands/release.js";
-import { splitCommand } from "./commands/split.js";
-import { takeCommand } from "./commands/take.js";
+import { BifurcateError, wrapError } from "@bifurcate/control/errors";
 import { CommandStatus, renderError, type Streams } from "./io.js";
 import { collect } from "./options.js";
 import { version } from "./version.js";
@@ -36,31 +22,43 @@ Examples:
 Exit status: 0 done, 1 failed, 2 usage, 77 this machine cannot. All error codes: docs/errors.md
 `;
 
-/** The commander program, all commands in place; it throws instead of ending the process. */
-export function makeProgram(streams: Streams): Command {
+type MakeCommand = (streams: Streams) => Command;
+
+/** Every command, in the order of the help. Each is loaded when it is asked for: the others would take most of the start. */
+const COMMANDS: Readonly<Record<string, () => Promise<MakeCommand>>> = {
+  devices: async () => (await import("./commands/devices.js")).devicesCommand,
+  doctor: async () => (await import("./commands/doctor.js")).doctorCommand,
+  split: async () => (await import("./commands/split.js")).splitCommand,
+  open: async () => (await import("./commands/open.js")).openCommand,
+  forward: async () => (await import("./commands/forward.js")).forwardCommand,
+  foreign: async () => (await import("./commands/foreign.js")).foreignCommand,
+  release: async () => (await import("./commands/release.js")).releaseCommand,
+  leases: async () => (await import("./commands/leases.js")).leasesCommand,
+  take: async () => (await import("./commands/take.js")).takeCommand,
+  give: async () => (await import("./commands/give.js")).giveCommand,
+  confirm: async () => (await import("./commands/confirm.js")).confirmCommand,
+  explain: async () => (await import("./commands/explain.js")).explainCommand,
+  compare: async () => (await import("./commands/compare.js")).compareCommand,
+  lab: async () => (await import("./commands/lab.js")).labCommand,
+};
+
+const isCommand = (word: string): boolean => Object.hasOwn(COMMANDS, word);
+
+/**
+ * The commander program; it throws instead of ending the process.
+ * @param names The commands that it is to have: all of them when none is given.
+ */
+export async function makeProgram(
+  streams: Streams,
+  names: readonly string[] = Object.keys(COMMANDS),
+): Promise<Command> {
   const program = new Command("bifurcate")
     .description(
       "One network card, two drivers: chosen flows go to user space, everything else stays with the kernel.",
     )
     .version(version())
     .addHelpText("after", HELP);
-  const commands = [
-    devicesCommand,
-    doctorCommand,
-    splitCommand,
-    openCommand,
-    forwardCommand,
-    foreignCommand,
-    releaseCommand,
-    leasesCommand,
-    takeCommand,
-    giveCommand,
-    confirmCommand,
-    explainCommand,
-    compareCommand,
-    labCommand,
-  ];
-  for (const make of commands) program.addCommand(make(streams));
+  for (const name of names) program.addCommand((await COMMANDS[name]!())(streams));
   const quiet = (command: Command): void => {
     refuseTwice(command);
     command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: () => undefined });
@@ -89,26 +87,9 @@ function refuseTwice(command: Command): void {
   }
 }
 
-const COMMANDS: readonly string[] = [
-  "devices",
-  "doctor",
-  "split",
-  "open",
-  "forward",
-  "foreign",
-  "release",
-  "leases",
-  "take",
-  "give",
-  "confirm",
-  "explain",
-  "compare",
-  "lab",
-];
-
 /** The commands to choose from, in words. */
 const subcommands = (word: string): string =>
-  `one of ${(word === "lab" ? ["up", "down", "status", "guest", "fetch"] : COMMANDS).join(", ")}`;
+  `one of ${(word === "lab" ? ["up", "down", "status", "guest", "fetch"] : Object.keys(COMMANDS)).join(", ")}`;
 
 /** Commander's own errors in our form; null when there is none, since it only showed help or the version. */
 function usageError(error: CommanderError, argv: readonly string[]): BifurcateError | null {
@@ -119,7 +100,7 @@ function usageError(error: CommanderError, argv: readonly string[]): BifurcateEr
     error.code === "commander.help"
       ? `a command is missing: ${subcommands(word)}`
       : error.message.replace(/^error: /, "");
-  const known = COMMANDS.includes(word);
+  const known = isCommand(word);
   return new BifurcateError("E_USAGE", {
     what: `run bifurcate ${argv.join(" ")}`.trimEnd(),
     why,
@@ -137,7 +118,10 @@ export async function runCommandLine(argv: readonly string[], streams: Streams):
   const own = argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv;
   const json = own.includes("--json");
   try {
-    await makeProgram(streams).parseAsync(argv, { from: "user" });
+    const [first = ""] = argv;
+    const needed = isCommand(first) ? [first] : first === "--version" ? [] : undefined;
+    const program = await makeProgram(streams, needed);
+    await program.parseAsync(argv, { from: "user" });
     return 0;
   } catch (thrown) {
     if (thrown instanceof CommandStatus) return thrown.status;

@@ -1,7 +1,7 @@
 // Where a report goes: to stdout, or into a file that --output names.
 
 import { writeFileSync } from "node:fs";
-import { BifurcateError, messageOf } from "@bifurcate/control";
+import { BifurcateError, messageOf } from "@bifurcate/control/errors";
 import type { Streams } from "./io.js";
 
 /**

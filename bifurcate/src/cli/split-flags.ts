@@ -1,6 +1,7 @@
 // The options of `bifurcate split`, from words to a request. Pure: every bad value is found before anything is done.
 
-import { BifurcateError, type Hint } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import type { Hint } from "@bifurcate/control/steering/metadata";
 import type { Command } from "commander";
 import type { ActionRequest } from "./action-run.js";
 import {

@@ -2,7 +2,8 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { BifurcateError, netnsPath } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { netnsPath } from "@bifurcate/control/prepare";
 
 /** What a process answers: a value, or why there is none. */
 export type Answer = { readonly value: unknown } | { readonly failed: { code: string; why: string } };

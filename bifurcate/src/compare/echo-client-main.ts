@@ -2,7 +2,7 @@
 
 import { createSocket } from "node:dgram";
 import { setTimeout as delay } from "node:timers/promises";
-import type { KernelTraffic } from "@bifurcate/control";
+import type { KernelTraffic } from "@bifurcate/control/compare/measurement";
 import { Histogram } from "./histogram.js";
 import { monotonic } from "./packet.js";
 import { serve, settings } from "./serve.js";

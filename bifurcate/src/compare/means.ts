@@ -1,6 +1,8 @@
 // How a program receives by each mechanism on a card, or why it cannot be measured there.
 
-import { BASELINE, ownQueueRefusal, type Card } from "@bifurcate/control";
+import { BASELINE } from "@bifurcate/control/compare/known/index";
+import type { Card } from "@bifurcate/control/doctor/card";
+import { ownQueueRefusal } from "@bifurcate/control/steering/ladder";
 import { protectsMemory, type Mechanism } from "@bifurcate/control/card/mechanism";
 import type { SplitOptions } from "../split/options.js";
 import { flowTo } from "./packet.js";

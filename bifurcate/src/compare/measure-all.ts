@@ -1,21 +1,15 @@
 // Measures every mechanism that a card has ready, one after another; says of each other why it was not measured.
 
-import {
-  BifurcateError,
-  changesOf,
-  findLink,
-  isLinkLocal,
-  KNOWN,
-  messageOf,
-  probeMechanisms,
-  settingsOf,
-  type Card,
-  type Machine,
-  type Measurement,
-  type Netns,
-  type Outcome,
-  type Settings,
-} from "@bifurcate/control";
+import { KNOWN } from "@bifurcate/control/compare/known/index";
+import type { Measurement, Outcome } from "@bifurcate/control/compare/measurement";
+import type { Card } from "@bifurcate/control/doctor/card";
+import type { Machine } from "@bifurcate/control/doctor/machine";
+import { probeMechanisms } from "@bifurcate/control/doctor/mechanisms/index";
+import { isLinkLocal } from "@bifurcate/control/doctor/mechanisms/mechanism";
+import { BifurcateError, messageOf } from "@bifurcate/control/errors";
+import { findLink } from "@bifurcate/control/facts/facts";
+import { changesOf, settingsOf, type Settings } from "@bifurcate/control/facts/settings";
+import type { Netns } from "@bifurcate/control/kernel";
 import { setTimeout as delay } from "node:timers/promises";
 import { Bystanders } from "./bystanders.js";
 import { disturbance, meansFor, type Leave, type Means } from "./means.js";

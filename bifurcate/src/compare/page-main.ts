@@ -5,7 +5,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { availableParallelism, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import type { Comparison } from "@bifurcate/control";
+import type { Comparison } from "@bifurcate/control/compare/compare";
 import { DEFAULT_MACHINE, parseNics, type Iommu } from "@bifurcate/lab/guest/machine";
 import { bootMachine } from "@bifurcate/lab/guest/session";
 import { renderHtml } from "../cli/render/comparison/html.js";

@@ -1,7 +1,9 @@
 // RDMA devices on the two ends of a wire: those that stand there, or software ones (rxe) that are made for the measurement.
 
-import { BifurcateError, netnsPath, type Machine } from "@bifurcate/control";
-import { run } from "@bifurcate/lab";
+import type { Machine } from "@bifurcate/control/doctor/machine";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { netnsPath } from "@bifurcate/control/prepare";
+import { run } from "@bifurcate/lab/tools";
 import type { Means } from "./means.js";
 import type { Wire, WireEnd } from "./phases.js";
 

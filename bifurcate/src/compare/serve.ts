@@ -1,6 +1,6 @@
 // The other side of child.ts, in the processes themselves: settings from the command line, answers to the parent.
 
-import { wrapError } from "@bifurcate/control";
+import { wrapError } from "@bifurcate/control/errors";
 import type { Answer } from "./child.js";
 
 /** The settings that the parent gave. */

@@ -2,16 +2,12 @@
 
 import { createSocket, type Socket } from "node:dgram";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  isLinkLocal,
-  machineFiles,
-  readCard,
-  stateDirectory,
-  type Card,
-  type Kernel,
-  type Netns,
-} from "@bifurcate/control";
-import { ip } from "@bifurcate/lab";
+import { readCard, type Card } from "@bifurcate/control/doctor/card";
+import { machineFiles } from "@bifurcate/control/doctor/files";
+import { isLinkLocal } from "@bifurcate/control/doctor/mechanisms/mechanism";
+import type { Kernel, Netns } from "@bifurcate/control/kernel";
+import { stateDirectory } from "@bifurcate/control/transaction/journal";
+import { ip } from "@bifurcate/lab/tools";
 import { inUse } from "./measure-all.js";
 
 /** A card, and the card at the other end of its wire. */

@@ -1,7 +1,7 @@
 // A card for the time of a measurement: taken from its kernel driver, and given back whatever happens.
 
 import { setTimeout as delay } from "node:timers/promises";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { giveCard } from "@bifurcate/control/card/give";
 import { protectsMemory } from "@bifurcate/control/card/mechanism";
 import { takeCard } from "@bifurcate/control/card/take";

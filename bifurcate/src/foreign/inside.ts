@@ -5,7 +5,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { BifurcateError, wrapError } from "@bifurcate/control";
+import { BifurcateError, wrapError } from "@bifurcate/control/errors";
 import { brokerKernel } from "@bifurcate/control/broker/machine";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import { jsonLine, renderError } from "../cli/io.js";

@@ -1,6 +1,6 @@
 // A lease that this process has: its broker may go and another come, until it is returned or taken back.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
 
 /** Milliseconds between two attempts to find a broker again. */

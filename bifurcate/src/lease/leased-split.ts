@@ -1,7 +1,7 @@
 // A split through a broker: a port over descriptors that were passed, with no right of this process's own.
 
 import { openLease, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, wrapError } from "@bifurcate/control";
+import { BifurcateError, wrapError } from "@bifurcate/control/errors";
 import type { BrokerConnection, ReceivedLease } from "@bifurcate/control/protocol/client";
 import type { GrantedLease, LeaseRequest } from "@bifurcate/control/protocol/messages";
 import { xdpMetadata } from "@bifurcate/control/steering/metadata";

@@ -1,7 +1,9 @@
 // Who opens a split: the broker, where there is one and it can, or this process.
 
 import { existsSync } from "node:fs";
-import { BifurcateError, nativeKernel, openNetns } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
 import { brokerSocket } from "@bifurcate/control/broker/socket";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import type { SplitOptions } from "../split/options.js";

@@ -2,7 +2,8 @@
 
 import path from "node:path";
 import { openVhostUser, openVirtioUser, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, errnoOf, messageOf, rxMetadata, wrapError } from "@bifurcate/control";
+import { BifurcateError, errnoOf, messageOf, wrapError } from "@bifurcate/control/errors";
+import { rxMetadata } from "@bifurcate/control/steering/metadata";
 import type { NativePort } from "../native.js";
 import type { OpenOptions } from "../open.js";
 import { Port } from "../port.js";

@@ -1,6 +1,6 @@
 // Looks after the connection of a port over a vhost-user socket: says who came and went, and fails the port for good.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { NativePort } from "../native.js";
 import type { Port } from "../port.js";
 

@@ -1,18 +1,12 @@
 // A split that is live: opened, looked after, opened anew on a card that has changed too much, and ended.
 
 import { takeQueue } from "@bifurcate/addon";
-import {
-  beginSplit,
-  BifurcateError,
-  findLink,
-  messageOf,
-  openNetns,
-  wrapError,
-  type BegunSplit,
-  type Kernel,
-  type PrepareOptions,
-  type Refusal,
-} from "@bifurcate/control";
+import { beginSplit, type BegunSplit } from "@bifurcate/control/begin";
+import { BifurcateError, messageOf, wrapError } from "@bifurcate/control/errors";
+import { findLink } from "@bifurcate/control/facts/facts";
+import type { Kernel } from "@bifurcate/control/kernel";
+import { openNetns, type PrepareOptions } from "@bifurcate/control/prepare";
+import type { Refusal } from "@bifurcate/control/steering/plan";
 import { Port, type PortPath } from "../port.js";
 import type { SplitOptions } from "./options.js";
 import { PacketPath } from "./packet-path.js";

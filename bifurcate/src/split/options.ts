@@ -1,6 +1,7 @@
 // What split() can be asked for.
 
-import { BifurcateError, HINTS, type Hint } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { HINTS, type Hint } from "@bifurcate/control/steering/metadata";
 import {
   call,
   checkValue,

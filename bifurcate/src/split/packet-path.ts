@@ -1,7 +1,7 @@
 // The AF_PACKET path of a split: a tap on the card, and the kernel's own copy of the flow dropped at tc ingress.
 
 import { openAfPacket } from "@bifurcate/addon";
-import type { Program } from "@bifurcate/control";
+import type { Program } from "@bifurcate/control/kernel";
 import { compileAny, socketFilterProgram, tcDropProgram } from "@bifurcate/control/steering/rules/index";
 import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { AttachedPath, JUMBO_FRAMES_A_QUEUE, openPass, tapOf, withTap } from "./path.js";

@@ -1,14 +1,10 @@
 // What the AF_XDP and the AF_PACKET path of a split have in common.
 
 import type { Netns as AddonNetns } from "@bifurcate/addon";
-import {
-  messageOf,
-  wrapError,
-  type Attachment,
-  type Kernel,
-  type Plan,
-  type RxMetadata,
-} from "@bifurcate/control";
+import { messageOf, wrapError } from "@bifurcate/control/errors";
+import type { Attachment, Kernel } from "@bifurcate/control/kernel";
+import type { RxMetadata } from "@bifurcate/control/steering/metadata";
+import type { Plan } from "@bifurcate/control/steering/plan";
 import type { NativePort } from "../native.js";
 import { withTapFile } from "../tap-file.js";
 import type { SplitOptions } from "./options.js";

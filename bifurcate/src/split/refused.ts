@@ -1,6 +1,8 @@
 // A way that the kernel refused at run time: the plan steps down from it and says why.
 
-import { errnoOf, verifierRefused, wrapError, type Refusal } from "@bifurcate/control";
+import { errnoOf, wrapError } from "@bifurcate/control/errors";
+import type { Refusal } from "@bifurcate/control/steering/plan";
+import { verifierRefused } from "@bifurcate/control/verifier";
 
 /** Thrown by an opening hook when another way may do. */
 export class Refused extends Error {

@@ -1,7 +1,11 @@
 // A port that only sends: where `forward` sends to. It takes nothing from the kernel.
 
 import { openAfPacket, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, findLink, nativeKernel, openNetns, rxMetadata, wrapError } from "@bifurcate/control";
+import { BifurcateError, wrapError } from "@bifurcate/control/errors";
+import { findLink } from "@bifurcate/control/facts/facts";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
+import { rxMetadata } from "@bifurcate/control/steering/metadata";
 import { checkValue, either, nothing, readOptions, text, whole, type Kinds } from "../check-options.js";
 import { FRAMES_A_QUEUE, FRAME_SIZE, poolFrames } from "../pool.js";
 import { Port } from "../port.js";

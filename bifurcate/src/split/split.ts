@@ -1,6 +1,6 @@
 // Gives chosen flows of a card to user space, as a transaction: all of it, or nothing changed.
 
-import { nativeKernel } from "@bifurcate/control";
+import { nativeKernel } from "@bifurcate/control/native";
 import { leaseSplit } from "../lease/leased-split.js";
 import { findBroker } from "../lease/via.js";
 import type { Port } from "../port.js";

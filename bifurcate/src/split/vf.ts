@@ -1,7 +1,10 @@
 // A split by a virtual function: the card makes one, our own driver has it, and undo takes it away again.
 
 import { openPci, takeQueue } from "@bifurcate/addon";
-import { beginSplit, BifurcateError, messageOf, wrapError, type Kernel, type Plan } from "@bifurcate/control";
+import { beginSplit } from "@bifurcate/control/begin";
+import { BifurcateError, messageOf, wrapError } from "@bifurcate/control/errors";
+import type { Kernel } from "@bifurcate/control/kernel";
+import type { Plan } from "@bifurcate/control/steering/plan";
 import { machineBus } from "@bifurcate/control/card/bus";
 import { cardError } from "@bifurcate/control/card/errors";
 import { checkDriver } from "@bifurcate/control/card/take";

@@ -1,16 +1,11 @@
 // Looks at a running split when its card changes and now and then: repairs what was lost, says what cannot be.
 
-import {
-  BifurcateError,
-  decide,
-  observe,
-  wrapError,
-  type Observation,
-  type Plan,
-  type PreparedSplit,
-  type Repair,
-  type SplitTransaction,
-} from "@bifurcate/control";
+import { BifurcateError, wrapError } from "@bifurcate/control/errors";
+import type { PreparedSplit } from "@bifurcate/control/prepare";
+import type { Plan } from "@bifurcate/control/steering/plan";
+import type { SplitTransaction } from "@bifurcate/control/transaction/transaction";
+import { decide, type Repair } from "@bifurcate/control/watch/decide";
+import { observe, type Observation } from "@bifurcate/control/watch/observe";
 import type { AddonNetns, SplitPath } from "./path.js";
 
 /** Milliseconds between two looks: rules and tables change without an event. */

@@ -1,15 +1,9 @@
 // The AF_XDP path of a split: pool and sockets, the map that names them, the program that fills it.
 
 import { openAfXdp } from "@bifurcate/addon";
-import {
-  BifurcateError,
-  messageOf,
-  xdpMetadata,
-  type Attachment,
-  type BpfMap,
-  type Hint,
-  type Program,
-} from "@bifurcate/control";
+import { BifurcateError, messageOf } from "@bifurcate/control/errors";
+import type { Attachment, BpfMap, Program } from "@bifurcate/control/kernel";
+import { xdpMetadata, type Hint } from "@bifurcate/control/steering/metadata";
 import { driverNotes } from "@bifurcate/control/steering/drivers";
 import { receiveQueues, transmitQueues } from "@bifurcate/control/steering/make-plan";
 import { compileAny, xdpProgram, type XdpSource } from "@bifurcate/control/steering/rules/index";

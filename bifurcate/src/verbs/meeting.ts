@@ -1,7 +1,7 @@
 // How two ports of datagrams find each other: a line each way over TCP, and the connection stays while both are there.
 
 import { createServer, connect, type Server, type Socket } from "node:net";
-import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control";
+import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control/errors";
 import type { NativeRdmaAddress } from "../native.js";
 import type { Endpoint } from "../spec.js";
 

@@ -1,9 +1,10 @@
 // Opens queue pairs of an RDMA device, which stays with the kernel: raw packets by flow rules, or datagrams between two ends.
 
 import { randomInt } from "node:crypto";
-import { openVerbs, takeQueue } from "@bifurcate/addon";
-import { BifurcateError, errnoOf, messageOf, rxMetadata, verbsRules, wrapError } from "@bifurcate/control";
-import type { NativePort as Opened } from "@bifurcate/addon";
+import { openVerbs, takeQueue, type NativePort as Opened } from "@bifurcate/addon";
+import { BifurcateError, errnoOf, messageOf, wrapError } from "@bifurcate/control/errors";
+import { rxMetadata } from "@bifurcate/control/steering/metadata";
+import { verbsRules } from "@bifurcate/control/steering/verbs-flows";
 import type { OpenOptions } from "../open.js";
 import { Port } from "../port.js";
 import type { VerbsSpec } from "../spec.js";

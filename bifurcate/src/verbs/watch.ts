@@ -1,6 +1,6 @@
 // Looks after the RDMA device of a port: says what happened to it, and fails the port when it is gone.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import type { NativePort } from "../native.js";
 import type { Port } from "../port.js";
 

@@ -45,6 +45,9 @@ export async function bundleProject(checkout: string, folder: string): Promise<v
     write: false,
     format: "esm",
     platform: "node",
+    // Half of what Node would read is comments; names stay, for messages.
+    minifyWhitespace: true,
+    minifySyntax: true,
     target: "node20",
     define: { "import.meta.url": "$url" },
     external: ["@bifurcate/addon", "esbuild"],

@@ -2,22 +2,18 @@
 
 import { availableParallelism, loadavg } from "node:os";
 import { Command } from "commander";
-import {
-  BifurcateError,
-  compare,
-  findLink,
-  KNOWN,
-  machineFiles,
-  nativeKernel,
-  openNetns,
-  readCard,
-  readMachine,
-  stateDirectory,
-  type Comparison,
-  type Kernel,
-  type Netns,
-} from "@bifurcate/control";
-import { labDown, labUp } from "@bifurcate/lab";
+import { compare, type Comparison } from "@bifurcate/control/compare/compare";
+import { KNOWN } from "@bifurcate/control/compare/known/index";
+import { readCard } from "@bifurcate/control/doctor/card";
+import { machineFiles } from "@bifurcate/control/doctor/files";
+import { readMachine } from "@bifurcate/control/doctor/machine";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { findLink } from "@bifurcate/control/facts/facts";
+import type { Kernel, Netns } from "@bifurcate/control/kernel";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
+import { stateDirectory } from "@bifurcate/control/transaction/journal";
+import { labDown, labUp } from "@bifurcate/lab/network";
 import { inUse, measureAll, wireEnd } from "../../compare/measure-all.js";
 import type { Pace } from "../../compare/phases.js";
 import { withPeerAway, withSpareWires } from "../../compare/spare.js";

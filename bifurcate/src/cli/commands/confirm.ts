@@ -1,7 +1,10 @@
 // `bifurcate confirm ID`: a split made with --confirm may stay. For when its own terminal cannot be typed into.
 
 import { Command } from "commander";
-import { BifurcateError, confirmSplit, listSplits, stateDirectory } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { stateDirectory } from "@bifurcate/control/transaction/journal";
+import { listSplits } from "@bifurcate/control/transaction/registry";
+import { confirmSplit } from "@bifurcate/control/transaction/transaction";
 import { jsonLine, type Streams } from "../io.js";
 
 /** The command. */

@@ -1,7 +1,8 @@
 // `bifurcate devices`: the cards of this machine, what each mechanism can do on them, and why not more.
 
 import { Command } from "commander";
-import { nativeKernel, openNetns } from "@bifurcate/control";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
 import { listDevices, speedOf } from "../device-list.js";
 import { jsonLine, type Streams } from "../io.js";
 import { renderDevices } from "../render/devices.js";

@@ -1,7 +1,11 @@
 // `bifurcate doctor [DEV]`: what is wrong with this machine and its cards, and the command that mends each thing.
 
 import { Command } from "commander";
-import { BifurcateError, examine, machineFiles, nativeKernel, openNetns } from "@bifurcate/control";
+import { examine } from "@bifurcate/control/doctor/examine";
+import { machineFiles } from "@bifurcate/control/doctor/files";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
 import { jsonLine, type Streams } from "../io.js";
 import { renderExamination } from "../render/doctor.js";
 import { reportTo } from "../report.js";

@@ -1,19 +1,15 @@
 // `bifurcate explain DEV PACKET [--live]`: which stage decides what of a packet, and where real ones vanish.
 
-import {
-  BifurcateError,
-  explainPacket,
-  findLink,
-  frameFromFile,
-  isCaptureFile,
-  machineFiles,
-  nativeKernel,
-  openNetns,
-  parsePacket,
-  readExplainFacts,
-  watchPackets,
-  type Asked,
-} from "@bifurcate/control";
+import { machineFiles } from "@bifurcate/control/doctor/files";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { explainPacket } from "@bifurcate/control/explain/explain";
+import { readExplainFacts, type Asked } from "@bifurcate/control/explain/facts";
+import { watchPackets } from "@bifurcate/control/explain/live/observe";
+import { frameFromFile, isCaptureFile } from "@bifurcate/control/explain/packet/capture-file";
+import { parsePacket } from "@bifurcate/control/explain/packet/line";
+import { findLink } from "@bifurcate/control/facts/facts";
+import { nativeKernel } from "@bifurcate/control/native";
+import { openNetns } from "@bifurcate/control/prepare";
 import { jsonLine, type Streams } from "../io.js";
 import { parseDuration } from "../options.js";
 import { renderExplanation, renderLive } from "../render/explanation.js";

@@ -1,7 +1,8 @@
 // `bifurcate explain EXPR`: how a flow is understood. `bifurcate explain DEV PACKET`: which stage decides what of a packet.
 
 import { Command } from "commander";
-import { BifurcateError, compileFlow } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { compileFlow } from "@bifurcate/control/steering/compile-flow";
 import { compile } from "@bifurcate/control/steering/rules/compile";
 import { explain } from "@bifurcate/control/steering/rules/explain";
 import { formatProgram } from "@bifurcate/control/steering/rules/program";

@@ -1,6 +1,6 @@
 // `bifurcate forward A B`: joins two ports in both directions, such as a split of the host's card and a VM.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { Command } from "commander";
 import { checkSpec, isSpec } from "../../spec.js";
 import { checkCores, checkInterfaces } from "../beforehand.js";

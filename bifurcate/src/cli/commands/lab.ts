@@ -1,8 +1,7 @@
 // `bifurcate lab up|down|status`: namespaces with a multi-queue card to try things on; `lab guest` stands beside it.
 
 import { Command } from "commander";
-import { labDown, labList, labUp } from "@bifurcate/lab";
-import type { Lab } from "@bifurcate/lab";
+import { labDown, labList, labUp, type Lab } from "@bifurcate/lab/network";
 import { jsonLine, type Streams } from "../io.js";
 import { whole } from "../options.js";
 import { renderTable } from "../render/table.js";

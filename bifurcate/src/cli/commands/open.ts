@@ -1,6 +1,6 @@
 // `bifurcate open SPEC --do ...`: a card taken whole, a VM's end of a vhost-user socket, and what is done with it.
 
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { Command } from "commander";
 import { checkSpec } from "../../spec.js";
 import { readAction, runAction, type ActionRequest } from "../action-run.js";

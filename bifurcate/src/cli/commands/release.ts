@@ -1,15 +1,10 @@
 // `bifurcate release`: lists the splits of this machine, ends one, or undoes what the dead have left.
 
 import { Command } from "commander";
-import {
-  BifurcateError,
-  listSplits,
-  nativeKernel,
-  release,
-  releaseStale,
-  type Released,
-  type SplitEntry,
-} from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { nativeKernel } from "@bifurcate/control/native";
+import { listSplits, type SplitEntry } from "@bifurcate/control/transaction/registry";
+import { release, releaseStale, type Released } from "@bifurcate/control/transaction/release";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import { jsonLine, renderError, type Streams } from "../io.js";
 import { renderTable } from "../render/table.js";

@@ -1,7 +1,8 @@
 // `bifurcate split DEV --flow EXPR --do ...`: gives a flow to user space, shows what comes, and puts everything back.
 
 import { Command } from "commander";
-import { nativeKernel, prepareSplit } from "@bifurcate/control";
+import { nativeKernel } from "@bifurcate/control/native";
+import { prepareSplit } from "@bifurcate/control/prepare";
 import { renderPlan } from "@bifurcate/control/steering/render";
 import { checkAction } from "../beforehand.js";
 import { jsonLine, type Streams } from "../io.js";

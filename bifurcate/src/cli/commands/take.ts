@@ -1,7 +1,7 @@
 // `bifurcate take`: a card from its kernel driver to user space, or what the broker is to have.
 
 import { Command } from "commander";
-import { BifurcateError } from "@bifurcate/control";
+import { BifurcateError } from "@bifurcate/control/errors";
 import { MECHANISMS, protectsMemory, type Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard, type TakenCard } from "@bifurcate/control/card/take";
 import {

@@ -1,6 +1,7 @@
 // What the doctor found, for a person: the findings with what mends each, then what each mechanism lacks on each card.
 
-import type { Examination, Finding } from "@bifurcate/control";
+import type { Examination } from "@bifurcate/control/doctor/examine";
+import type { Finding } from "@bifurcate/control/doctor/finding";
 import { renderTable } from "./table.js";
 
 function renderFinding({ subject, name, says, mend }: Finding): string {

@@ -1,6 +1,8 @@
 // A packet's way for a person: a line a stage, what stands in its way, and with --live the counts.
 
-import type { Complaint, Explanation, LiveVerdict } from "@bifurcate/control";
+import type { Complaint } from "@bifurcate/control/explain/complaint";
+import type { Explanation } from "@bifurcate/control/explain/explain";
+import type { LiveVerdict } from "@bifurcate/control/explain/live/verdict";
 import { renderTable } from "./table.js";
 
 function complaintLines(complaints: readonly Complaint[]): string {

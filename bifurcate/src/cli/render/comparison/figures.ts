@@ -1,14 +1,8 @@
 // What was measured, as rows of short figures: the same in text, Markdown and HTML.
 
-import {
-  micro,
-  percent,
-  rate,
-  type Combined,
-  type Comparison,
-  type KernelTraffic,
-  type Measurement,
-} from "@bifurcate/control";
+import type { Combined } from "@bifurcate/control/compare/combine";
+import { micro, percent, rate, type Comparison } from "@bifurcate/control/compare/compare";
+import type { KernelTraffic, Measurement } from "@bifurcate/control/compare/measurement";
 
 /** A mechanism that was measured. */
 export interface Measured {

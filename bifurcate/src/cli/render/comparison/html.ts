@@ -1,16 +1,10 @@
 // The comparison as one HTML file that needs nothing else: no script, no font, no picture from anywhere.
 
-import {
-  CLAIMS,
-  CLAIMS_FROM,
-  combine,
-  CRITERIA,
-  CRITERION_NAMES,
-  type CombinedMechanism,
-  type Comparison,
-  type Statement,
-  type StatementOn,
-} from "@bifurcate/control";
+import type { Statement } from "@bifurcate/control/compare/cell";
+import { combine, type CombinedMechanism, type StatementOn } from "@bifurcate/control/compare/combine";
+import type { Comparison } from "@bifurcate/control/compare/compare";
+import { CRITERIA, CRITERION_NAMES } from "@bifurcate/control/compare/criteria";
+import { CLAIMS, CLAIMS_FROM } from "@bifurcate/control/compare/thread-2014";
 import { escape } from "./escape.js";
 import {
   aboutMachine,

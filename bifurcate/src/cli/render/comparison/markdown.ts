@@ -1,6 +1,9 @@
 // The comparison as a page of Markdown: figures, the claims of 2014, and a section a mechanism.
 
-import { CLAIMS, CLAIMS_FROM, combine, CRITERIA, CRITERION_NAMES, type Comparison } from "@bifurcate/control";
+import { combine } from "@bifurcate/control/compare/combine";
+import type { Comparison } from "@bifurcate/control/compare/compare";
+import { CRITERIA, CRITERION_NAMES } from "@bifurcate/control/compare/criteria";
+import { CLAIMS, CLAIMS_FROM } from "@bifurcate/control/compare/thread-2014";
 import {
   aboutMachine,
   FLOW_COLUMNS,

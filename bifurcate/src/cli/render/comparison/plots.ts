@@ -1,6 +1,6 @@
 // The plots of the comparison's page: bars and ranges in inline SVG, as wide as a phone and no wider than they need.
 
-import { micro, percent, rate } from "@bifurcate/control";
+import { micro, percent, rate } from "@bifurcate/control/compare/compare";
 import { escape } from "./escape.js";
 import type { Measured } from "./figures.js";
 

@@ -1,6 +1,8 @@
 // The comparison as plain text: figures first, then each mechanism by each criterion.
 
-import { combine, CRITERIA, CRITERION_NAMES, type Comparison } from "@bifurcate/control";
+import { combine } from "@bifurcate/control/compare/combine";
+import type { Comparison } from "@bifurcate/control/compare/compare";
+import { CRITERIA, CRITERION_NAMES } from "@bifurcate/control/compare/criteria";
 import { renderTable } from "../table.js";
 import {
   aboutMachine,
