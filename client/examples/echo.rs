@@ -1,4 +1,5 @@
-//! Answers UDP datagrams of a leased flow with what they say, as any user: `echo DEV FLOW [none|own|raw] [COUNT]`.
+//! Answers UDP datagrams with what they say, as any user: those of a leased flow, `echo DEV FLOW [none|own|raw] [COUNT]`,
+//! or those that come to a card which is leased whole, `echo ADDRESS [COUNT]`.
 //!
 //! Says as lines of JSON what it was granted, and at its end how many it received and sent. It ends after COUNT answers,
 //! which gives the lease back, or when the lease is taken back.
@@ -16,30 +17,33 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let (Some(device), Some(flow)) = (args.next(), args.next()) else {
-        return Err(Error::Protocol(
-            "usage: echo DEV FLOW [none|own|raw] [COUNT]".into(),
-        ));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (request, count) = match &args[..] {
+        [card, rest @ ..] if card.contains(':') && rest.len() < 2 => (Request::card(card), rest.first()),
+        [device, flow, rest @ ..] => {
+            let transmit = match rest.first().map(String::as_str) {
+                Some("none") => Transmit::None,
+                Some("raw") => Transmit::Raw,
+                _ => Transmit::Own,
+            };
+            let request = Request::new(device, &[flow]);
+            (Request { transmit, ..request }, rest.get(1))
+        }
+        _ => {
+            let usage = "usage: echo DEV FLOW [none|own|raw] [COUNT], or echo ADDRESS [COUNT]";
+            return Err(Error::Protocol(usage.into()));
+        }
     };
-    let transmit = match args.next().as_deref() {
-        Some("none") => Transmit::None,
-        Some("raw") => Transmit::Raw,
-        _ => Transmit::Own,
-    };
-    let most: u64 = args.next().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
-    let request = Request {
-        transmit,
-        ..Request::new(&device, &[&flow])
-    };
+    let most: u64 = count.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
     let mut lease = Broker::connect()?.lease(&request)?;
     let granted = lease.granted();
     println!(
-        r#"{{"event":"lease","id":"{}","pid":{},"mechanism":"{:?}","port":"{}"}}"#,
+        r#"{{"event":"lease","id":"{}","pid":{},"mechanism":"{:?}","port":"{}","mac":"{}"}}"#,
         granted.id,
         std::process::id(),
         granted.mechanism,
-        granted.port
+        granted.port,
+        granted.mac
     );
     let mut batch = lease.batch(64);
     let (mut received, mut sent) = (0, 0);

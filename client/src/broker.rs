@@ -9,7 +9,9 @@ use bifurcate_linux::seqpacket::{Connection, Received};
 
 use crate::error::{Error, Result};
 use crate::lease::Lease;
-use crate::message::{FromBroker, LONGEST, Listed, Request, ToBroker, VERSION, encode, parse};
+use crate::message::{
+    CARDS_SINCE, FromBroker, LONGEST, Listed, Request, ToBroker, VERSIONS, WantedMechanism, encode, parse,
+};
 
 /// Where a broker listens, unless `BIFURCATE_BROKER` says otherwise.
 const USUAL_PLACE: &str = "/run/bifurcate/broker.sock";
@@ -19,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Who serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
+    /// The version of the protocol that is spoken, of those that both know.
+    pub version: u32,
     /// The broker's own version.
     pub broker: String,
     /// Its process.
@@ -62,6 +66,7 @@ impl Broker {
             connection: Connection::connect(path).map_err(no_broker)?,
             path: path.to_owned(),
             welcome: Welcome {
+                version: 0,
                 broker: String::new(),
                 pid: 0,
                 netns: 0,
@@ -71,20 +76,21 @@ impl Broker {
             buffer: vec![0; LONGEST],
         };
         broker.send(&ToBroker::Hello {
-            versions: [VERSION],
+            versions: VERSIONS,
             name: env!("CARGO_PKG_NAME"),
         })?;
         match broker.message()? {
             (
                 FromBroker::Welcome {
-                    version: VERSION,
+                    version,
                     broker: name,
                     pid,
                     netns,
                 },
                 _,
-            ) => {
+            ) if VERSIONS.contains(&version) => {
                 broker.welcome = Welcome {
+                    version,
                     broker: name,
                     pid,
                     netns,
@@ -105,30 +111,55 @@ impl Broker {
     /// Asks for a lease, and opens it. The connection goes with it: the lease ends with its connection.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the broker's reason; [`Error::Protocol`] where what came is not what it says;
-    /// [`Error::System`] where the kernel refuses to map it (older than 6.4).
+    /// [`Error::Refused`] with the broker's reason; [`Error::Protocol`] where what came is not what it says, or the
+    /// broker is too old to lease whole cards; [`Error::System`] where the kernel refuses to map it (older than 6.4), or
+    /// no driver here knows the card (`EOPNOTSUPP`).
     pub fn lease(mut self, request: &Request) -> Result<Lease> {
+        if request.mechanism == WantedMechanism::Vfio && self.welcome.version < CARDS_SINCE {
+            let version = self.welcome.version;
+            return Err(Error::Protocol(format!(
+                "it speaks version {version}, and leases cards since {CARDS_SINCE}"
+            )));
+        }
         let number = self.next();
         self.send(&ToBroker::Lease {
             request: number,
             lease: request,
         })?;
         match self.answer(number)? {
-            (FromBroker::Granted { lease, .. }, descriptors) => Lease::open(self, *lease, descriptors),
+            (FromBroker::Granted { lease, .. }, descriptors) => {
+                Lease::open(self, request, *lease, descriptors)
+            }
             (other, _) => Err(Error::Protocol(format!("it answered lease with {other:?}"))),
         }
     }
 
-    /// The leases that this user may see.
+    /// The leases that this user may see, page by page.
     ///
     /// # Errors
     /// [`Error::NoBroker`] where it has ended, [`Error::Protocol`].
     pub fn list(&mut self) -> Result<Vec<Listed>> {
-        let request = self.next();
-        self.send(&ToBroker::List { request })?;
-        match self.answer(request)? {
-            (FromBroker::Leases { leases, .. }, _) => Ok(leases),
-            (other, _) => Err(Error::Protocol(format!("it answered list with {other:?}"))),
+        let mut all = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let request = self.next();
+            self.send(&ToBroker::List {
+                request,
+                after: after.as_deref(),
+            })?;
+            match self.answer(request)? {
+                (FromBroker::Leases { leases, next, .. }, _) => {
+                    if next.is_some() && leases.is_empty() {
+                        return Err(Error::Protocol("its list has no end".into()));
+                    }
+                    all.extend(leases);
+                    after = next;
+                }
+                (other, _) => return Err(Error::Protocol(format!("it answered list with {other:?}"))),
+            }
+            if after.is_none() {
+                return Ok(all);
+            }
         }
     }
 

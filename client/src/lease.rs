@@ -4,16 +4,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bifurcate_datapath::device::{LeftToCard, QueuePair, State, af_xdp};
+use bifurcate_datapath::device::{QueuePair, State};
 use bifurcate_datapath::engine::pass::TapPass;
 use bifurcate_datapath::engine::{self, Handler, Lane, Options, Out, PassPath, Run};
-use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig, checksum};
+use bifurcate_datapath::frame::{Batch, Umem, checksum};
 use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait};
-use bifurcate_linux::tap::TapQueue;
 
 use crate::broker::Broker;
 use crate::error::{Error, Result};
-use crate::message::{Granted, Transmit};
+use crate::message::{Granted, Mechanism, Request, WantedMechanism};
+use crate::received::{self, Opened};
 
 /// Longest sleep without a look at the port: the kernel tells a sleeper of AF_XDP nothing when its device goes.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Link {
     }
 }
 
-/// A flow of a card, leased: frames are received, sent and passed by this process, which needs no right for it.
+/// A flow of a card, or a card, leased: frames are received, sent and passed by this process, which needs no right for it.
 ///
 /// It ends with [`Lease::give_back`], when it is dropped, with the process, or when it is taken back.
 pub struct Lease {
@@ -92,47 +92,27 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn open(broker: Broker, granted: Granted, descriptors: Vec<OwnedFd>) -> Result<Lease> {
-        let queues = granted.queues as usize;
-        let expected = 1 + queues * if granted.pass { 2 } else { 1 };
-        let came = descriptors.len();
-        let mut descriptors = descriptors.into_iter();
-        let (Some(memory), true) = (descriptors.next(), came == expected && queues > 0) else {
+    pub(crate) fn open(
+        broker: Broker,
+        request: &Request,
+        mut granted: Granted,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Lease> {
+        let whole = request.mechanism == WantedMechanism::Vfio;
+        if whole != (granted.mechanism == Mechanism::Vfio) {
+            let given = granted.mechanism;
             return Err(Error::Protocol(format!(
-                "{came} descriptors came with a lease of {queues} queues, not {expected}"
+                "it gave {given:?}, which was not asked for"
             )));
+        }
+        let Opened { port, ways, mac } = if whole {
+            received::card(request, &granted, descriptors)?
+        } else {
+            received::flow(&granted, descriptors)?
         };
-        let sockets: Vec<OwnedFd> = descriptors.by_ref().take(queues).collect();
-        let ways = descriptors
-            .map(|queue| TapPass::received(TapQueue::from(queue), granted.mtu))
-            .collect();
-        let opened = af_xdp::receive(af_xdp::Received {
-            name: granted.device.clone(),
-            sockets,
-            memory,
-            pool: UmemConfig {
-                frames: granted.frames,
-                frame_size: granted.frame_size,
-                jumbo_frames: granted.jumbo_frames,
-                pages: Pages::Auto,
-            },
-            ring_size: granted.ring_size,
-            filled: granted.filled,
-            transmit: granted.transmit != Transmit::None,
-            obtained: af_xdp::Obtained {
-                zero_copy: granted.zero_copy,
-                need_wakeup: granted.need_wakeup,
-                multi_buffer: granted.multi_buffer,
-                busy_poll: granted.busy_poll,
-                refused: Vec::new(),
-            },
-            left: if granted.left_to_card {
-                LeftToCard::EVERYTHING
-            } else {
-                LeftToCard::NOTHING
-            },
-            mtu: granted.mtu,
-        })?;
+        if let Some(mac) = mac {
+            granted.mac = mac;
+        }
         let link = Link {
             id: granted.id.clone(),
             path: broker.path().to_owned(),
@@ -141,8 +121,8 @@ impl Lease {
         };
         Ok(Lease {
             granted,
-            pairs: opened.port.queues,
-            umem: opened.port.umem,
+            pairs: port.queues,
+            umem: port.umem,
             ways,
             link,
         })
@@ -218,7 +198,7 @@ impl Lease {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.link.check()?;
         if self.pairs.iter().all(|pair| pair.rx.state() == State::Gone) {
-            return Err(self.link.revoked("its port is gone".into()));
+            return Err(self.link.revoked("its port, or its card, is gone".into()));
         }
         if !self.pairs.iter_mut().all(|pair| pair.rx.prepare_to_wait()) {
             return Ok(());
@@ -275,11 +255,15 @@ impl Lease {
         Ok(Serving { run, link, granted })
     }
 
-    /// Gives the lease back: its flow is with the kernel when this returns.
+    /// Gives the lease back: its flow is with the kernel when this returns. A whole card is stopped first, and reset by
+    /// the kernel.
     ///
     /// # Errors
     /// [`Error::Refused`] with `E_NO_SUCH_LEASE` when it was taken back before.
     pub fn give_back(mut self) -> Result<()> {
+        if self.granted.mechanism == Mechanism::Vfio {
+            self.pairs.clear();
+        }
         self.link.give_back()
     }
 }
@@ -306,7 +290,7 @@ impl Serving {
     pub fn check(&mut self) -> Result<()> {
         self.link.check()?;
         if self.run.is_finished() {
-            return Err(self.link.revoked("its port is gone".into()));
+            return Err(self.link.revoked("its port, or its card, is gone".into()));
         }
         Ok(())
     }
@@ -316,6 +300,12 @@ impl Serving {
     /// # Errors
     /// As [`Lease::give_back`]; a handler that panicked.
     pub fn give_back(mut self) -> Result<()> {
+        if self.granted.mechanism == Mechanism::Vfio {
+            // A card reaches its memory no longer when the broker has heard of it: it is to be quiet before.
+            self.run.stop();
+            drop(self.run.join()?);
+            return self.link.give_back();
+        }
         // The kernel has the flow before the device is closed.
         self.link.give_back()?;
         self.run.stop();

@@ -1,4 +1,4 @@
-//! Leases of flows of a network card from `bifurcated`, for programs without any right.
+//! Leases of flows of a network card, or of a whole card, from `bifurcated`, for programs without any right.
 //!
 //! ```no_run
 //! use bifurcate_client::{Broker, Request};
@@ -27,10 +27,13 @@ mod broker;
 mod error;
 mod lease;
 mod message;
+mod received;
 
 pub use bifurcate_datapath::engine::Handler;
 pub use bifurcate_datapath::frame::{Batch, Verdict};
 pub use broker::{Broker, Welcome};
 pub use error::{Error, Refusal, Result};
 pub use lease::{Lease, Serving};
-pub use message::{Granted, Listed, Mechanism, PoolPages, Request, Transmit, WantedMechanism, ZeroCopy};
+pub use message::{
+    CardMemory, Granted, Listed, Mechanism, PoolPages, Request, Transmit, WantedMechanism, ZeroCopy,
+};

@@ -1,11 +1,14 @@
-//! The messages between client and broker (PROTOCOL.md, version 1). Fields that are not known are ignored.
+//! The messages between client and broker (PROTOCOL.md, versions 1 to 3). Fields that are not known are ignored.
 
+use bifurcate_linux::pci::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Refusal;
 
-/// The version of the protocol that is spoken here.
-pub const VERSION: u32 = 1;
+/// The versions of the protocol that are spoken here, the one that is liked best first.
+pub const VERSIONS: [u32; 3] = [3, 2, 1];
+/// The version that cards leased whole came with.
+pub const CARDS_SINCE: u32 = 3;
 /// Most bytes of a message from a broker.
 pub const LONGEST: usize = 1_048_576;
 
@@ -31,6 +34,8 @@ pub enum WantedMechanism {
     Port,
     /// A queue of the card.
     Queue,
+    /// The card, whole, by VFIO: see [`Request::card`].
+    Vfio,
 }
 
 /// What was given.
@@ -41,6 +46,8 @@ pub enum Mechanism {
     Port,
     /// Queues of the card.
     Queue,
+    /// The card, whole, by VFIO.
+    Vfio,
 }
 
 /// Whether the card may write into the pool itself.
@@ -71,7 +78,7 @@ pub enum PoolPages {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// The card, in the broker's network namespace.
+    /// The card, in the broker's network namespace; one that is leased whole by its PCI address, as `0000:01:00.0`.
     pub device: String,
     /// pcap-filter(7) expressions, 1 to 16: a frame of any of them is leased.
     pub flows: Vec<String>,
@@ -91,7 +98,8 @@ pub struct Request {
     pub ring_size: u32,
     /// Whether the card may write into the pool itself.
     pub zero_copy: ZeroCopy,
-    /// Have the broker set busy polling, which a client may not.
+    /// Have the broker set busy polling, which a client may not. Of a whole card: never sleep, where it else sleeps
+    /// until an interrupt of the card's.
     pub busy_poll: bool,
     /// What the pool stands in.
     pub pages: PoolPages,
@@ -116,6 +124,33 @@ impl Request {
             pages: PoolPages::Auto,
         }
     }
+
+    /// A lease of the whole card at a PCI address, to be driven by a driver of this crate: one queue, 4,096 frames and
+    /// rings of 512 slots (64 to 4,096). Nothing checks what it sends, so the policy has to give `raw`.
+    #[must_use]
+    pub fn card(address: &str) -> Request {
+        // In full, as the policy writes it; what is no address is refused by Broker::lease.
+        let device = address.parse::<Address>();
+        Request {
+            device: device.map_or_else(|_| address.to_owned(), |address| address.to_string()),
+            mechanism: WantedMechanism::Vfio,
+            transmit: Transmit::Raw,
+            ring_size: 512,
+            ..Request::new(address, &[])
+        }
+    }
+}
+
+/// Where the memory of a card that is leased whole is for the card: byte `n` of its file at `iova + n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CardMemory {
+    /// The I/O address of its first byte.
+    pub iova: u64,
+    /// Where in it the rings begin.
+    pub rings_at: u64,
+    /// Bytes of the rings.
+    pub ring_bytes: u64,
 }
 
 /// What was granted.
@@ -133,9 +168,9 @@ pub struct Granted {
     /// Its queues that they are bound to; empty from a broker that does not say: 0 and upwards.
     #[serde(default)]
     pub port_queues: Vec<u32>,
-    /// Bytes.
+    /// Bytes; 0 of a card that is leased whole.
     pub mtu: u32,
-    /// The card's Ethernet address.
+    /// The card's Ethernet address. Of a card that is leased whole the broker does not say it: the driver here does.
     pub mac: String,
     /// Sockets.
     pub queues: u32,
@@ -167,6 +202,9 @@ pub struct Granted {
     pub bypasses: Vec<String>,
     /// Steps down from what was asked for, in words.
     pub notes: Vec<String>,
+    /// Of a card that is leased whole, and of no other.
+    #[serde(default)]
+    pub card: Option<CardMemory>,
 }
 
 /// A lease in a list.
@@ -191,7 +229,7 @@ pub struct Listed {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum ToBroker<'a> {
     /// The first message.
-    Hello { versions: [u32; 1], name: &'a str },
+    Hello { versions: [u32; 3], name: &'a str },
     /// Asks for a lease.
     Lease { request: u32, lease: &'a Request },
     /// Gives one back.
@@ -200,8 +238,12 @@ pub(crate) enum ToBroker<'a> {
     Resume { request: u32, lease: &'a str },
     /// Takes one from whoever has it.
     Release { request: u32, lease: &'a str },
-    /// Which are there?
-    List { request: u32 },
+    /// Which are there, from `after` on?
+    List {
+        request: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<&'a str>,
+    },
 }
 
 /// What a broker sends.
@@ -224,6 +266,9 @@ pub(crate) enum FromBroker {
     Leases {
         request: u32,
         leases: Vec<Listed>,
+        /// There are more: what to ask for the next page with.
+        #[serde(default)]
+        next: Option<String>,
     },
     Revoked {
         lease: String,
@@ -259,6 +304,17 @@ mod tests {
             lease: &lease,
         });
         let expected = r#"{"type":"lease","request":7,"lease":{"device":"eth0","flows":["udp dst port 53"],"mechanism":"auto","transmit":"own","pass":false,"queues":1,"frames":4096,"frameSize":2048,"ringSize":2048,"zeroCopy":"prefer","busyPoll":false,"pages":"auto"}}"#;
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_request_for_a_card_has_no_flow_and_its_address_in_full() {
+        let lease = Request::card("1:0.0");
+        let bytes = encode(&ToBroker::Lease {
+            request: 1,
+            lease: &lease,
+        });
+        let expected = r#"{"type":"lease","request":1,"lease":{"device":"0000:01:00.0","flows":[],"mechanism":"vfio","transmit":"raw","pass":false,"queues":1,"frames":4096,"frameSize":2048,"ringSize":512,"zeroCopy":"prefer","busyPoll":false,"pages":"auto"}}"#;
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 

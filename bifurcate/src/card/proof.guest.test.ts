@@ -23,7 +23,7 @@ interface Proof {
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
   // With its wrong address, which nothing that ships has.
-  await bringExample(guest, "dma_proof", ["wrong-dma"]);
+  await bringExample(guest, "bifurcate-datapath", "dma_proof", ["wrong-dma"]);
   wire = await bringUp(guest, "nic0");
   await shell(guest, "echo 16 > /proc/sys/vm/nr_hugepages");
   // The program may have to be built first.

@@ -1,14 +1,12 @@
 // A client that means no good, with a card of its own: what it can make the card reach, and what it can do to the memory.
-import { readFileSync } from "node:fs";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
 import { GuestBroker } from "../testing/guest-broker.js";
-import { pciOf } from "../testing/guest-card.js";
+import { bringExample, pciOf } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
-import { buildExample } from "../testing/rust-example.js";
 
 const MINUTES = 600_000;
 const PROGRAM = "/tmp/lent_card";
@@ -26,12 +24,8 @@ let broker: GuestBroker;
 let cards: readonly string[] = [];
 
 beforeAll(async () => {
-  const program = readFileSync(
-    buildExample("bifurcate-datapath", "lent_card", "--features", "wrong-dma", "--profile", "guest"),
-  );
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
-  const write = ["sh", "-c", `base64 -d > ${PROGRAM}; chmod 755 ${PROGRAM}`];
-  await guest.run(write, { input: program.toString("base64") });
+  await bringExample(guest, "bifurcate-datapath", "lent_card", ["wrong-dma"]);
   igb = await bringUp(guest, "nic0");
   cards = [pciOf(guest, "nic0"), pciOf(guest, "nic1")];
   broker = new GuestBroker(guest);

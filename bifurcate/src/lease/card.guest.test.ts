@@ -6,7 +6,7 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
 import { GuestBroker, type CardEvent } from "../testing/guest-broker.js";
-import { pciOf, withFunction } from "../testing/guest-card.js";
+import { bringExample, pciOf, withFunction } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
@@ -100,6 +100,29 @@ describe("a card that is leased whole", () => {
       client.kill("SIGTERM");
       const { received, sent } = await broker.event(client, "end");
       expect([received, sent].every((count) => Number(count) >= 3)).toBe(true);
+      expect(await broker.free()).toBe(true);
+    },
+    MINUTES,
+  );
+
+  it(
+    "is driven by a client in Rust, which needs no Node and no capability, and gives it back when it is done",
+    async () => {
+      await offer(card);
+      await broker.start();
+      const echo = await bringExample(guest, "bifurcate-client", "echo");
+      const [client, { event, mac, pid }] = await broker.leasing([echo, card, "3"]);
+      expect([event, mac]).toEqual(["lease", igb.nic.mac]);
+      const status = await shell(guest, `cat /proc/${pid!}/status`);
+      for (const line of NO_CAPABILITY) expect(status).toContain(line);
+      const ask = (word: string): string =>
+        `exec 3<>/dev/udp/${igb.nic.v4}/7777; echo ${word} >&3; read -t 60 -r line <&3; echo "$line"`;
+      for (const word of ["one", "two", "three"]) {
+        const said = await shell(guest, `ip netns exec ${igb.far.netns} bash -c '${ask(word)}'`);
+        expect(said).toBe(`${word}\n`);
+      }
+      const { received, sent } = await broker.event(client, "end");
+      expect([received! >= 3, sent]).toEqual([true, 3]);
       expect(await broker.free()).toBe(true);
     },
     MINUTES,

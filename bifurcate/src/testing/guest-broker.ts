@@ -17,9 +17,10 @@ const LIMIT = 200;
 
 /** A line of a client's. */
 export interface CardEvent {
-  readonly event: "open" | "lost" | "end" | "refused";
+  readonly event: "open" | "lease" | "lost" | "end" | "refused";
   readonly id?: string;
   readonly pid?: number;
+  readonly mac?: string;
   readonly code?: string;
   readonly why?: string;
   readonly received?: number;
@@ -141,11 +142,17 @@ export class GuestBroker {
   }
 
   /** Starts a client as a user without any right; gives its first line. */
-  async client(words: CardClientWords, uid = NOBODY): Promise<[GuestProcess, CardEvent]> {
-    const process = this.run([...powerless(uid), "node", "bifurcate/card-client.mjs", JSON.stringify(words)]);
+  client(words: CardClientWords, uid = NOBODY): Promise<[GuestProcess, CardEvent]> {
+    return this.leasing(["node", "bifurcate/card-client.mjs", JSON.stringify(words)], uid);
+  }
+
+  /** As `client`, another program that says in lines of JSON what came of its lease. */
+  async leasing(command: readonly string[], uid = NOBODY): Promise<[GuestProcess, CardEvent]> {
+    const process = this.run([...powerless(uid), ...command]);
+    const answers: readonly string[] = ["open", "lease", "refused"];
     const first = await this.said
       .get(process)!
-      .until(process, (text) => events(text).find(({ event }) => event === "open" || event === "refused"));
+      .until(process, (text) => events(text).find(({ event }) => answers.includes(event)));
     return [process, first];
   }
 

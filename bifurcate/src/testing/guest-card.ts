@@ -1,8 +1,6 @@
 // For tests of cards taken whole in a guest: the programs that run there, and what they saw.
 
-import { execFileSync } from "node:child_process";
 import { appendFileSync, readFileSync } from "node:fs";
-import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
@@ -11,6 +9,7 @@ import { expect } from "vitest";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import type { CardResult, CardRow } from "./card-rows.js";
 import { shell } from "./guest-split.js";
+import { buildExample } from "./rust-example.js";
 
 /** The address of a virtual function's that a test makes. */
 export const VF_MAC = "52:54:00:bf:aa:01";
@@ -56,21 +55,19 @@ export async function program<T>(guest: Guest, name: string, value: unknown): Pr
     .map((line) => JSON.parse(line) as T);
 }
 
-/** Builds an example of the datapath and puts it into the guest, as /tmp/NAME. */
+/** Builds an example of one of the crates and puts it into the guest, as /tmp/NAME; gives its path there. */
 export async function bringExample(
   guest: Guest,
+  crate: string,
   name: string,
   features: readonly string[] = [],
-): Promise<void> {
-  const root = fileURLToPath(new URL("../../..", import.meta.url));
-  const words = ["build", "--profile", "guest", "--locked", "-p", "bifurcate-datapath", "--example", name];
-  execFileSync("cargo", [...words, ...features.flatMap((feature) => ["--features", feature])], {
-    cwd: root,
-    stdio: "pipe",
-  });
-  const target = process.env["CARGO_TARGET_DIR"] ?? path.join(root, "target");
-  const input = readFileSync(path.join(target, "guest/examples", name)).toString("base64");
-  await guest.run(["sh", "-c", `base64 -d > /tmp/${name} && chmod +x /tmp/${name}`], { input });
+): Promise<string> {
+  const more = features.flatMap((feature) => ["--features", feature]);
+  const program = readFileSync(buildExample(crate, name, "--profile", "guest", ...more));
+  const file = `/tmp/${name}`;
+  const write = ["sh", "-c", `base64 -d > ${file} && chmod 755 ${file}`];
+  await guest.run(write, { input: program.toString("base64") });
+  return file;
 }
 
 /** Where a port of the guest sits. */
