@@ -196,7 +196,7 @@ export declare class Connection {
   receive(longest: number): Message | null
   /** Calls `ready` once, when there is something to receive. With `weak` the process may end meanwhile. */
   onReady(ready: () => void, weak: boolean): void
-  /** Closes it. */
+  /** Closes it, with what has not been received of it. */
   close(): void
 }
 
@@ -498,9 +498,10 @@ export interface Message {
 export declare class NativeKernel {
   /**
    * Opens a card that is bound to vfio-pci, to be passed, with new memory for `poolBytes` bytes of frames and
-   * `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary".
+   * `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary". On a thread of its own, as is the close
+   * of the card: the kernel may take a lock for it that another process has, and resets the card.
    */
-  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): LentCard
+  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): Promise<LentCard>
   /** Whether a descriptor of the card is open somewhere: tried, by opening it. */
   isCardHeld(address: string): boolean
   /** Makes the kernel count how often each BPF program runs, until the result is closed. */

@@ -3,6 +3,7 @@
 // Node-API functions are registered only outside of tests, where nothing then uses them.
 #![cfg_attr(test, allow(dead_code))]
 
+mod background;
 mod broker;
 mod error;
 mod kernel;

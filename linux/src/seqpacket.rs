@@ -22,6 +22,8 @@ pub const DESCRIPTORS_MAX: usize = 253;
 /// `SO_PEERGROUPS` and `SO_PEERPIDFD` (include/uapi/asm-generic/socket.h).
 const SO_PEERGROUPS: i32 = 59;
 const SO_PEERPIDFD: i32 = 77;
+/// As above, since Linux 6.16: whether descriptors may be sent to the socket.
+const SO_PASSRIGHTS: i32 = 83;
 /// include/uapi/linux/sockios.h.
 const SIOCGSKNS: usize = 0x894c;
 
@@ -91,6 +93,31 @@ impl Listener {
         rustix::net::bind(&fd, &address(path)?).map_err(|e| Error::rustix("bind", args(), e))?;
         rustix::net::listen(&fd, backlog).map_err(|e| Error::rustix("listen", args(), e))?;
         Ok(Listener(fd))
+    }
+
+    /// Takes no descriptors over connections from now on: a peer that sends some gets `EPERM` (SO_PASSRIGHTS, Linux
+    /// 6.16). False where the kernel does not know of that.
+    ///
+    /// It matters to who may not wait: the last close of a file can take as long as its sender likes, of a TCP socket
+    /// with SO_LINGER for one, and whoever closes a connection closes what is unread in it.
+    ///
+    /// # Errors
+    /// Whatever else setsockopt(2) reports.
+    pub fn refuse_descriptors(&self) -> Result<bool> {
+        let call_name = "setsockopt(SO_PASSRIGHTS)";
+        let no = 0i32;
+        match sockopt::set(
+            self.as_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            &no,
+            call_name,
+            String::new,
+        ) {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == "ENOPROTOOPT" => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The next connection that waits; none when there is none.
@@ -361,6 +388,34 @@ mod tests {
         assert!(matches!(server.receive(&mut buffer).unwrap(), Received::Nothing));
         drop(client);
         assert!(matches!(server.receive(&mut buffer).unwrap(), Received::End));
+    }
+
+    #[test]
+    fn a_listener_that_takes_no_descriptors_is_sent_none() {
+        let path = std::env::temp_dir().join(format!("bf-seq-refuse-{}", std::process::id()));
+        let listener = Listener::bind(&path, 4).unwrap();
+        let _place = Place(path.clone());
+        if !listener.refuse_descriptors().unwrap() {
+            return eprintln!("the kernel knows no SO_PASSRIGHTS: before Linux 6.16");
+        }
+        // Before it is accepted, too.
+        let client = Connection::connect(&path).unwrap();
+        let file = MemoryFile::create("bf-seq", 8192, PageKind::Ordinary).unwrap();
+        let refused = client.send(b"take this", &[file.as_fd()]).unwrap_err();
+        assert_eq!(refused.code(), "EPERM");
+        assert!(client.send(b"hello", &[]).unwrap());
+        let server = listener.accept().unwrap().unwrap();
+        assert!(client.send(b"this", &[file.as_fd()]).is_err());
+        // The other way they go as ever.
+        assert!(server.send(b"granted", &[file.as_fd()]).unwrap());
+        let mut buffer = [0; 64];
+        let came = |received: Received| match received {
+            Received::Message { descriptors, .. } => Some(descriptors.len()),
+            _ => None,
+        };
+        assert_eq!(came(client.receive(&mut buffer).unwrap()), Some(1));
+        assert_eq!(came(server.receive(&mut buffer).unwrap()), Some(0));
+        assert_eq!(came(server.receive(&mut buffer).unwrap()), None);
     }
 
     #[test]

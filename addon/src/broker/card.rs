@@ -5,9 +5,11 @@ use bifurcate_linux::memory::MemoryFile;
 use bifurcate_linux::pci::Address;
 use bifurcate_linux::vfio::{self, Loan};
 use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 
 use super::seqpacket::Descriptor;
+use crate::background::promised;
 use crate::error::{OrThrow, closed, invalid};
 use crate::kernel::NativeKernel;
 use crate::kernel::pci::bus;
@@ -76,31 +78,31 @@ impl KeptMemory {
 #[napi]
 impl NativeKernel {
     /// Opens a card that is bound to vfio-pci, to be passed, with new memory for `poolBytes` bytes of frames and
-    /// `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary".
-    #[napi]
-    pub fn lend_card(
+    /// `ringBytes` of rings behind the IOMMU. `pages`: "auto", "huge" or "ordinary". On a thread of its own, as is the close
+    /// of the card: the kernel may take a lock for it that another process has, and resets the card.
+    #[napi(ts_return_type = "Promise<LentCard>")]
+    pub fn lend_card<'e>(
         &self,
-        env: Env,
+        env: &'e Env,
         address: String,
         pool_bytes: i64,
         ring_bytes: i64,
         pages: String,
-    ) -> napi::Result<LentCard> {
+    ) -> napi::Result<PromiseRaw<'e, LentCard>> {
         let bytes = |n| u64::try_from(n).map_err(|_| invalid(format!("{n} is no number of bytes")));
         let (pool_bytes, ring_bytes) = (bytes(pool_bytes)?, bytes(ring_bytes)?);
-        let lend = || {
+        promised(env, "bf-lend", move || {
             let address: Address = address.parse()?;
-            lend::lend(&bus(None), address, pool_bytes, ring_bytes, open::pages(&pages)?)
-        };
-        let lent = lend().or_throw(&env)?;
-        Ok(LentCard {
-            device: lent.device.into(),
-            memory: lent.memory.into(),
-            pages: open::kind_name(lent.pages),
-            iova: lent.iova as i64,
-            rings_at: lent.rings_at as i64,
-            loan: CardLoan(Some(lent.loan)),
-            kept: KeptMemory(Some(lent.kept)),
+            let lent = lend::lend(&bus(None), address, pool_bytes, ring_bytes, open::pages(&pages)?)?;
+            Ok(LentCard {
+                device: Descriptor::slow(lent.device),
+                memory: lent.memory.into(),
+                pages: open::kind_name(lent.pages),
+                iova: lent.iova as i64,
+                rings_at: lent.rings_at as i64,
+                loan: CardLoan(Some(lent.loan)),
+                kept: KeptMemory(Some(lent.kept)),
+            })
         })
     }
 

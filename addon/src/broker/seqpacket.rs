@@ -8,24 +8,36 @@ use napi::bindgen_prelude::{ClassInstance, Function, Uint8Array};
 use napi::{Env, JsValue};
 use napi_derive::napi;
 
+use crate::background;
 use crate::error::{OrThrow, closed};
 use crate::kernel::Netns;
 use crate::port::ready::Ready;
 
 /// An open descriptor, to be passed to another process or to be opened as what it is.
 #[napi]
-pub struct Descriptor(Option<OwnedFd>);
+pub struct Descriptor {
+    fd: Option<OwnedFd>,
+    /// Its last close may take long, and is left to a thread.
+    slow: bool,
+}
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Descriptor {
-        Descriptor(Some(fd))
+        let slow = false;
+        Descriptor { fd: Some(fd), slow }
     }
 }
 
 impl Descriptor {
+    /// One whose close may take as long as somebody else likes.
+    pub(crate) fn slow(fd: OwnedFd) -> Descriptor {
+        let slow = true;
+        Descriptor { fd: Some(fd), slow }
+    }
+
     /// Takes it out of its object, which is closed from then on.
     pub(crate) fn take(&mut self, env: &Env) -> napi::Result<OwnedFd> {
-        self.0.take().ok_or_else(|| closed(env, "Descriptor"))
+        self.fd.take().ok_or_else(|| closed(env, "Descriptor"))
     }
 }
 
@@ -34,20 +46,31 @@ impl Descriptor {
     /// Its number in this process; valid until it is closed or taken.
     #[napi(getter)]
     pub fn number(&self, env: Env) -> napi::Result<i32> {
-        let fd = self.0.as_ref().ok_or_else(|| closed(&env, "Descriptor"))?;
+        let fd = self.fd.as_ref().ok_or_else(|| closed(&env, "Descriptor"))?;
         Ok(fd.as_raw_fd())
     }
 
     /// Closes it.
     #[napi]
     pub fn close(&mut self) {
-        self.0 = None;
+        match self.fd.take() {
+            Some(fd) if self.slow => background::close(fd),
+            fd => drop(fd),
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 /// Waits for connections.
 #[napi]
 pub struct Listener {
+    /// Connections may bring descriptors, since the kernel does not refuse them.
+    slow: bool,
     // Before the socket in drop order: it watches its descriptor.
     ready: Option<Ready>,
     socket: Option<seqpacket::Listener>,
@@ -56,6 +79,7 @@ pub struct Listener {
 /// One connection.
 #[napi]
 pub struct Connection {
+    slow: bool,
     ready: Option<Ready>,
     socket: Option<seqpacket::Connection>,
 }
@@ -96,8 +120,13 @@ pub struct Message {
 /// Listens at `path`, which must not exist.
 #[napi]
 pub fn listen_local(env: Env, path: String) -> napi::Result<Listener> {
-    let socket = seqpacket::Listener::bind(Path::new(&path), 1024).or_throw(&env)?;
+    let listen = || {
+        let socket = seqpacket::Listener::bind(Path::new(&path), 1024)?;
+        Ok((!socket.refuse_descriptors()?, socket))
+    };
+    let (slow, socket) = listen().or_throw(&env)?;
     Ok(Listener {
+        slow,
         ready: None,
         socket: Some(socket),
     })
@@ -108,6 +137,7 @@ pub fn listen_local(env: Env, path: String) -> napi::Result<Listener> {
 pub fn connect_local(env: Env, path: String) -> napi::Result<Connection> {
     let socket = seqpacket::Connection::connect(Path::new(&path)).or_throw(&env)?;
     Ok(Connection {
+        slow: false,
         ready: None,
         socket: Some(socket),
     })
@@ -131,6 +161,7 @@ impl Listener {
         let socket = self.socket.as_ref().ok_or_else(|| closed(&env, "Listener"))?;
         let socket = socket.accept().or_throw(&env)?;
         Ok(socket.map(|socket| Connection {
+            slow: self.slow,
             ready: None,
             socket: Some(socket),
         }))
@@ -191,7 +222,7 @@ impl Connection {
         let fds = descriptors
             .iter()
             .map(|each| {
-                each.0
+                each.fd
                     .as_ref()
                     .map(AsFd::as_fd)
                     .ok_or_else(|| closed(&env, "Descriptor"))
@@ -218,9 +249,14 @@ impl Connection {
                 cut,
             } => {
                 buffer.truncate(length);
+                let made = if self.slow {
+                    Descriptor::slow
+                } else {
+                    Descriptor::from
+                };
                 Some(Message {
                     bytes: Some(buffer.into()),
-                    descriptors: descriptors.into_iter().map(Descriptor::from).collect(),
+                    descriptors: descriptors.into_iter().map(made).collect(),
                     cut,
                 })
             }
@@ -239,11 +275,20 @@ impl Connection {
         arm(env, &mut self.ready, fd, &ready, !weak)
     }
 
-    /// Closes it.
+    /// Closes it, with what has not been received of it.
     #[napi]
     pub fn close(&mut self) {
         self.ready = None;
-        self.socket = None;
+        match self.socket.take() {
+            Some(socket) if self.slow => background::close(socket),
+            socket => drop(socket),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

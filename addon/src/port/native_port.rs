@@ -11,8 +11,8 @@ use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice
 use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::netns::Netns;
 use bifurcate_linux::{Error, Result, interface};
+use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
-use napi::{Env, JsValue};
 use napi_derive::napi;
 
 use super::open::Obtained;
@@ -20,7 +20,8 @@ use super::run;
 use super::shared::PortShared;
 use super::verbs::state_name;
 use super::vhost_user::Connection;
-use crate::error::{OrThrow, thrown};
+use crate::background::promised;
+use crate::error::OrThrow;
 
 /// Counters since the port was opened.
 #[napi(object)]
@@ -264,7 +265,7 @@ impl NativePort {
         let to = to.map(|port| &port.shared);
         let busy = self.shared.busy_poll;
         let run = run::start(&self.shared, &options.what, to, cores, busy).or_throw(env)?;
-        in_background(env, "bf-run", move || run.wait())
+        promised(env, "bf-run", move || run.wait())
     }
 
     /// Asks every loop and handler for its queue, and waits at most `grace_ms` until all have been given back.
@@ -274,7 +275,7 @@ impl NativePort {
         let shared = Arc::clone(&self.shared);
         // Asked now: a thread that starts late would ask whoever has the queue by then.
         let asked = shared.ask_all();
-        in_background(env, "bf-stop", move || {
+        promised(env, "bf-stop", move || {
             Ok(shared.stopped(&asked, deadline(grace_ms)))
         })
     }
@@ -284,7 +285,7 @@ impl NativePort {
     #[napi(ts_return_type = "Promise<number[]>")]
     pub fn close<'e>(&self, env: &'e Env, grace_ms: u32) -> napi::Result<PromiseRaw<'e, Vec<u32>>> {
         let shared = Arc::clone(&self.shared);
-        in_background(env, "bf-close", move || shared.close(deadline(grace_ms)))
+        promised(env, "bf-close", move || shared.close(deadline(grace_ms)))
     }
 }
 
@@ -340,27 +341,6 @@ impl NativePort {
 
 fn deadline(grace_ms: u32) -> Instant {
     Instant::now() + Duration::from_millis(grace_ms.into())
-}
-
-/// Does blocking work on a thread of its own, and settles a promise with what comes of it.
-pub(super) fn in_background<'e, T>(
-    env: &'e Env,
-    name: &str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> napi::Result<PromiseRaw<'e, T>>
-where
-    T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
-{
-    let (deferred, promise) = env.create_deferred::<T, Box<dyn FnOnce(Env) -> napi::Result<T> + Send>>()?;
-    let raw = promise.raw();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let result = work();
-            deferred.resolve(Box::new(move |env| result.map_err(|error| thrown(&env, &error))));
-        })
-        .map_err(|error| napi::Error::from_reason(format!("cannot start a thread: {error}")))?;
-    Ok(PromiseRaw::new(env.raw(), raw))
 }
 
 fn counters(totals: &Totals) -> Counters {

@@ -11,9 +11,10 @@ use napi::Env;
 use napi::bindgen_prelude::{PromiseRaw, Uint8Array};
 use napi_derive::napi;
 
-use super::native_port::{NativePort, in_background};
+use super::native_port::NativePort;
 use super::open::{Obtained, page_name, pages, tapped};
 use super::shared::PortShared;
+use crate::background::promised;
 use crate::error::OrThrow;
 
 /// What openVerbs is asked for.
@@ -185,7 +186,7 @@ impl NativePort {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn connect_rdma<'e>(&self, env: &'e Env, to: RdmaAddress) -> napi::Result<PromiseRaw<'e, ()>> {
         let control = self.control().map(Arc::clone);
-        in_background(env, "bf-way", move || {
+        promised(env, "bf-way", move || {
             let control = control.ok_or_else(|| {
                 Error::new("connect", "the port has no queue pairs of datagrams", EOPNOTSUPP)
             })?;

@@ -1,8 +1,7 @@
 // The leases of one namespace: granted by policy, watched, ended, adopted. Knows no socket and no message.
-import { randomBytes } from "node:crypto";
 import { BifurcateError, messageOf, wrapError } from "../errors.js";
 import { findLink, readFacts } from "../facts/facts.js";
-import { bootId, identify, isAlive, type ProcessIdentity } from "../facts/processes.js";
+import { bootId, isAlive, type ProcessIdentity } from "../facts/processes.js";
 import {
   readRecords,
   removeRecord,
@@ -16,44 +15,32 @@ import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
 import { whyNot } from "./adoption.js";
+import { auditDenied, auditGranted } from "./answers.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
-import { ownNamespace, type Outsider } from "./foreign.js";
+import { ownNamespace } from "./foreign.js";
 import { chooseGround, type Asked } from "./ground.js";
 import { endHolder, isHeld } from "./held.js";
 import { listed } from "./listing.js";
-import type { Granting, Live, Owner } from "./live.js";
+import type { Client, Granting, Live, Owner, Places } from "./live.js";
 import type { BrokerKernel, BrokerNetns, Locals } from "./machine.js";
 import { checkPass, open, type Opened } from "./opening.js";
 import { decide, leaseWords, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
-import {
-  foreignSockets,
-  pinFolder,
-  portCounters,
-  portNames,
-  removePins,
-  removePort,
-  type PortCard,
-} from "./port.js";
+import { foreignSockets, pinFolder, portCounters, removePins, removePort, type PortCard } from "./port.js";
+import { freshId, ownerOf, reservation, type Place } from "./reservation.js";
 import { undoOwn, type CardPlace, type Settled } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
 import { checkTaken } from "./taken.js";
-import { checkWhole, freeMemory, isCardHeld, isWhole, openWhole, takeMemory } from "./whole-card.js";
-
-/** Who asks for a lease, as the kernel says it. */
-export interface Client extends Asker, Outsider {
-  readonly pid: number;
-}
-
-/** Where things are kept. */
-export interface Places {
-  /** Records of leases. */
-  readonly state: string;
-  /** A folder of a BPF file system. */
-  readonly bpffs: string;
-  /** Journals of splits made in process. */
-  readonly splits: string;
-}
+import {
+  checkWanted,
+  checkWhole,
+  freeMemory,
+  isCardHeld,
+  isWhole,
+  openWhole,
+  takeMemory,
+  type OpenedCard,
+} from "./whole-card.js";
 
 /** How long between two looks whether what is drained is free, ms: at first, and at most. */
 const DRAIN_LEAST_MS = 20;
@@ -113,33 +100,49 @@ export class Leases {
    * @throws E_LEASE_DENIED, E_FLOW_TAKEN, E_FOREIGN_XDP, E_LEASE_UNSUPPORTED, E_BROKER_FULL and those of a plan.
    */
   grant(client: Client, request: LeaseRequest): Granting {
-    const { uid, pid } = client;
-    const about = { uid, pid, device: request.device, flows: request.flows };
-    const watch = new Stopwatch();
+    const asking = new Stopwatch();
     try {
-      const rule = decide(this.policy, client, request, (name) => this.holding(uid, name));
-      watch.lap("policy");
-      const granting = this.make(client, request, rule, watch);
-      const { id, mechanism, transmit, pass } = granting.lease;
-      this.tally("granted");
-      this.audit.write({
-        event: "lease",
-        outcome: "done",
-        ...about,
-        lease: id,
-        rule: rule.name,
-        mechanism,
-        transmit,
-        pass,
-        took: watch.laps,
-      });
-      return granting;
+      const rule = this.allowed(client, request, asking);
+      return this.granted(client, rule, this.make(client, request, rule, asking), asking);
     } catch (thrown) {
-      const error = wrapError(thrown, leaseWords(request));
-      this.tally("denied");
-      this.audit.write({ event: "lease", outcome: error.code, ...about, why: error.message });
-      throw error;
+      throw this.denied(client, request, thrown);
     }
+  }
+
+  /**
+   * Grants a lease of a whole card, which may take long, since the kernel resets cards and has locks for that; others are
+   * served meanwhile. Everything is made, or nothing is left of it.
+   * @throws E_LEASE_DENIED, E_CARD_BUSY, E_CARD_NOT_TAKEN and others of cards, E_LEASE_REVOKED when it was released.
+   */
+  async grantCard(client: Client, request: LeaseRequest): Promise<Granting> {
+    const asking = new Stopwatch();
+    try {
+      const rule = this.allowed(client, request, asking);
+      return this.granted(client, rule, await this.makeWhole(client, request, rule, asking), asking);
+    } catch (thrown) {
+      throw this.denied(client, request, thrown);
+    }
+  }
+
+  /** The rule that gives it. @throws E_LEASE_DENIED */
+  private allowed(client: Client, request: LeaseRequest, watch: Stopwatch): Rule {
+    const rule = decide(this.policy, client, request, (name) => this.holding(client.uid, name));
+    watch.lap("policy");
+    return rule;
+  }
+
+  private granted(client: Client, rule: Rule, granting: Granting, watch: Stopwatch): Granting {
+    this.tally("granted");
+    const { flows } = this.leases.get(granting.lease.id)!.record.request;
+    auditGranted(this.audit, client, granting.lease, flows, rule.name, watch.laps);
+    return granting;
+  }
+
+  private denied(client: Client, request: LeaseRequest, thrown: unknown): BifurcateError {
+    const error = wrapError(thrown, leaseWords(request));
+    this.tally("denied");
+    auditDenied(this.audit, client, request, error);
+    return error;
   }
 
   private holding(uid: number, rule: string): Holding {
@@ -154,12 +157,7 @@ export class Leases {
 
   private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
     const what = leaseWords(request);
-    const identity = identify(client.pid);
-    if (identity === null) {
-      throw new BifurcateError("E_LEASE_DENIED", { what, why: "the process that asked has ended" });
-    }
-    const owner = { identity, uid: client.uid };
-    if (request.mechanism === "vfio") return this.makeWhole(owner, request, rule, watch);
+    const owner = ownerOf(client, what);
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
     const leases = [...this.leases.values()].map(({ record }) => record);
@@ -211,50 +209,58 @@ export class Leases {
   }
 
   /** A card by VFIO: no interface, no flow, no program. */
-  private makeWhole(owner: Owner, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
+  private async makeWhole(
+    client: Client,
+    request: LeaseRequest,
+    rule: Rule,
+    watch: Stopwatch,
+  ): Promise<Granting> {
+    const what = leaseWords(request);
+    const owner = ownerOf(client, what);
     const leases = [...this.leases.values()].map(({ record }) => record);
-    checkWhole(leaseWords(request), request, leases);
+    checkWhole(what, request, leases);
     const on = { card: { ifindex: 0, name: request.device }, slot: -1, own: null };
     const live = this.reserve(owner, request, rule, on);
     watch.lap("record");
+    live.making = true;
+    let opened: OpenedCard | null = null;
     try {
-      const opened = openWhole(this.kernel, live.record);
-      [live.loan, live.kept] = [opened.loan, opened.kept];
+      opened = await openWhole(this.kernel, live.record);
       watch.lap("card and memory");
+    } finally {
+      live.making = false;
+      if (opened === null) this.unmake(live, "fail");
+    }
+    [live.loan, live.kept] = [opened.loan, opened.kept];
+    try {
+      checkWanted(what, live, this.leases.get(live.record.id) === live);
       return this.hand(live, opened);
     } catch (thrown) {
-      this.fail(live);
+      for (const each of opened.descriptors) each.close();
+      this.unmake(live, "death");
       throw thrown;
     }
   }
 
+  /** Takes away what was made of a card's lease, whatever has become of the lease meanwhile. */
+  private unmake(live: Live, event: "fail" | "death"): void {
+    if (this.leases.get(live.record.id) !== live) {
+      // The broker has ended; its record is the next one's.
+      live.loan?.close();
+      live.kept?.close();
+      return;
+    }
+    if (next(live.record.state, event) !== null) this.advance(live, event);
+    this.takeAway(live, event);
+  }
+
   /** Writes a lease down, before anything of it is made. */
-  private reserve(
-    { identity, uid }: Owner,
-    request: LeaseRequest,
-    rule: Rule,
-    on: Pick<LeaseRecord, "card" | "slot" | "own">,
-  ): Live {
-    const id = this.freshId();
-    const port = on.own === null && request.mechanism !== "vfio";
-    const record: LeaseRecord = {
-      version: 1,
-      id,
-      state: "reserved",
-      since: new Date().toISOString(),
-      bootId: bootId(),
-      netnsInode: this.netns.inode,
-      ...on,
-      names: portNames(id, port, request.pass),
-      client: { ...identity, uid },
-      rule: rule.name,
-      draining: rule.draining,
-      request,
-      granted: null,
-    };
+  private reserve(owner: Owner, request: LeaseRequest, rule: Rule, on: Place): Live {
+    const id = freshId((each) => this.leases.has(each));
+    const record = reservation({ id, owner, request, rule, on, netnsInode: this.netns.inode });
     writeRecord(this.places.state, record);
     const live: Live = { record, process: null, timer: null, steered: true };
-    this.leases.set(id, live);
+    this.leases.set(record.id, live);
     return live;
   }
 
@@ -317,13 +323,6 @@ export class Leases {
     return made;
   }
 
-  private freshId(): string {
-    for (;;) {
-      const id = `lease-${randomBytes(4).toString("hex")}`;
-      if (!this.leases.has(id)) return id;
-    }
-  }
-
   private watch(live: Live): void {
     const { pid } = live.record.client;
     live.process = this.machine.process(pid);
@@ -358,7 +357,7 @@ export class Leases {
     this.tally(event);
     let outcome = "done";
     try {
-      this.takeAway(live, event);
+      if (live.making !== true) this.takeAway(live, event);
     } catch (thrown) {
       outcome = wrapError(thrown, `end ${id}`).code;
       why += `; ${messageOf(thrown)}`;

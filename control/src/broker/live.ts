@@ -2,7 +2,9 @@
 import type { ProcessIdentity } from "../facts/processes.js";
 import type { LeaseRecord } from "../lease/record.js";
 import type { GrantedLease } from "../protocol/messages.js";
+import type { Outsider } from "./foreign.js";
 import type { CardLoan, Descriptor, KeptMemory, ProcessHandle } from "./machine.js";
+import type { Asker } from "./policy.js";
 
 /** What a grant gives: the words and the descriptors, in the order that PROTOCOL.md says. */
 export interface Granting {
@@ -19,6 +21,8 @@ export interface Live {
   timer: NodeJS.Timeout | null;
   /** The card's program knows it. */
   steered: boolean;
+  /** It is being made away from the event loop: when it ends meanwhile, what was made is taken away afterwards. */
+  making?: boolean;
   /** Of a card that is leased whole, since this broker lent it. */
   loan?: CardLoan;
   /** Its memory, likewise. */
@@ -33,4 +37,19 @@ export interface Live {
 export interface Owner {
   readonly identity: ProcessIdentity;
   readonly uid: number;
+}
+
+/** Who asks for a lease, as the kernel says it. */
+export interface Client extends Asker, Outsider {
+  readonly pid: number;
+}
+
+/** Where things are kept. */
+export interface Places {
+  /** Records of leases. */
+  readonly state: string;
+  /** A folder of a BPF file system. */
+  readonly bpffs: string;
+  /** Journals of splits made in process. */
+  readonly splits: string;
 }

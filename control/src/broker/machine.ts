@@ -117,8 +117,8 @@ export interface BrokerKernel extends Kernel {
   openName(path: string): Descriptor;
   /** Whether the senders behind a card of that driver leave checksums and segmentation to it. */
   isVirtualDriver(driver: string): boolean;
-  /** Opens a card by VFIO, with new memory that it reaches and nothing else. */
-  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): LentCard;
+  /** Opens a card by VFIO, with new memory that it reaches and nothing else; meanwhile others are served. */
+  lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): Promise<LentCard>;
   /** Whether somebody has the card open by VFIO. */
   isCardHeld(address: string): boolean;
 }

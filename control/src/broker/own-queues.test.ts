@@ -1,18 +1,15 @@
 // Own queues on a card with ntuple rules, which no machine here has: held against a model of such a card. Whatever
 // comes and goes in whatever order, the card is as it was when the last lease has ended.
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BifurcateError } from "../errors.js";
 import { ownIdentity } from "../facts/processes.js";
 import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fake-kernel.js";
-import type { AuditEntry } from "./audit.js";
-import { Leases } from "./leases.js";
-import { parsePolicy } from "./policy.js";
+import type { Leases } from "./leases.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
+import { CLIENT, LeasePlace, refusal, REQUEST } from "./testing/lease-place.js";
 
 const POLICY = `
 [all]
@@ -24,38 +21,25 @@ queues = 2
 leases = 64
 memory = 4G
 `;
-const REQUEST: LeaseRequest = {
+const ASKED: LeaseRequest = {
+  ...REQUEST,
   device: "eth0",
   flows: ["udp dst port 1"],
   mechanism: "queue",
   transmit: "none",
-  pass: false,
-  queues: 1,
-  frames: 256,
-  frameSize: 2048,
-  ringSize: 64,
-  zeroCopy: "prefer",
-  busyPoll: false,
-  pages: "auto",
 };
 
-function refuseNetns(): never {
-  throw new Error("no lease here lies in its client's namespace");
-}
-
 describe("own queues on a card with rules", () => {
-  let folder: string;
+  let place: LeasePlace;
   let card: FakeCard;
   let kernel: FakeKernel;
   let broker: FakeBroker;
-  let log: AuditEntry[];
 
   beforeEach(() => {
-    folder = mkdtempSync(join(tmpdir(), "bf-own-queues-"));
-    log = [];
+    place = new LeasePlace();
     fresh(fakeCard());
   });
-  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+  afterEach(() => place.remove());
 
   function fresh(of: FakeCard): void {
     card = of;
@@ -64,21 +48,10 @@ describe("own queues on a card with rules", () => {
     broker = fakeBroker(kernel);
   }
 
-  function start(policy = POLICY): Leases {
-    const audit = { write: (entry: AuditEntry) => void log.push(entry), close: () => undefined };
-    const places = {
-      state: join(folder, "leases"),
-      bpffs: join(folder, "bpf"),
-      splits: join(folder, "splits"),
-    };
-    const parsed = parsePolicy(policy, "policy", { user: Number, group: () => null });
-    return new Leases(broker.kernel, broker.netns, broker.machine, places, parsed, audit);
-  }
-
-  const client = { uid: 1000, gids: [], pid: process.pid, netns: refuseNetns };
+  const start = (policy = POLICY): Leases => place.start(broker, policy);
 
   function take(leases: Leases, port: number, change: Partial<LeaseRequest> = {}) {
-    const granting = leases.grant(client, { ...REQUEST, flows: [`udp dst port ${port}`], ...change });
+    const granting = leases.grant(CLIENT, { ...ASKED, flows: [`udp dst port ${port}`], ...change });
     granting.sent(true);
     return granting.lease;
   }
@@ -88,16 +61,6 @@ describe("own queues on a card with rules", () => {
     const { rss, rssUser, now, rules, features } = of;
     const on = Object.entries(features).map(([name, { active }]) => [name, active]);
     return structuredClone({ rss, rssUser, now, rules: [...(rules ?? [])], on });
-  }
-
-  function codeOf(work: () => unknown): string {
-    try {
-      work();
-    } catch (thrown) {
-      if (thrown instanceof BifurcateError) return `${thrown.code}: ${thrown.why}`;
-      throw thrown;
-    }
-    return "";
   }
 
   it("takes a queue out of the table, binds there, steers the flow, and undoes it all", () => {
@@ -112,7 +75,7 @@ describe("own queues on a card with rules", () => {
     expect(broker.bound).toEqual([{ ifname: "eth0", queues: [3], zeroCopy: "prefer", transmit: false }]);
     leases.end(lease.id, "return", "done with");
     expect(settings()).toEqual(before);
-    expect(broker.left()).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
+    expect(broker.left()).toMatchObject({ attached: 0, maps: 0, sockets: 0, pins: 0 });
   });
 
   it("gives the flow back at once and the queue when its last socket is closed", async () => {
@@ -122,7 +85,7 @@ describe("own queues on a card with rules", () => {
     broker.hold(3);
     leases.end(lease.id, "release", "an admin");
     expect(card.rules!.size).toBe(0);
-    expect(leases.list(client)).toMatchObject([{ state: "draining", mechanism: "queue" }]);
+    expect(leases.list(CLIENT)).toMatchObject([{ state: "draining", mechanism: "queue" }]);
     // Nobody else gets it, and the kernel's traffic does not come there, while a client could see it.
     expect(card.rss).not.toContain(3);
     expect(take(leases, 53).portQueues).toEqual([2]);
@@ -156,7 +119,7 @@ describe("own queues on a card with rules", () => {
         const live: { id: string; queues: readonly number[] }[] = [];
         for (const [on, which, queues] of steps) {
           if (on) {
-            const said = codeOf(() => {
+            const said = refusal(() => {
               const { id, portQueues } = take(leases, 100 + which, { queues });
               live.push({ id, queues: portQueues });
             });
@@ -175,8 +138,8 @@ describe("own queues on a card with rules", () => {
         const same = (value: unknown): unknown =>
           kind === "blocks" ? { ...(value as object), rss: null } : value;
         expect(same(settings())).toEqual(same(before));
-        expect(broker.left()).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
-        rmSync(join(folder, "leases"), { recursive: true, force: true });
+        expect(broker.left()).toMatchObject({ attached: 0, maps: 0, sockets: 0, pins: 0 });
+        rmSync(place.places.state, { recursive: true, force: true });
       }),
       { numRuns: 20 },
     );
@@ -211,8 +174,13 @@ describe("own queues on a card with rules", () => {
       next.adopt();
       expect(settings(), `killed at change ${at}`).toEqual(before);
       expect(next.all()).toEqual([]);
-      expect(broker.left(), `killed at change ${at}`).toEqual({ attached: 0, maps: 0, sockets: 0, pins: 0 });
-      rmSync(join(folder, "leases"), { recursive: true, force: true });
+      expect(broker.left(), `killed at change ${at}`).toMatchObject({
+        attached: 0,
+        maps: 0,
+        sockets: 0,
+        pins: 0,
+      });
+      rmSync(place.places.state, { recursive: true, force: true });
       if (!killed && left >= 0) break;
       expect(at).toBeLessThan(100);
     }
@@ -233,7 +201,7 @@ describe("own queues on a card with rules", () => {
 
   it("has nothing to undo after a reboot, which undid it: its record alone goes", () => {
     take(start(), 53);
-    const path = join(folder, "leases", readdirSync(join(folder, "leases"))[0]!);
+    const path = join(place.places.state, place.records()[0]!);
     const record = JSON.parse(readFileSync(path, "utf8")) as object;
     writeFileSync(path, JSON.stringify({ ...record, bootId: "another boot" }));
     // What the card has now is somebody else's, even where it looks the same.
@@ -241,7 +209,7 @@ describe("own queues on a card with rules", () => {
     const next = start();
     expect(next.adopt()).toEqual({ adopted: 0, ended: 1 });
     expect(settings()).toEqual(now);
-    expect(readdirSync(join(folder, "leases"))).toEqual([]);
+    expect(place.records()).toEqual([]);
   });
 
   it("is not resumed by a later process of the same number and user", () => {
@@ -251,7 +219,7 @@ describe("own queues on a card with rules", () => {
     expect(leases.holds(id, { pid: process.pid, startTime })).toBe(true);
     expect(leases.holds(id, { pid: process.pid, startTime: `${startTime}0` })).toBe(false);
     // And a broker that starts when only that one lives adopts nothing.
-    const path = join(folder, "leases", `${id}.json`);
+    const path = join(place.places.state, `${id}.json`);
     const record = JSON.parse(readFileSync(path, "utf8")) as { client: object };
     writeFileSync(path, JSON.stringify({ ...record, client: { ...record.client, startTime: "1" } }));
     leases.leave();
@@ -265,8 +233,8 @@ describe("own queues on a card with rules", () => {
     const leases = start(POLICY.replace("transmit = raw", "transmit = raw\npass = yes"));
     expect(take(leases, 53).mechanism).toBe("queue");
     for (const change of [{ mechanism: "port" }, { pass: true }] as const) {
-      const said = codeOf(() => take(leases, 54, change));
-      expect(said).toMatch(/^E_KERNEL_TOO_OLD: .* lacks tcx, .* since 6\.6$/);
+      const said = refusal(() => take(leases, 54, change));
+      expect(said).toMatch(/^E_KERNEL_TOO_OLD: .* lacks tcx, .* since 6\.6 /);
     }
   });
 
@@ -276,7 +244,10 @@ describe("own queues on a card with rules", () => {
     card.rss = card.rss!.map(() => 1);
     leases.end(lease.id, "return", "done with");
     expect(card.rss).toEqual(card.rss!.map(() => 1));
-    expect(log.find(({ event }) => event === "undo")).toMatchObject({ outcome: "left", lease: lease.id });
+    expect(place.log.find(({ event }) => event === "undo")).toMatchObject({
+      outcome: "left",
+      lease: lease.id,
+    });
   });
 
   it("waits, and tries again, where the card refuses to be put back", async () => {
@@ -292,7 +263,7 @@ describe("own queues on a card with rules", () => {
     await settled(() => leases.all().length === 0);
     expect(settings()).toEqual(before);
     // Once for all tries.
-    expect(log.filter(({ outcome }) => outcome === "E_UNDO_INCOMPLETE")).toHaveLength(1);
+    expect(place.log.filter(({ outcome }) => outcome === "E_UNDO_INCOMPLETE")).toHaveLength(1);
   });
 
   it("is refused in words where it cannot be, and a port is taken where none insisted", () => {
@@ -305,11 +276,11 @@ describe("own queues on a card with rules", () => {
     for (const [name, change, asked, words] of cases) {
       fresh(fakeCard(change));
       const policy = POLICY.replace("queues = 2", "queues = 8");
-      const said = codeOf(() => take(start(policy), 53, asked));
+      const said = refusal(() => take(start(policy), 53, asked));
       expect(said, name).toContain("E_LEASE_UNSUPPORTED: no queue of its own: ");
       expect(said, name).toContain(words);
       expect(broker.bound, name).toEqual([]);
-      const copied = codeOf(() =>
+      const copied = refusal(() =>
         take(start(policy), 53, { ...asked, mechanism: "auto", zeroCopy: "require" }),
       );
       expect(copied, name).toContain("E_NO_ZERO_COPY: ");
@@ -327,7 +298,7 @@ describe("own queues on a card with rules", () => {
     card.rss = card.rss!.map((queue) => queue % 2);
     expect(take(leases, 54)).toMatchObject({ portQueues: [3] });
     expect(broker.bound.at(-1)).toMatchObject({ queues: [3], zeroCopy: "prefer" });
-    expect(codeOf(() => take(leases, 55))).toContain("0 are free");
+    expect(refusal(() => take(leases, 55))).toContain("0 are free");
   });
 });
 

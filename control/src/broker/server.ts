@@ -11,7 +11,8 @@ import {
   type ClientMessage,
 } from "../protocol/messages.js";
 import type { Audit } from "./audit.js";
-import type { Client, Leases } from "./leases.js";
+import type { Leases } from "./leases.js";
+import type { Client, Granting } from "./live.js";
 import { page } from "./listing.js";
 import type { Connection, Descriptor, Listener, Locals, ProcessHandle } from "./machine.js";
 
@@ -27,6 +28,9 @@ const HELLO_MS = 5_000;
 /** Messages that one connection may have answered before others have their turn. */
 const TURN = 16;
 
+/** A request. */
+type Asked = Exclude<ClientMessage, { readonly type: "hello" }>;
+
 /** Who is at the other end. */
 interface Known extends Client {
   readonly identity: ProcessIdentity;
@@ -36,6 +40,8 @@ interface Known extends Client {
 class Session {
   readonly leases = new Set<string>();
   version: number | null = null;
+  /** A request is being answered; what comes meanwhile is read afterwards, since answers come in order. */
+  private answering = false;
   private readonly timer: NodeJS.Timeout;
   private open = true;
 
@@ -63,7 +69,7 @@ class Session {
 
   private readable(): void {
     try {
-      for (let turn = 0; turn < TURN && this.open; turn++) {
+      for (let turn = 0; turn < TURN && this.open && !this.answering; turn++) {
         const message = this.connection.receive(LONGEST);
         if (message === null) break;
         const { bytes, descriptors, cut } = message;
@@ -73,7 +79,7 @@ class Session {
         if (cut) return this.refuse(`the message has more than ${LONGEST} bytes`);
         this.take(bytes);
       }
-      if (this.open) this.listen();
+      if (this.open && !this.answering) this.listen();
     } catch (thrown) {
       this.close(messageOf(thrown));
     }
@@ -102,25 +108,42 @@ class Session {
       return;
     }
     try {
-      this.answer(message);
+      if (message.type === "lease" && message.lease.mechanism === "vfio") void this.answerLater(message);
+      else this.answer(message);
     } catch (thrown) {
-      const { error } = wrapError(thrown, `answer '${message.type}'`).toJSON();
-      this.send({ type: "error", request: message.request, error });
+      this.fail(message, thrown);
     }
   }
 
-  private answer(message: Exclude<ClientMessage, { readonly type: "hello" }>): void {
+  private fail({ type, request }: Asked, thrown: unknown): void {
+    const { error } = wrapError(thrown, `answer '${type}'`).toJSON();
+    this.send({ type: "error", request, error });
+  }
+
+  /** A card takes the kernel its time; other connections have their turn meanwhile. */
+  private async answerLater(message: Extract<Asked, { readonly type: "lease" }>): Promise<void> {
+    this.answering = true;
+    try {
+      this.give(message.request, await this.server.leases.grantCard(this.known, message.lease));
+    } catch (thrown) {
+      this.fail(message, thrown);
+    }
+    this.answering = false;
+    if (this.open) this.readable();
+  }
+
+  private give(request: number, { lease, descriptors, sent }: Granting): void {
+    this.leases.add(lease.id);
+    sent(this.send({ type: "granted", request, lease }, descriptors));
+  }
+
+  private answer(message: Asked): void {
     const { leases } = this.server;
     const { known } = this;
     const { request } = message;
     switch (message.type) {
-      case "lease": {
-        const { lease, descriptors, sent } = leases.grant(known, message.lease);
-        this.leases.add(lease.id);
-        const ok = this.send({ type: "granted", request, lease }, descriptors);
-        sent(ok);
-        return;
-      }
+      case "lease":
+        return this.give(request, leases.grant(known, message.lease));
       case "list":
         this.send({
           type: "leases",

@@ -6,7 +6,7 @@ import type { LeaseRecord } from "../lease/record.js";
 import type { GrantedLease, LeaseRequest } from "../protocol/messages.js";
 import type { Audit } from "./audit.js";
 import type { Live } from "./live.js";
-import type { BrokerKernel, CardLoan, Descriptor, KeptMemory } from "./machine.js";
+import type { BrokerKernel, CardLoan, Descriptor, KeptMemory, LentCard } from "./machine.js";
 import { LineError, type Setting } from "./policy-lines.js";
 
 /** What memory is rounded up to: frames and rings each begin in a huge page of their own. */
@@ -87,11 +87,21 @@ export interface OpenedCard {
   readonly kept: KeptMemory;
 }
 
+/**
+ * @param known Whether this broker still has it.
+ * @throws E_LEASE_REVOKED when the lease was taken back, or the broker has ended, while its card was being opened.
+ */
+export function checkWanted(what: string, { record }: Live, known: boolean): void {
+  if (known && record.state === "reserved") return;
+  const why = known ? "it was taken back while the card was being opened" : "the broker ends";
+  throw new BifurcateError("E_LEASE_REVOKED", { what, why });
+}
+
 /** Opens the card, and maps its memory. @throws E_CARD_BUSY, E_CARD_NOT_TAKEN, E_CARD_GROUP, E_NO_MEMORY and others of cards. */
-export function openWhole(kernel: BrokerKernel, { id, request }: LeaseRecord): OpenedCard {
+export async function openWhole(kernel: BrokerKernel, { id, request }: LeaseRecord): Promise<OpenedCard> {
   const { device, frames, frameSize, queues, ringSize } = request;
   const rings = ringBytes(request);
-  const lent = lend(kernel, request, rings);
+  const lent = await lend(kernel, request, rings);
   const lease: GrantedLease = {
     id,
     device,
@@ -121,15 +131,11 @@ export function openWhole(kernel: BrokerKernel, { id, request }: LeaseRecord): O
   return { lease, descriptors: [lent.memory, lent.device], loan: lent.loan, kept: lent.kept };
 }
 
-function lend(
-  kernel: BrokerKernel,
-  request: LeaseRequest,
-  rings: number,
-): ReturnType<BrokerKernel["lendCard"]> {
+async function lend(kernel: BrokerKernel, request: LeaseRequest, rings: number): Promise<LentCard> {
   const { device, frames, frameSize, pages } = request;
   const what = `lease the card ${device}`;
   try {
-    return kernel.lendCard(device, frames * frameSize, rings, pages);
+    return await kernel.lendCard(device, frames * frameSize, rings, pages);
   } catch (thrown) {
     const [errno, why] = [errnoOf(thrown), messageOf(thrown)];
     if (errno === "EINVAL" && why.includes("BIND_IOMMUFD")) {

@@ -25,7 +25,7 @@ export type LeaseEvent =
 
 const TABLE: Readonly<Record<LeaseState, Partial<Record<LeaseEvent, LeaseState>>>> = {
   free: { reserve: "reserved" },
-  reserved: { grant: "granted", fail: "revoked", death: "revoked", loss: "revoked" },
+  reserved: { grant: "granted", fail: "revoked", death: "revoked", release: "revoked", loss: "revoked" },
   granted: { return: "revoked", death: "revoked", release: "revoked", loss: "revoked" },
   revoked: { held: "draining", gone: "free" },
   draining: { gone: "free" },

@@ -11,7 +11,7 @@ export interface FakeBroker {
   /** Sockets that were asked for, in order. */
   readonly bound: { ifname: string; queues: number[]; zeroCopy: string; transmit: boolean }[];
   /** What has not been taken away. */
-  left(): { attached: number; maps: number; sockets: number; pins: number };
+  left(): { attached: number; maps: number; sockets: number; pins: number; descriptors: number };
   /** Whether a card that was lent reaches its memory. */
   reaches(): boolean;
   /** Whether the memory of a card that was lent last is there still, for whoever keeps its file. */
@@ -34,6 +34,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
   const held = new Set<number>();
   const open = new Set<object>();
   const attached = new Set<object>();
+  const descriptors = new Set<object>();
   const maps = new Set<object>();
   const pinned = new Map<string, object>();
   let reached = false;
@@ -80,6 +81,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
   const descriptor = (): Descriptor => {
     const made = { number: next++, close: () => void open.delete(made) };
     open.add(made);
+    descriptors.add(made);
     return made;
   };
   const link = (): Link => {
@@ -150,7 +152,8 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
     openName: refuse("open"),
     pinnedLink: (path: string) => reopen<Link>(path),
     isVirtualDriver: () => false,
-    lendCard: () => {
+    // eslint-disable-next-line @typescript-eslint/require-await -- what it throws is a promise's to reject with
+    lendCard: async () => {
       alive("open(vfio)");
       const loan = { revoke: () => void (reached = false), close: () => undefined };
       const kept = { discard: () => void (resident = false), close: () => undefined };
@@ -174,7 +177,8 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       sweep();
       const there = [...sockets].filter((each) => open.has(each)).length;
       const pins = [...pinned.keys()].filter((path) => existsSync(path)).length;
-      return { attached: attached.size, maps: maps.size, sockets: there, pins };
+      const passed = [...descriptors].filter((each) => open.has(each)).length;
+      return { attached: attached.size, maps: maps.size, sockets: there, pins, descriptors: passed };
     },
     reaches: () => reached,
     resident: () => resident,
