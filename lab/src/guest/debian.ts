@@ -2,7 +2,7 @@
 // lists and sources are read at most.
 
 import { spawn } from "node:child_process";
-import { mkdir, readdir, statfs, writeFile } from "node:fs/promises";
+import { access, mkdir, readdir, statfs, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { BifurcateError } from "@bifurcate/control/errors";
 import { run } from "../tools.js";
@@ -67,23 +67,57 @@ function fetchError(what: string, said: string): BifurcateError {
   });
 }
 
+/** Names of Debian's suites, as a list of sources has them. */
+const SUITE = /^(stable|testing|unstable|sid|oldstable|bookworm|trixie|forky|duke)$/;
+
 /** The archive that this machine's apt uses for Debian itself, or the one that BIFURCATE_DEBIAN_MIRROR names. */
-async function mirror(): Promise<string> {
+export async function mirror(): Promise<string> {
   const named = process.env["BIFURCATE_DEBIAN_MIRROR"];
   if (named !== undefined && named !== "") return named;
   const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
   const targets = (await tool("apt-get", ["indextargets", "--format", format])).split("\n");
-  const debian = /^(stable|testing|unstable|sid|oldstable|bookworm|trixie|forky|duke)$/;
   for (const line of targets) {
     const [uri, release, component, origin] = line.split("|");
     // Others have a "stable main" too.
-    if (origin === "Debian" && component === "main" && debian.test(release ?? "")) return uri!;
+    if (origin === "Debian" && component === "main" && SUITE.test(release ?? "")) return uri!;
   }
+  // Origins stand in the lists, and a fresh machine or an image has none: what would be fetched is known even so.
+  const archive = archiveWithoutLists(await tool("apt-get", ["--print-uris", "update"]));
+  if (archive !== undefined) return archive;
   throw new BifurcateError("E_GUEST_FETCH", {
     what: "find a Debian archive",
     why: "this machine's apt names none",
     next: "Name one in BIFURCATE_DEBIAN_MIRROR, e.g. the address that sources.list of a Debian machine has.",
   });
+}
+
+/**
+ * The archive in what `apt-get --print-uris update` prints. Others name their suites after Debian's; Debian's own
+ * archive is the one that has main, and updates of the suite, where there is one that has both.
+ */
+function archiveWithoutLists(printed: string): string | undefined {
+  const fetched = [...printed.matchAll(/^'(\S+\/)dists\/([^/']+)\/(\S+)'/gm)];
+  const has = (archive: string, suite: string, file: RegExp): boolean =>
+    fetched.some(([, uri, name, rest]) => uri === archive && name === suite && file.test(rest!));
+  const candidates = fetched
+    .map(([, uri, suite]) => ({ uri: uri!, suite: suite! }))
+    .filter(({ uri, suite }) => SUITE.test(suite) && has(uri, suite, /^main\//));
+  const updated = candidates.find(({ uri, suite }) => has(uri, `${suite}-updates`, /^main\//));
+  return (updated ?? candidates[0])?.uri;
+}
+
+/** Without Debian's key, apt says of every archive that it is not signed. */
+async function needKeyring(): Promise<void> {
+  try {
+    await access(KEYRING);
+  } catch (error) {
+    throw new BifurcateError("E_MISSING_TOOL", {
+      what: "check the signatures of Debian's archive",
+      why: `${KEYRING} is not there`,
+      next: "Install it: apt-get install debian-archive-keyring.",
+      cause: error,
+    });
+  }
 }
 
 /** What the machine says about reaching archives: proxies, certificates, retries. */
@@ -107,7 +141,9 @@ async function privateApt(folder: string, set: PackageSet): Promise<string> {
     await mkdir(path.join(folder, each), { recursive: true });
   }
   const quoted = (name: string): string => `"${path.join(folder, name)}"`;
-  const source = `deb [signed-by=${KEYRING} arch=amd64] ${await mirror()}`;
+  const archive = await mirror();
+  await needKeyring();
+  const source = `deb [signed-by=${KEYRING} arch=amd64] ${archive}`;
   await writeFile(path.join(folder, "sources.list"), set.suites.map((s) => `${source} ${s} main\n`).join(""));
   await writeFile(path.join(folder, "status"), "");
   if (set.prefer !== undefined) {
@@ -186,7 +222,8 @@ function aptGet(
  * Fetches a set of packages and all that they depend on.
  * @param folder Where the .deb files are put; other files of apt's stand beside them.
  * @returns The .deb files.
- * @throws BifurcateError E_GUEST_FETCH: no network, no archive, a checksum or signature that does not match.
+ * @throws BifurcateError E_GUEST_FETCH: no network, no archive, a checksum or signature that does not match;
+ *   E_MISSING_TOOL: no apt, or not Debian's key.
  */
 export async function fetchPackages(
   folder: string,
