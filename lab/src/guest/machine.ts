@@ -80,8 +80,19 @@ export function parseNics(text: string): Nic[] {
     if (queues < 1 || queues > 8) throw bad(word, "a NIC has 1 to 8 queue pairs here");
     return queues === 1 ? { model } : { model, queues };
   });
-  if (nics.length > MAX_NICS) throw bad(text, `there is room for ${MAX_NICS} NICs`);
-  return nics;
+  return withVhostUser(nics, []);
+}
+
+/**
+ * Adds a virtio NIC for each vhost-user socket of the host.
+ * @throws BifurcateError E_BAD_OPTION when the guest has no room for all of them, or a socket has no path.
+ */
+export function withVhostUser(nics: readonly Nic[], sockets: readonly string[]): Nic[] {
+  if (sockets.includes("")) throw bad("--vhost-user", "the path of the socket is missing");
+  const all = [...nics, ...sockets.map((vhostUser): Nic => ({ model: "virtio", vhostUser }))];
+  if (all.length <= MAX_NICS) return all;
+  const text = all.map((nic) => nic.vhostUser ?? nic.model).join(",");
+  throw bad(text, `they are ${all.length}, and there is room for ${MAX_NICS} NICs`);
 }
 
 /** As many as have room on the guest's root bus beside their far ends, disks and control channel. */

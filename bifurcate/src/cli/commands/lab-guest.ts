@@ -1,11 +1,18 @@
 // `bifurcate lab guest` and `lab fetch`: boots a guest with real NIC drivers and runs a command in it, or a shell.
 
 import { Argument, Command, Option } from "commander";
-import { fetchGuests } from "@bifurcate/lab/guest/fetch";
+import { fetchGuests, pruneGuests } from "@bifurcate/lab/guest/fetch";
 import { runInGuest } from "@bifurcate/lab/guest/session";
-import { DEFAULT_MACHINE, IOMMUS, KERNELS, parseNics, type Machine } from "@bifurcate/lab/guest/machine";
+import {
+  DEFAULT_MACHINE,
+  IOMMUS,
+  KERNELS,
+  parseNics,
+  withVhostUser,
+  type Machine,
+} from "@bifurcate/lab/guest/machine";
 import { CommandStatus, type Streams } from "../io.js";
-import { whole } from "../options.js";
+import { collect, whole } from "../options.js";
 import { Stop } from "../stop.js";
 
 const HELP = `
@@ -29,13 +36,13 @@ interface GuestFlags {
   readonly kernel: Machine["kernel"];
   readonly memory: string;
   readonly cpus: string;
-  readonly vhostUser: readonly string[];
+  readonly vhostUser?: readonly string[];
 }
 
-function machineOf(flags: GuestFlags): Machine {
-  const served = flags.vhostUser.map((vhostUser) => ({ model: "virtio" as const, vhostUser }));
+/** The machine that the options describe. */
+export function machineOf(flags: GuestFlags): Machine {
   return {
-    nics: [...parseNics(flags.nics), ...served],
+    nics: withVhostUser(parseNics(flags.nics), flags.vhostUser ?? []),
     iommu: flags.iommu,
     kernel: flags.kernel,
     memory: whole("--memory", flags.memory, 512, 65536),
@@ -48,7 +55,12 @@ export function labFetchCommand(streams: Streams): Command {
   return new Command("fetch")
     .description("fetch and build what guests need, so that they boot offline")
     .addArgument(new Argument("[KERNEL...]", "all of them when none is named").choices(KERNELS))
-    .action((kernels: Machine["kernel"][]) => fetchGuests(kernels, (text) => streams.err(`${text}\n`)));
+    .option("--prune", "then remove what other versions of bifurcate left in the cache")
+    .action(async (kernels: Machine["kernel"][], flags: { readonly prune?: true }) => {
+      const say = (text: string): void => streams.err(`${text}\n`);
+      await fetchGuests(kernels, say);
+      if (flags.prune === true) await pruneGuests(say);
+    });
 }
 
 /** The command; it ends with the status of what ran in the guest. */
@@ -64,8 +76,7 @@ export function labGuestCommand(streams: Streams): Command {
     .option(
       "--vhost-user <SOCKET>",
       "one more virtio NIC, served by the program of the host that listens there (repeatable)",
-      (socket: string, before: readonly string[]) => [...before, socket],
-      [],
+      collect,
     )
     .addHelpText("after", HELP)
     .action(async (command: string[], flags: GuestFlags) => {
