@@ -18,6 +18,7 @@ import {
 } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { BifurcateError, errnoOf, messageOf } from "@bifurcate/control/errors";
 
 /** What an entry is, and how it is made. */
@@ -46,8 +47,19 @@ interface Checked {
 
 const MANIFEST = "manifest.json";
 
-/** A lock that is not had within this time is another run's. */
-const WAIT_TOLD_MS = 200;
+/**
+ * Holds the lock of the file $1 until its stdin ends. Says `waiting` when another has it (EX_TEMPFAIL of sysexits.h),
+ * and `got` when it has it itself.
+ */
+const HOLDER = `exec 9>> "$1"
+flock --nonblock --conflict-exit-code 75 9 || {
+  status=$?
+  [ $status -eq 75 ] || exit $status
+  echo waiting
+  flock 9 || exit
+}
+echo got
+exec cat`;
 
 /** What half-made entries are kept for, where nobody can tell whether their maker lives, in milliseconds. */
 const DAY_MS = 86_400_000;
@@ -137,45 +149,38 @@ async function flaw(folder: string, recipe: Recipe, thorough: boolean): Promise<
 
 /**
  * Runs `work` while no other process does so for the same entry, in whatever namespaces it is. The lock is a file's
- * (flock(1)), held by a child that ends with this process: the kernel takes it back then.
+ * (flock(2)), held by a child that ends with this process: the kernel takes it back then.
  */
 async function locked<Result>(folder: string, say: Say, work: () => Promise<Result>): Promise<Result> {
   const locks = path.join(path.dirname(folder), "..", "locks");
   await mkdir(locks, { recursive: true });
   const file = path.join(locks, path.basename(folder));
-  // It says a line when it has the lock, and gives it back when its stdin ends.
-  const holder = spawn("flock", ["--exclusive", file, "sh", "-c", "echo; exec cat"], {
-    stdio: ["pipe", "pipe", "pipe"],
-  });
+  const holder = spawn("sh", ["-c", HOLDER, "sh", file], { stdio: ["pipe", "pipe", "pipe"] });
   holder.stdin.on("error", () => undefined);
   let wrong = "";
-  let missing = false;
   holder.stderr.setEncoding("utf8").on("data", (text: string) => (wrong += text));
-  const ended = new Promise<void>((resolve) => {
+  const ended = new Promise<number | null>((resolve) => {
     holder.on("error", (error) => {
-      missing = errnoOf(error) === "ENOENT";
       wrong = error.message;
-      resolve();
+      resolve(null);
     });
-    holder.on("close", () => resolve());
+    holder.on("close", resolve);
   });
-  const waiting = setTimeout(
-    () => say(`another run is making ${path.basename(folder)}; waiting for it`),
-    WAIT_TOLD_MS,
-  );
+  const got = new Promise<"got">((resolve) => {
+    createInterface({ input: holder.stdout }).on("line", (line) => {
+      if (line === "waiting") say(`another run is making ${path.basename(folder)}; waiting for it`);
+      else resolve("got");
+    });
+  });
   try {
-    const got = new Promise<"got">((resolve) => holder.stdout.once("data", () => resolve("got")));
-    if ((await Promise.race([got, ended])) !== "got") {
-      if (missing) {
-        const next = "Install it: apt-get install util-linux.";
-        throw new BifurcateError("E_MISSING_TOOL", { what: "run flock", why: "it is not installed", next });
-      }
-      throw cacheError(`lock ${file}`, wrong.trim() || "flock(1) ended");
+    const first = await Promise.race([got, ended]);
+    if (first === 127) {
+      const next = "Install it: apt-get install util-linux.";
+      throw new BifurcateError("E_MISSING_TOOL", { what: "run flock", why: "it is not installed", next });
     }
-    clearTimeout(waiting);
+    if (first !== "got") throw cacheError(`lock ${file}`, wrong.trim() || "flock(1) ended");
     return await work();
   } finally {
-    clearTimeout(waiting);
     holder.stdin.end();
     await ended;
   }
@@ -199,7 +204,7 @@ async function needRoom(recipe: Recipe, parent: string): Promise<void> {
 
 async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void> {
   const parent = path.dirname(folder);
-  const partial = path.join(parent, `.${path.basename(folder)}.${pidNamespace()}-${process.pid}`);
+  const partial = halfMade(folder);
   const [fresh, scratch] = [path.join(partial, "entry"), path.join(partial, "scratch")];
   await needRoom(recipe, parent);
   try {
@@ -222,6 +227,12 @@ async function makeEntry(folder: string, recipe: Recipe, say: Say): Promise<void
   }
 }
 
+/** Where this process has an entry while it is not whole; sweep() knows it by its name. */
+function halfMade(folder: string): string {
+  const name = `.${path.basename(folder)}.${pidNamespace()}-${process.pid}`;
+  return path.join(path.dirname(folder), name);
+}
+
 /** A process id says nothing in another namespace of them. */
 function pidNamespace(): string {
   return /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
@@ -230,8 +241,9 @@ function pidNamespace(): string {
 /**
  * Removes what processes that are gone have left half made. All of the entry that is locked: nobody else makes it. Of
  * others what a process of this namespace left that is no more, and what is older than a day.
+ * @param entry The one that is locked, if any.
  */
-async function sweep(parent: string, entry: string): Promise<void> {
+async function sweep(parent: string, entry: string | null): Promise<void> {
   for (const name of await readdir(parent)) {
     const [, of, namespace = pidNamespace(), pid] = /^\.(.+)\.(?:(\d+)-)?(\d+)$/.exec(name) ?? [];
     if (pid === undefined) continue;
@@ -289,4 +301,37 @@ export async function provide(recipe: Recipe, say: Say, thorough = false): Promi
     await makeEntry(folder, recipe, say);
     return folder;
   });
+}
+
+/** Removes what runs that were interrupted have left half made: it may be gigabytes. */
+export async function sweepCache(): Promise<void> {
+  const parent = cacheFolder();
+  // One that cannot be read is told by whoever needs it.
+  if (existsSync(parent)) await sweep(parent, null).catch(() => undefined);
+}
+
+/**
+ * Removes entries whose place others have taken: those of a recipe's name that are made from something else.
+ * @param recipes All that is still made.
+ * @throws BifurcateError E_GUEST_CACHE when one cannot be removed.
+ */
+export async function pruneCache(recipes: readonly Pick<Recipe, "name" | "from">[], say: Say): Promise<void> {
+  const parent = cacheFolder();
+  const names = new Set(recipes.map(({ name }) => name));
+  const kept = new Set(recipes.map((recipe) => path.basename(entryFolder(recipe))));
+  for (const entry of existsSync(parent) ? await readdir(parent) : []) {
+    const name = /^(.+)-[0-9a-f]{16}$/.exec(entry)?.[1];
+    if (name === undefined || !names.has(name) || kept.has(entry)) continue;
+    const folder = path.join(parent, entry);
+    await locked(folder, say, async () => {
+      const aside = halfMade(folder);
+      try {
+        await rename(folder, aside);
+        await rm(aside, { recursive: true, force: true });
+      } catch (error) {
+        throw cacheError(`remove ${folder}`, messageOf(error), "Remove it by hand.", error);
+      }
+    });
+    say(`${entry}: removed, since ${name} is made from something else now`);
+  }
 }

@@ -25,7 +25,7 @@ make -j"$1" M=/module KBUILD_MODPOST_WARN=1 modules
 `;
 
 /** The module for the kernel that is in `kernel`, a folder of the cache. */
-function igbUioRecipe(kernel: string): Recipe {
+export function igbUioRecipe(kernel: string): Recipe {
   return {
     name: "igb-uio",
     // The kernel's folder is named after all that the kernel is made from.

@@ -5,6 +5,8 @@ import { copyFile, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { BifurcateError } from "@bifurcate/control/errors";
+import { run } from "../tools.js";
 import type { Recipe, Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import { DYING, follow } from "./tree.js";
@@ -81,6 +83,7 @@ export async function buildRoot(
   more: readonly string[],
   say: Say,
 ): Promise<string> {
+  await needNamespaces(name);
   const suites = [RELEASE, `${RELEASE}-updates`, `${RELEASE}-backports`];
   const packages = [SOURCE, ...TOOLCHAIN, ...more];
   const debs = await fetchPackages(path.join(scratch, "apt"), name, { suites, packages }, say);
@@ -100,6 +103,24 @@ export async function buildRoot(
   return root;
 }
 
+/** The command that runs another one in a mount and a process namespace of its own. */
+function inNamespaces(): string[] {
+  const user = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
+  return [...DYING, "unshare", ...user, "--mount", "--pid", "--fork", "--kill-child"];
+}
+
+/** Some containers forbid namespaces, and mounts in them: better known before hundreds of megabytes are fetched. */
+export async function needNamespaces(name: string): Promise<void> {
+  const [command, ...args] = [...inNamespaces(), "sh", "-c", "mount -t proc proc /proc"];
+  const { status, stderr } = await run(command!, args);
+  if (status === 0) return;
+  throw new BifurcateError("E_GUEST_BUILD", {
+    what: `build ${name} for the guest`,
+    why: `it is built in mount and process namespaces, which cannot be made here: ${stderr.trim()}`,
+    next: "Build it as root outside of a container (it then stands in the cache), or boot a kernel of Debian's: --kernel stock.",
+  });
+}
+
 /**
  * Runs a script, given the number of jobs, in a root and a process namespace of its own: objtool reads /proc, and all
  * of it ends with us. Who is not root gets a user namespace for it.
@@ -107,13 +128,11 @@ export async function buildRoot(
 export async function buildIn(root: string, name: string, script: string, say: Say): Promise<void> {
   const enter =
     'mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && exec chroot "$1" /usr/bin/bash -c "$2" bash "$3"';
-  const user = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
-  const namespaces = [...user, "--mount", "--pid", "--fork", "--kill-child"];
   let files = 0;
   let told = Date.now();
   const jobs = String(availableParallelism());
-  const command = ["unshare", ...namespaces, "sh", "-c", enter, "sh", root, script, jobs];
-  await follow([...DYING, ...command], (line) => {
+  const command = [...inNamespaces(), "sh", "-c", enter, "sh", root, script, jobs];
+  await follow(command, (line) => {
     if (/^ +(CC|AS|LD|AR) /.test(line)) files += 1;
     if (Date.now() - told < 30_000) return;
     told = Date.now();

@@ -14,8 +14,9 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cliPath } from "../harness.js";
 
-/** The built cache, for processes of its own. */
-const cache = path.join(path.dirname(cliPath), "../../lab/dist/guest/cache.js");
+/** A built module of the guest's, for processes of its own. */
+const built = (name: string): string =>
+  JSON.stringify(path.join(path.dirname(cliPath), "../../lab/dist/guest", `${name}.js`));
 
 let home: string;
 
@@ -56,6 +57,34 @@ describe("the first use", () => {
     expect(left()).toEqual([]);
   });
 
+  it("without Debian's key names the package that has it, before anything is asked of the archive", () => {
+    const without = 'mount -t tmpfs tmpfs /usr/share/keyrings && exec "$@"';
+    const { status, stderr } = firstUse(["unshare", "--mount", "--net", "--", "sh", "-c", without, "sh"]);
+    expect(stderr).toContain("next: Install it: apt-get install debian-archive-keyring.");
+    expect(stderr).toContain("code: E_MISSING_TOOL");
+    expect(status).toBe(77);
+    expect(left()).toEqual([]);
+  });
+
+  it("where namespaces are forbidden says before it fetches the kernel's source that Debian's need none", () => {
+    const script = `
+      import { buildRoot } from ${built("lab-kernel")};
+      const said = [];
+      const error = await buildRoot("kernel-lab", process.env.XDG_CACHE_HOME, [], (text) => said.push(text)).catch((e) => e);
+      console.log(JSON.stringify([error.code, error.why, error.next, said]));`;
+    const without = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"];
+    const node = [process.execPath, "--input-type=module", "-e", script];
+    const { stdout, stderr } = spawnSync("setpriv", [...without, ...node], {
+      env: { ...process.env, XDG_CACHE_HOME: home },
+      encoding: "utf8",
+    });
+    const [code, why, next, said] = JSON.parse(stdout || stderr) as [string, string, string, string[]];
+    expect(code).toBe("E_GUEST_BUILD");
+    expect(why).toContain("Operation not permitted");
+    expect(next).toContain("--kernel stock");
+    expect(said).toEqual([]);
+  });
+
   it("without a network names the archive's answer, ends with 77 and leaves nothing half made", () => {
     const { status, stderr } = firstUse(["unshare", "--net", "--"]);
     expect(stderr).toMatch(/E: Failed to fetch|Could not resolve|Temporary failure resolving/);
@@ -74,21 +103,28 @@ describe("the first use", () => {
 
   it("by two processes at once is made by one of them, and the other waits and says so", () => {
     const script = `
-      import { writeFileSync, readFileSync, appendFileSync } from "node:fs";
-      import { provide } from ${JSON.stringify(cache)};
+      import { existsSync, writeFileSync, readFileSync, appendFileSync } from "node:fs";
+      import { provide } from ${built("cache")};
+      const [made, waits] = ["/made", "/waits"].map((name) => process.env.XDG_CACHE_HOME + name);
       const make = async (folder) => {
-        appendFileSync(process.env.XDG_CACHE_HOME + "/made", "x");
-        await new Promise((resolve) => setTimeout(resolve, 1000));
+        appendFileSync(made, "x");
+        while (!existsSync(waits)) await new Promise((resolve) => setTimeout(resolve, 20));
         writeFileSync(folder + "/disk", "whole");
       };
-      const said = [];
-      const folder = await provide({ name: "image", from: 1, room: 1, make }, (text) => said.push(text));
-      console.log(JSON.stringify([readFileSync(folder + "/disk", "utf8"), said.some((text) => /waiting/.test(text))]));`;
+      let waited = false;
+      const say = (text) => {
+        if (!/waiting/.test(text)) return;
+        waited = true;
+        writeFileSync(waits, "");
+      };
+      const folder = await provide({ name: "image", from: 1, room: 1, make }, say);
+      console.log(JSON.stringify([readFileSync(folder + "/disk", "utf8"), waited]));`;
     const node = [process.execPath, "--input-type=module", "-e", script];
     const both = ["sh", "-c", `"$@" & "$@"; wait`, "sh", ...node];
     const { stdout, stderr } = spawnSync(both[0]!, both.slice(1), {
       env: { ...process.env, XDG_CACHE_HOME: home },
       encoding: "utf8",
+      timeout: 60_000,
     });
     expect(stdout.trim().split("\n").sort(), stderr).toEqual(['["whole",false]', '["whole",true]']);
     expect(readFileSync(path.join(home, "made"), "utf8")).toBe("x");
@@ -98,7 +134,7 @@ describe("the first use", () => {
   it("on a disk that fills up on the way leaves nothing half made", () => {
     const script = `
       import { readdirSync, writeFileSync } from "node:fs";
-      import { cacheFolder, provide } from ${JSON.stringify(cache)};
+      import { cacheFolder, provide } from ${built("cache")};
       const make = async (folder) => writeFileSync(folder + "/disk", Buffer.alloc(64 << 20));
       const error = await provide({ name: "image", from: 1, room: 1, make }, () => undefined).catch((e) => e);
       console.log(JSON.stringify([error.code, error.why, readdirSync(cacheFolder())]));`;

@@ -2,11 +2,12 @@
 // whole, from Debian's archive where it is not.
 
 import path from "node:path";
-import { provide, type Recipe, type Say } from "./cache.js";
+import { entryFolder, provide, sweepCache, type Recipe, type Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import type { BootOptions } from "./guest.js";
+import { igbUioRecipe } from "./igb-uio.js";
 import { labKernelConfig, labKernelRecipe } from "./lab-kernel.js";
-import type { KernelName } from "./machine.js";
+import { KERNELS, type KernelName } from "./machine.js";
 import { packProject } from "./project.js";
 import { rootRecipe } from "./root-image.js";
 import { stockKernelRecipe } from "./stock-kernel.js";
@@ -33,6 +34,7 @@ const toolsRecipe: Recipe = {
  * @throws BifurcateError E_GUEST_FETCH, E_GUEST_CACHE, E_GUEST_BUILD, E_MISSING_TOOL.
  */
 export async function provision(kernel: KernelName, say: Say, thorough = false): Promise<BootOptions> {
+  await sweepCache();
   const tools = await provide(toolsRecipe, say, thorough);
   const root = path.join(await provide(rootRecipe(tools), say, thorough), "root.ext4");
   const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
@@ -51,4 +53,14 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
     packProject,
     files: { root, kernel: at("vmlinuz"), initrd: at("initrd"), modules: at("modules.ext4") },
   };
+}
+
+/** Everything that guests of all kernels are made of now. */
+export async function allRecipes(): Promise<readonly Recipe[]> {
+  const tools = entryFolder(toolsRecipe);
+  const lab = labKernelRecipe(await labKernelConfig());
+  const stock = KERNELS.filter((kernel) => kernel !== "lab").map((kernel) =>
+    stockKernelRecipe(kernel, tools),
+  );
+  return [toolsRecipe, rootRecipe(tools), lab, igbUioRecipe(entryFolder(lab)), ...stock];
 }
