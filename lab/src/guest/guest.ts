@@ -12,7 +12,7 @@ import { Lines, type FoundPort, type ToGuest, type ToHost } from "./channel.js";
 import { GuestProcess, type RunOptions } from "./guest-process.js";
 import { layOut, type GuestPort, type Machine } from "./machine.js";
 import { bridgedWires, qemuArguments, type BootFiles } from "./qemu.js";
-import { makeOverlayFolder, makeRunFolder } from "./run-folder.js";
+import { makeOverlayFolder, makeRunFolder, withTemporaryRoom } from "./run-folder.js";
 import { DYING } from "./tree.js";
 
 /** An interface of a guest that is up. */
@@ -43,6 +43,9 @@ const RUN_LIMIT = 180;
  */
 const TIMER_STOPPED = /kthread timer wakeup didn't happen for \d+ jiffies/;
 const TIMER_STOPPED_WHY = "its timer stopped while it booted";
+
+/** Why a boot ends that its owner ends. */
+const BROKEN_OFF = "its boot was broken off";
 
 /** Lines of the console that an error shows. */
 const CONSOLE_TAIL = 60;
@@ -92,6 +95,8 @@ export class Guest {
   private readonly events = new EventEmitter();
   private nextRun = 1;
   private over: BifurcateError | null = null;
+  /** Whether broken files in the cache may be why it does not come up. */
+  private cacheSuspect = true;
   private closing = false;
 
   private constructor(
@@ -102,9 +107,14 @@ export class Guest {
     private readonly stderr: () => string,
   ) {
     this.gone = new Promise((resolve) => {
-      child.on("error", (error) => resolve(this.fail(`QEMU cannot be started: ${error.message}`)));
+      child.on("error", (error) => {
+        this.cacheSuspect = false;
+        resolve(this.fail(`QEMU cannot be started: ${error.message}`));
+      });
       child.on("close", (status, signal) => {
         const how = signal === null ? `with status ${String(status)}` : `by ${signal}`;
+        // QEMU, or what was to start it, has said why; 127 is its loader's, for a program that it cannot load.
+        if (signal === null && status !== 0 && status !== 127) this.cacheSuspect = false;
         resolve(this.fail(/Kernel panic/.test(this.console()) ? "its kernel panicked" : `QEMU ended ${how}`));
       });
     });
@@ -116,10 +126,11 @@ export class Guest {
 
   /**
    * Boots a guest and waits until it takes commands.
-   * @throws BifurcateError E_GUEST when it does not come up; the error shows the console.
+   * @throws BifurcateError E_GUEST when it does not come up; the error shows the console, and its data say whether
+   *   the cache may be to blame. Or what packProject() throws.
    */
   static async boot(machine: Machine, options: BootOptions): Promise<Guest> {
-    const folder = makeRunFolder();
+    const folder = await withTemporaryRoom(() => makeRunFolder());
     // QEMU removes the names of its files there at once, unless it is killed before.
     const overlays = makeOverlayFolder(folder);
     const files: BootFiles = {
@@ -130,7 +141,7 @@ export class Guest {
     };
     let guest: Guest | undefined;
     try {
-      await options.packProject(files.project);
+      await withTemporaryRoom(() => options.packProject(files.project));
       const [command, ...args] = qemuCommand(machine, options.qemu, qemuArguments(machine, files));
       options.signal?.throwIfAborted();
       // A session of its own: Ctrl-C at a terminal is for us, who then end it.
@@ -145,7 +156,7 @@ export class Guest {
       }
       guest = new Guest(machine, folder, overlays, child, () => stderr);
       const booting = guest;
-      const stop = (): void => void booting.fail("its boot was broken off");
+      const stop = (): void => void booting.fail(BROKEN_OFF);
       options.signal?.addEventListener("abort", stop, { once: true });
       try {
         await guest.comeUp(files.control, options.limit ?? 240);
@@ -242,7 +253,11 @@ export class Guest {
     return new BifurcateError("E_GUEST", {
       what: `run a guest with the ${this.machine.kernel} kernel`,
       why: said === "" ? why : `${why}\n${said}`,
-      data: { console: tail, timerStopped: why === TIMER_STOPPED_WHY },
+      data: {
+        console: tail,
+        timerStopped: why === TIMER_STOPPED_WHY,
+        cacheSuspect: this.cacheSuspect && why !== BROKEN_OFF,
+      },
     });
   }
 

@@ -18,6 +18,9 @@ import { cliPath } from "../harness.js";
 const built = (name: string): string =>
   JSON.stringify(path.join(path.dirname(cliPath), "../../lab/dist/guest", `${name}.js`));
 
+/** What stands before a command that may make no namespace, as in many containers. */
+const POWERLESS = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"];
+
 let home: string;
 
 beforeEach(({ skip }) => {
@@ -31,8 +34,9 @@ afterEach(() => rmSync(home, { recursive: true, force: true }));
 function firstUse(
   prefix: readonly string[],
   environment: NodeJS.ProcessEnv = {},
+  nics = "none",
 ): { status: number | null; stderr: string } {
-  const words = [process.execPath, cliPath, "lab", "guest", "--kernel", "6.12", "--", "true"];
+  const words = [process.execPath, cliPath, "lab", "guest", "--nics", nics, "--kernel", "6.12", "--", "true"];
   const [program, ...args] = [...prefix, ...words] as [string, ...string[]];
   return spawnSync(program, args, {
     env: { ...process.env, XDG_CACHE_HOME: home, ...environment },
@@ -72,9 +76,8 @@ describe("the first use", () => {
       const said = [];
       const error = await buildRoot("kernel-lab", process.env.XDG_CACHE_HOME, [], (text) => said.push(text)).catch((e) => e);
       console.log(JSON.stringify([error.code, error.why, error.next, said]));`;
-    const without = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"];
-    const node = [process.execPath, "--input-type=module", "-e", script];
-    const { stdout, stderr } = spawnSync("setpriv", [...without, ...node], {
+    const [program, ...args] = [...POWERLESS, process.execPath, "--input-type=module", "-e", script];
+    const { stdout, stderr } = spawnSync(program!, args, {
       env: { ...process.env, XDG_CACHE_HOME: home },
       encoding: "utf8",
     });
@@ -83,6 +86,14 @@ describe("the first use", () => {
     expect(why).toContain("Operation not permitted");
     expect(next).toContain("--kernel stock");
     expect(said).toEqual([]);
+  });
+
+  it("of a NIC with several queues, without the right to make its taps, says so and fetches nothing", () => {
+    const { status, stderr } = firstUse(POWERLESS, {}, "virtio:4");
+    expect(stderr).toContain("make the taps of a NIC with several queues: the process lacks CAP_SYS_ADMIN");
+    expect(stderr).toContain("code: E_NOT_PRIVILEGED");
+    expect(status).toBe(1);
+    expect(readdirSync(home)).toEqual([]);
   });
 
   it("without a network names the archive's answer, ends with 77 and leaves nothing half made", () => {
@@ -145,5 +156,30 @@ describe("the first use", () => {
       encoding: "utf8",
     });
     expect(stdout, stderr).toBe('["E_GUEST_CACHE","the disk is full",[]]\n');
+  });
+});
+
+describe("a temporary folder", () => {
+  it.each([
+    ["without room for a file", "size=32k"],
+    ["without room for the packed project", "size=8m"],
+    ["without room for a folder", "nr_inodes=1"],
+  ])("%s is named, with the variable that names another", (_, options) => {
+    const script = `
+      import { readdirSync } from "node:fs";
+      import { Guest } from ${built("guest")};
+      import { DEFAULT_MACHINE } from ${built("machine")};
+      import { packProject } from ${built("project")};
+      const files = { root: "/dev/null", kernel: "/dev/null" };
+      const error = await Guest.boot(DEFAULT_MACHINE, { qemu: ["false"], files, packProject }).catch((e) => e);
+      console.log(JSON.stringify([error.code, error.why, error.next, readdirSync(process.env.TMPDIR)]));`;
+    const small = `mount -t tmpfs -o ${options} tmpfs ${home} && exec "$@"`;
+    const node = [process.execPath, "--input-type=module", "-e", script];
+    const { stdout, stderr } = spawnSync("unshare", ["--mount", "--", "sh", "-c", small, "sh", ...node], {
+      env: { ...process.env, TMPDIR: home },
+      encoding: "utf8",
+    });
+    const next = "Free some space, or name another folder with TMPDIR.";
+    expect(stdout, stderr).toBe(`${JSON.stringify(["E_GUEST", `the disk of ${home} is full`, next, []])}\n`);
   });
 });

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
+import { BifurcateError, errnoOf } from "@bifurcate/control/errors";
 
 /** What names of this process's namespace begin with: a process id says nothing in another one. */
 function prefix(): string {
@@ -21,6 +22,27 @@ export function makeOverlayFolder(run: string): string {
     return makeRunFolder(LARGE);
   } catch {
     return run;
+  }
+}
+
+/**
+ * Does what writes to the temporary folder.
+ * @throws BifurcateError E_GUEST when its disk is full, and what `work` throws otherwise.
+ */
+export async function withTemporaryRoom<Result>(work: () => Result | Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    // A tool that met a full disk is told as if it had written to the cache.
+    const full =
+      error instanceof BifurcateError ? error.code === "E_GUEST_CACHE" : errnoOf(error) === "ENOSPC";
+    if (!full) throw error;
+    throw new BifurcateError("E_GUEST", {
+      what: "make the guest's temporary files",
+      why: `the disk of ${tmpdir()} is full`,
+      next: "Free some space, or name another folder with TMPDIR.",
+      cause: error,
+    });
   }
 }
 

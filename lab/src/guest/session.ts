@@ -2,11 +2,13 @@
 
 import { constants } from "node:os";
 import { BifurcateError } from "@bifurcate/control/errors";
+import { needNamespaceRights } from "../tools.js";
 import type { Say } from "./cache.js";
 import { Guest, type BootOptions } from "./guest.js";
 import type { GuestProcess } from "./guest-process.js";
 import type { Machine } from "./machine.js";
 import { provision } from "./provision.js";
+import { bridgedWires } from "./qemu.js";
 
 /** A reason to end, given from outside. */
 export interface Stopper {
@@ -18,7 +20,10 @@ export interface Stopper {
 /** What a session needs from the command line. */
 export interface SessionOptions {
   readonly say: Say;
-  /** Takes over the signals; called when QEMU is about to run, since before it a signal may simply end us. */
+  /**
+   * Takes over the signals; called when QEMU is about to run, since before it a signal may simply end us: what is made
+   * half is swept up by the next run. Called again where the boot is tried again.
+   */
   readonly stop: () => Stopper;
 }
 
@@ -41,58 +46,104 @@ export async function bootSteadily(boot: () => Promise<Guest>, say: Say): Promis
   }
 }
 
+/** Wires with several queues are made of taps, in a network namespace: better known before anything is fetched. */
+function needRights(machine: Machine): void {
+  if (bridgedWires(machine).length > 0) needNamespaceRights("make the taps of a NIC with several queues");
+}
+
 /**
  * Boots. A guest that does not come up may have a cache to blame whose files changed without a trace: then all of it
  * is read again, what is broken is made anew, and the boot is tried once more.
+ * @param provided Gives what a boot needs; `thorough`: reads all of the cache, and says when it makes something.
  */
-export async function bootMachine(machine: Machine, say: Say, signal?: AbortSignal): Promise<Guest> {
-  const boot = (options: BootOptions): Promise<Guest> =>
-    bootSteadily(() => Guest.boot(machine, { ...options, signal }), say);
-  const first = await provision(machine.kernel, say);
+export async function bootMending(
+  provided: (say: Say, thorough: boolean) => Promise<BootOptions>,
+  boot: (options: BootOptions) => Promise<Guest>,
+  say: Say,
+): Promise<Guest> {
+  const first = await provided(say, false);
   try {
     return await boot(first);
   } catch (error) {
-    if (!(error instanceof BifurcateError) || error.code !== "E_GUEST" || signal?.aborted) throw error;
+    if (!(error instanceof BifurcateError) || error.data?.["cacheSuspect"] !== true) throw error;
     let made = false;
-    const again = await provision(machine.kernel, (text) => say(((made = true), text)), true);
+    const again = await provided((text) => say(((made = true), text)), true);
     if (!made) throw error;
     return boot(again);
   }
 }
 
 /**
+ * Boots a machine.
+ * @throws BifurcateError E_GUEST when it does not come up, E_NOT_PRIVILEGED when its wires ask for more rights, and what
+ *   provision() throws.
+ */
+export async function bootMachine(machine: Machine, say: Say): Promise<Guest> {
+  needRights(machine);
+  return bootMending(
+    (tell, thorough) => provision(machine.kernel, tell, thorough),
+    (options) => bootSteadily(() => Guest.boot(machine, options), say),
+    say,
+  );
+}
+
+/**
  * Runs a command in a new guest and ends the guest.
  * @param command Program and arguments; a shell when empty.
  * @returns The command's exit status, or 128 + N when signal N ended us.
- * @throws BifurcateError E_GUEST when the guest dies before the command ends, and what provision() throws.
+ * @throws BifurcateError E_GUEST when the guest dies before the command ends, and what bootMachine() throws.
  */
 export async function runInGuest(
   machine: Machine,
   command: readonly string[],
   options: SessionOptions,
 ): Promise<number> {
-  // Provisioned before signals are taken over; what is made half is swept up by the next run.
-  await provision(machine.kernel, options.say);
-  const stop = options.stop();
-  const stopped = new Promise<"stopped">((resolve) => {
-    if (stop.signal.aborted) resolve("stopped");
-    stop.signal.addEventListener("abort", () => resolve("stopped"), { once: true });
-  });
-  const booting = bootMachine(machine, options.say, stop.signal);
-  booting.catch(() => undefined); // told below, unless we were stopped
+  needRights(machine);
+  let stop: Stopper | undefined;
+  let guest: Guest | undefined;
   try {
-    const first = await Promise.race([booting, stopped]);
-    if (first === "stopped") return signalStatus(stop.reason);
-    const run = attach(first, command, options.say);
-    const status = await Promise.race([run.ended, stopped]);
-    if (status === "stopped") return signalStatus(stop.reason);
-    await flushed();
-    return status;
+    guest = await bootMending(
+      (say, thorough) => provision(machine.kernel, say, thorough),
+      async (files) => {
+        const watch = (stop = options.stop());
+        const { signal } = watch;
+        try {
+          return await bootSteadily(() => Guest.boot(machine, { ...files, signal }), options.say);
+        } catch (error) {
+          // Nothing of the guest is left. While the cache is read again a signal may simply end us, as it did before.
+          if (!signal.aborted) watch.dispose();
+          throw error;
+        }
+      },
+      options.say,
+    );
+    const status = await runAttached(guest, command, stop!, options.say);
+    if (status !== "stopped") return status;
+  } catch (error) {
+    if (!stop?.signal.aborted) throw error;
   } finally {
     detach();
-    await booting.then((guest) => guest.close()).catch(() => undefined);
-    stop.dispose();
+    await guest?.close();
+    stop?.dispose();
   }
+  return signalStatus(stop?.reason);
+}
+
+/** Runs the command to its end, unless it is stopped. */
+async function runAttached(
+  guest: Guest,
+  command: readonly string[],
+  { signal }: Stopper,
+  say: Say,
+): Promise<number | "stopped"> {
+  const stopped = new Promise<"stopped">((resolve) => {
+    if (signal.aborted) resolve("stopped");
+    signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  });
+  if (signal.aborted) return stopped;
+  const status = await Promise.race([attach(guest, command, say).ended, stopped]);
+  if (status !== "stopped") await flushed();
+  return status;
 }
 
 function signalStatus(reason: string | undefined): number {
@@ -120,6 +171,7 @@ function attach(guest: Guest, command: readonly string[], say: Say): GuestProces
     }
   });
   stdin.on("end", () => run.stdin.end());
+  stdin.on("error", () => run.stdin.end()); // a terminal that was closed
   return run;
 }
 

@@ -13,7 +13,7 @@ import {
 } from "@bifurcate/lab/guest/machine";
 import { CommandStatus, type Streams } from "../io.js";
 import { collect, whole } from "../options.js";
-import { Stop } from "../stop.js";
+import { endByHangUp, Stop } from "../stop.js";
 
 const HELP = `
 Examples:
@@ -80,10 +80,15 @@ export function labGuestCommand(streams: Streams): Command {
     )
     .addHelpText("after", HELP)
     .action(async (command: string[], flags: GuestFlags) => {
+      const stops: Stop[] = [];
       const status = await runInGuest(machineOf(flags), command, {
         say: (text) => streams.err(`${text}\n`),
-        stop: () => new Stop(),
+        stop: () => {
+          stops.push(new Stop());
+          return stops.at(-1)!;
+        },
       });
+      if (stops.at(-1)?.reason === "SIGHUP") endByHangUp();
       if (status !== 0) throw new CommandStatus(status);
     });
 }
