@@ -6,6 +6,7 @@ import { availableParallelism, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import type { Comparison } from "@bifurcate/control/compare/compare";
+import { igbUioModule } from "@bifurcate/lab/guest/igb-uio";
 import { DEFAULT_MACHINE, parseNics, type Iommu } from "@bifurcate/lab/guest/machine";
 import { bootMachine } from "@bifurcate/lab/guest/session";
 import { renderHtml } from "../cli/render/comparison/html.js";
@@ -20,6 +21,8 @@ interface Boot {
 
 const NICS = "igb,e1000e,virtio";
 const PAGES = "echo 128 > /proc/sys/vm/nr_hugepages; modprobe -aq vfio-pci uio_pci_generic; true";
+/** No kernel brings igb_uio: the module comes by stdin. */
+const IGB_UIO = "base64 -d > /tmp/igb_uio.ko && insmod /tmp/igb_uio.ko";
 
 /** VFIO without an IOMMU is for machines that have none, so it needs a boot of its own. */
 const BOOTS: readonly Boot[] = [
@@ -58,6 +61,9 @@ async function inGuest({ iommu, before, words }: Boot): Promise<Comparison[]> {
   const guest = await bootMachine({ ...DEFAULT_MACHINE, iommu, nics: parseNics(NICS) }, say);
   try {
     await guest.run(["sh", "-c", before]);
+    const input = (await readFile(await igbUioModule(say))).toString("base64");
+    const { status: loaded, stderr: why } = await guest.run(["sh", "-c", IGB_UIO], { input });
+    if (loaded !== 0) throw new Error(`igb_uio was not loaded: ${why}`);
     const command = [
       ...[
         "bifurcate",
