@@ -101,6 +101,7 @@ describe("counting", () => {
       ["RSS", 100],
       ["XDP", 100],
       ["socket", 100],
+      ["lease", null],
       ["handler", 100],
       ["kernel", 0],
     ]);

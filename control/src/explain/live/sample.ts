@@ -4,7 +4,14 @@ import { findLink } from "../../facts/facts.js";
 import { settingsOf, type Settings } from "../../facts/settings.js";
 import type { Kernel, Link, Netns } from "../../kernel.js";
 import type { LinkCounters, XskFacts } from "../../observe/kernel.js";
-import type { ExplainFacts } from "../facts.js";
+import { leaseOf, type ExplainFacts } from "../facts.js";
+
+/** The port of a broker's lease: what its flow comes to. */
+export interface PortSample {
+  readonly ifname: string;
+  readonly counters: LinkCounters;
+  readonly sockets: readonly XskFacts[];
+}
 
 /** All counters at one moment. */
 export interface Sample {
@@ -15,6 +22,8 @@ export interface Sample {
   /** How often the attached program ran; null where none is, or it cannot be counted (CAP_SYS_ADMIN). */
   readonly runs: number | null;
   readonly sockets: readonly XskFacts[];
+  /** Of the packet's lease; null where it has none, or queues of its own. */
+  readonly port: PortSample | null;
   /** Counters of the kernel's stack by name. */
   readonly stack: Readonly<Record<string, number>>;
   /** What else must stay as it is for two samples to be compared. */
@@ -59,6 +68,7 @@ export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): S
       queues: queueCounters(netns.driverCounters(name)),
       runs: link.xdp === null ? null : runsOf(kernel, link.xdp.programId),
       sockets: facts.card.sockets === null ? [] : netns.xskSockets(index, facts.card.queues),
+      port: portOf(netns, facts),
       stack: netns.stackCounters(),
       settings: settingsOf(netns, link),
     };
@@ -68,6 +78,17 @@ export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): S
       throw gone(name, "it was deleted, or moved to another namespace");
     throw wrapError(thrown, `count packets on ${name}`);
   }
+}
+
+/** Ends of a port may go at any time, with their lease. */
+function portOf(netns: Netns, facts: ExplainFacts): PortSample | null {
+  const lease = leaseOf(facts);
+  if (lease === null || (lease.own ?? null) !== null) return null;
+  const link = netns.links().find(({ name }) => name === lease.names.far);
+  if (link === undefined) return null;
+  // A port has at most as many queues as its card.
+  const sockets = facts.card.sockets === null ? [] : netns.xskSockets(link.index, facts.card.queues);
+  return { ifname: link.name, counters: netns.linkCounters(link.index), sockets };
 }
 
 function gone(name: string, why: string): BifurcateError {

@@ -2,7 +2,7 @@
 import type { XskFacts, XskRing } from "../../observe/kernel.js";
 import { complaint, type Complaint } from "../complaint.js";
 import { explainPacket, type Explanation } from "../explain.js";
-import type { ExplainFacts } from "../facts.js";
+import { leaseOf, type ExplainFacts } from "../facts.js";
 import { holderWords, pending, socketComplaints } from "../stages/socket.js";
 import { queueWords, type StageName } from "../stages/stage.js";
 import type { Sample } from "./sample.js";
@@ -43,9 +43,9 @@ const moved = (before: number, now: number): number => (now - before) >>> 0;
 const ring = (socket: XskFacts | undefined, name: "rx" | "tx" | "fill"): XskRing =>
   socket?.[name] ?? { producer: 0, consumer: 0, needWakeup: false };
 
-function deltas(before: Sample, after: Sample): SocketDelta[] {
-  return after.sockets.map((socket) => {
-    const old = before.sockets.find((each) => each.inode === socket.inode);
+function deltas(before: readonly XskFacts[], after: readonly XskFacts[]): SocketDelta[] {
+  return after.map((socket) => {
+    const old = before.find((each) => each.inode === socket.inode);
     const [was, is] = [old?.statistics, socket.statistics];
     const grew = (key: keyof NonNullable<typeof is>): number => (is?.[key] ?? 0) - (was?.[key] ?? 0);
     const stuck = (name: "tx" | "fill"): number =>
@@ -78,10 +78,13 @@ export function judge(facts: ExplainFacts, before: Sample, after: Sample, second
     .map(([queue, count]) => [queue, count - (before.queues.get(queue) ?? 0)] as const)
     .filter(([, count]) => count > 0);
   const runs = after.runs === null || before.runs === null ? null : after.runs - before.runs;
-  const sockets = deltas(before, after);
-  const placed = sum(sockets.map((each) => each.placed));
-  const lost = sum(sockets.map((each) => each.full + each.dropped));
-  const read = sum(sockets.map((each) => each.read));
+  const sockets = deltas(before.sockets, after.sockets);
+  // The flow of a lease with a port is copied to sockets there; on the card there are none for it.
+  const ofPort = deltas(before.port?.sockets ?? [], after.port?.sockets ?? []);
+  const all = [...sockets, ...ofPort];
+  const placed = sum(all.map((each) => each.placed));
+  const lost = sum(all.map((each) => each.full + each.dropped));
+  const read = sum(all.map((each) => each.read));
   const stack = stackDelta(before, after);
   const counted: Counted[] = [
     {
@@ -109,16 +112,17 @@ export function judge(facts: ExplainFacts, before: Sample, after: Sample, second
     },
     {
       name: "socket",
-      packets: sockets.length === 0 ? null : placed,
+      packets: all.length === 0 ? null : placed,
       says:
-        sockets.length === 0
+        all.length === 0
           ? "no AF_XDP socket is seen"
           : `${placed} put into receive rings, ${lost} dropped there`,
     },
+    leased(facts, before, after, { byQueue, sockets }),
     {
       name: "handler",
-      packets: sockets.length === 0 ? null : read,
-      says: sockets.length === 0 ? "none" : `${read} read`,
+      packets: all.length === 0 ? null : read,
+      says: all.length === 0 ? "none" : `${read} read`,
     },
     { name: "kernel", packets: stack.received, says: stack.says },
   ];
@@ -129,11 +133,50 @@ export function judge(facts: ExplainFacts, before: Sample, after: Sample, second
     byQueue,
     runs,
     sockets,
+    ofPort,
     placed,
     lost,
     kernel: stack.received,
   });
   return { seconds, counted, vanish, explanation };
+}
+
+/** What came to whom the packet's queue or flow is lent: by its port, its own queues, or the kernel's lease of a queue. */
+function leased(
+  facts: ExplainFacts,
+  before: Sample,
+  after: Sample,
+  { byQueue, sockets }: Pick<Seen, "byQueue" | "sockets">,
+): Counted {
+  const name = "lease";
+  const lease = leaseOf(facts);
+  const own = lease?.own ?? null;
+  if (lease !== null && own !== null) {
+    const packets = sum(
+      sockets.filter(({ socket }) => own.queues.includes(socket.queue)).map(({ placed }) => placed),
+    );
+    return { name, packets, says: `${packets} to ${lease.id}, on ${queueWords(own.queues)} of its own` };
+  }
+  if (lease !== null) {
+    if (before.port === null || after.port === null) {
+      return { name, packets: null, says: `the port of ${lease.id} is not there: the lease has ended` };
+    }
+    const packets = after.port.counters.rxPackets - before.port.counters.rxPackets;
+    const dropped = after.port.counters.rxDropped - before.port.counters.rxDropped;
+    return {
+      name,
+      packets,
+      says: `${packets} to the port ${after.port.ifname} of ${lease.id}, ${dropped} dropped there`,
+    };
+  }
+  const lent = facts.card.facts.leases.queues;
+  if (lent.length === 0) return { name, packets: null, says: "none" };
+  const counts = byQueue.filter(([queue]) => lent.includes(queue)).map(([, count]) => count);
+  return {
+    name,
+    packets: byQueue.length === 0 ? null : sum(counts),
+    says: byQueue.length === 0 ? "the driver counts none by queue" : `${sum(counts)} on ${queueWords(lent)}`,
+  };
 }
 
 function stackDelta(before: Sample, after: Sample): { received: number; says: string } {
@@ -159,6 +202,8 @@ interface Seen {
   readonly byQueue: readonly (readonly [number, number])[];
   readonly runs: number | null;
   readonly sockets: readonly SocketDelta[];
+  /** Those on the port of the packet's lease. */
+  readonly ofPort: readonly SocketDelta[];
   readonly placed: number;
   readonly lost: number;
   /** Packets that the kernel's IP stack got. */
@@ -210,7 +255,8 @@ function beforeSocket(explanation: Explanation, seen: Seen): LiveVerdict["vanish
   const bound = new Set(seen.sockets.map((each) => each.socket.queue));
   const elsewhere = seen.byQueue.filter(([queue]) => !bound.has(queue));
   const outside = sum(elsewhere.map(([, count]) => count));
-  const none = seen.placed + seen.lost + sum(seen.sockets.map((each) => each.invalid)) === 0;
+  const invalid = [...seen.sockets, ...seen.ofPort].map((each) => each.invalid);
+  const none = seen.placed + seen.lost + sum(invalid) === 0;
   if (bound.size > 0 && outside * MANY >= seen.arrived && outside > 0) {
     const queues = queueWords(elsewhere.map(([queue]) => queue));
     const sockets = queueWords([...bound].sort((a, b) => a - b));
@@ -232,7 +278,7 @@ function beforeSocket(explanation: Explanation, seen: Seen): LiveVerdict["vanish
 
 /** A socket is given frames, and they do not get out of it. */
 function inSocket(facts: ExplainFacts, seen: Seen): LiveVerdict["vanish"] {
-  for (const each of seen.sockets) {
+  for (const each of [...seen.sockets, ...seen.ofPort]) {
     const { socket } = each;
     const whose = `the socket of ${holderWords(socket)} on queue ${socket.queue}`;
     const found = (...args: Parameters<typeof complaint>): LiveVerdict["vanish"] => ({
