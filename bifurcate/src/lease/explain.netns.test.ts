@@ -1,5 +1,5 @@
 // Where the packets of a broker's lease go, counted: `explain --live` on a card whose flow a client without rights has.
-import type { LiveVerdict } from "@bifurcate/control";
+import type { LiveVerdict } from "@bifurcate/control/explain/live/verdict";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BrokerPlace, NOBODY, opened, type Running } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
