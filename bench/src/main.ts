@@ -1,4 +1,4 @@
-// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets]`: runs benches and prints their rows.
+// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets] [--row ROW]`: runs benches and prints their rows.
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -34,7 +34,7 @@ function usage(why: string): never {
   process.stderr.write(
     [
       why,
-      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets]",
+      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets] [--row ROW]",
       ...benches.map((bench) => `  ${bench.name.padEnd(12)} ${bench.about}`),
       "",
     ].join("\n"),
@@ -58,6 +58,7 @@ const { values, positionals } = parseArgs({
     seconds: { type: "string", default: "3" },
     plot: { type: "string" },
     targets: { type: "boolean", default: false },
+    row: { type: "string", multiple: true },
   },
 });
 if (positionals.length === 0) usage("which bench?");
@@ -70,6 +71,7 @@ const options = {
   root: path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".."),
   plot: values.plot,
   targets: values.targets,
+  rows: values.row,
   progress: (text: string) => process.stderr.write(`bench: ${text}\n`),
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));

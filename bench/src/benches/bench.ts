@@ -12,6 +12,8 @@ export interface BenchOptions {
   readonly plot?: string | undefined;
   /** Only the rows that are to reach something, for a bench that has others. */
   readonly targets?: boolean | undefined;
+  /** Only these rows, for a bench whose rows take minutes each. */
+  readonly rows?: readonly string[] | undefined;
   /** Says what is going on, to a person. */
   readonly progress: (text: string) => void;
 }

@@ -6,14 +6,40 @@ import { completeMachine } from "@bifurcate/lab/guest/shared";
 import { compare, interleave, type Sample } from "../rows.js";
 import type { Bench } from "./bench.js";
 
-/** Bytes of a message, and of the largest that the RDMA link takes at this MTU. */
-const SIZES = [64, 1024] as const;
+/** What is measured: bytes of a message, and how both sides learn that something was done. */
+interface Subject {
+  readonly row: string;
+  readonly size: number;
+  readonly how: How;
+  /** What is asked. */
+  readonly target: number | null;
+}
+/** `poll`: both ends look all the time, ib_send_bw's default. `sleep`: the end that receives sleeps until it is woken. */
+type How = "poll" | "sleep";
+
+const SUBJECTS: readonly Subject[] = [
+  { row: "UD 64 B", size: 64, how: "poll", target: 0.9 },
+  { row: "UD 1024 B", size: 1024, how: "poll", target: 0.9 },
+  { row: "UD 64 B asleep", size: 64, how: "sleep", target: null },
+  { row: "UD 1024 B asleep", size: 1024, how: "sleep", target: null },
+];
+/** Bytes; the RDMA link then takes messages of 2048. */
 const MTU = 2200;
 /** Work requests of each side of a queue pair, both sides' alike. */
 const RING = 512;
 const [HERE, THERE] = ["192.0.2.1", "192.0.2.2"];
-/** The first and the last second that a side runs for are not counted. */
+/** Seconds at the beginning and at the end that are not counted: one each of ours, two each of ib_send_bw's (--margin). */
 const AROUND = 2;
+const MARGIN = 4;
+
+/** The subjects of those rows; all when none is named. */
+function chosen(rows: readonly string[] = SUBJECTS.map(({ row }) => row)): readonly Subject[] {
+  return rows.map((name) => {
+    const subject = SUBJECTS.find(({ row }) => row === name);
+    if (subject !== undefined) return subject;
+    throw new Error(`guest-verbs has no row '${name}': ${SUBJECTS.map(({ row }) => row).join(", ")}`);
+  });
+}
 
 const SETUP = `
   ip netns add far && ip link add name here0 type veth peer name there0 netns far &&
@@ -62,11 +88,11 @@ async function started(
 }
 
 /** Frames a second that our listening end receives from a loopback device joined to the other one. */
-async function ours(guest: Guest, size: number, seconds: number): Promise<Sample> {
+async function ours(guest: Guest, { size, how }: Subject, seconds: number): Promise<Sample> {
   const sink = [
     "bifurcate",
     "open",
-    `verbs:rxe0,server=${HERE}:7471,ringSize=${RING}`,
+    `verbs:rxe0,server=${HERE}:7471,ringSize=${RING}${how === "poll" ? ",busyPoll" : ""}`,
     "--do",
     "count",
     "--json",
@@ -102,7 +128,7 @@ async function ours(guest: Guest, size: number, seconds: number): Promise<Sample
 }
 
 /** Messages a second that ib_send_bw's server says it received. */
-async function peer(guest: Guest, size: number, seconds: number): Promise<Sample> {
+async function peer(guest: Guest, { size, how }: Subject, seconds: number): Promise<Sample> {
   const words = [
     "ib_send_bw",
     "-c",
@@ -110,12 +136,13 @@ async function peer(guest: Guest, size: number, seconds: number): Promise<Sample
     "-s",
     String(size),
     "-D",
-    String(seconds + AROUND),
+    String(seconds + MARGIN),
     "-F",
     "-r",
     String(RING),
     "-t",
     String(RING),
+    ...(how === "sleep" ? ["-e"] : []),
   ];
   const gid = await run(guest, [
     "sh",
@@ -144,25 +171,26 @@ async function peer(guest: Guest, size: number, seconds: number): Promise<Sample
 export const guestVerbs: Bench = {
   name: "guest-verbs",
   about: "datagrams over rxe in the guest: our port against ib_send_bw (perftest)",
-  async run({ runs, seconds, progress }) {
+  async run({ runs, seconds, rows, progress }) {
+    const subjects = chosen(rows);
     const guest = await bootMachine(completeMachine({ kernel: "lab", iommu: "none" }), progress);
     try {
       await run(guest, ["sh", "-c", SETUP]);
       const results = [];
-      for (const size of SIZES) {
+      for (const subject of subjects) {
         const samples = await interleave(
           runs,
-          () => ours(guest, size, seconds),
-          () => peer(guest, size, seconds),
-          (text) => progress(`${size} bytes, ${text}`),
+          () => ours(guest, subject, seconds),
+          () => peer(guest, subject, seconds),
+          (text) => progress(`${subject.row}, ${text}`),
         );
         const note = `one boot, 2 processors in software emulation, load ${readFileSync("/proc/loadavg", "utf8").split(" ")[0]} on the host at the end`;
         const row = {
           name: "guest-verbs",
-          row: `UD ${size} B`,
+          row: subject.row,
           unit: "received/s",
           better: "more",
-          target: 0.9,
+          target: subject.target,
           note,
         } as const;
         results.push(compare(row, samples.ours, samples.peer));

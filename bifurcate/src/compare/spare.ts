@@ -4,6 +4,7 @@ import { createSocket, type Socket } from "node:dgram";
 import { setTimeout as delay } from "node:timers/promises";
 import { readCard, type Card } from "@bifurcate/control/doctor/card";
 import { machineFiles } from "@bifurcate/control/doctor/files";
+import { comparisonNetns } from "@bifurcate/control/doctor/machine";
 import { isLinkLocal } from "@bifurcate/control/doctor/mechanisms/mechanism";
 import type { Kernel, Netns } from "@bifurcate/control/kernel";
 import { stateDirectory } from "@bifurcate/control/transaction/journal";
@@ -56,7 +57,7 @@ export async function withPeerAway<T>(
   { card, peer }: SpareWire,
   use: (peerNetns: string) => Promise<T>,
 ): Promise<T> {
-  const name = `bifurcate-compare-${process.pid}`;
+  const name = comparisonNetns(process.pid);
   await ip([`netns add ${name}`]);
   try {
     await ip([`link set dev ${peer} netns ${name}`]);

@@ -99,6 +99,19 @@ const FAULTS: Record<FindingName, [Fault, RegExp, RegExp | null]> = {
   ],
   "split-left": [{ journal: dead }, /eth0-1a2b3c \(udp dst port 53\) is dead/, /release --stale/],
   "journal-unreadable": [{ journal: "{" }, /eth0-1a2b3c/, /release --stale/],
+  "comparison-left": [
+    // One whose process lives is nobody's business.
+    {
+      files: {
+        "/run/netns/bifurcate-compare-4242": "",
+        "/run/netns/bifurcate-compare-4243": "",
+        "/proc/4243/stat": "4243 (node) S",
+        "/run/netns/bifurcate-compare-": "",
+      },
+    },
+    /^the process of a comparison is gone and its namespace bifurcate-compare-4242 is left/,
+    /^sudo ip netns del bifurcate-compare-4242$/,
+  ],
   "no-hugepages": [
     { files: { "/proc/meminfo": "HugePages_Total: 0\nHugePages_Free: 0\nHugepagesize: 2048 kB\n" } },
     /no huge pages/,

@@ -13,6 +13,7 @@ export const FINDINGS = {
   "memlock-too-small": "problem",
   "split-left": "problem",
   "journal-unreadable": "problem",
+  "comparison-left": "problem",
   "no-hugepages": "advice",
   "hugepages-used-up": "advice",
   "no-bpffs": "advice",

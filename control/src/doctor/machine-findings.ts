@@ -79,6 +79,12 @@ export function machineFindings(
         : "use a kernel with CONFIG_XDP_SOCKETS_DIAG, if you miss it";
     add("no-xsk-diag", why, mend);
   }
+  for (const name of machine.comparisonsLeft) {
+    const why =
+      `the process of a comparison is gone and its namespace ${name} is left, with the card in it that was the far end of ` +
+      "its wire; a card that it had taken is taken still (`bifurcate give ADDRESS`)";
+    add("comparison-left", why, `sudo ip netns del ${name}`);
+  }
   for (const error of journals) {
     add("journal-unreadable", `${error.what}: ${error.why}`, "bifurcate release --stale");
   }

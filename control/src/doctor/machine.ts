@@ -43,6 +43,13 @@ export interface Machine {
   readonly rdma: readonly { readonly name: string; readonly ifname: string | null }[];
   /** rdma-core's library is installed. */
   readonly libibverbs: boolean;
+  /** Namespaces of comparisons whose process is gone: each may hold the far end of a wire. */
+  readonly comparisonsLeft: readonly string[];
+}
+
+/** What `compare` names the namespace for the far end of a wire, by its process. */
+export function comparisonNetns(pid: number): string {
+  return `bifurcate-compare-${pid}`;
 }
 
 /** Modules that a mechanism may ask for. */
@@ -128,7 +135,16 @@ export function readMachine(kernel: Pick<Kernel, "capabilities" | "release">, fi
       ifname: files.read(`${RDMA}/${name}/ports/1/gid_attrs/ndevs/0`)?.trim() || null,
     })),
     libibverbs: LIBRARIES.some((folder) => files.exists(`${folder}/libibverbs.so.1`)),
+    comparisonsLeft: comparisonsLeft(files),
   };
+}
+
+/** Named namespaces stand in /run/netns (ip-netns(8)). */
+function comparisonsLeft(files: Files): string[] {
+  return files.list("/run/netns").filter((name) => {
+    const pid = Number(/-(\d+)$/.exec(name)?.[1]);
+    return name === comparisonNetns(pid) && !files.exists(`/proc/${pid}/stat`);
+  });
 }
 
 /** "Max locked memory  8388608  8388608  bytes" of proc_pid_limits(5): the soft limit. */
