@@ -6,8 +6,9 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "../errors.js";
 import { bootId } from "../facts/processes.js";
 import { isOpen, type CardBus, type PciFunction } from "./bus.js";
+import { giveCard } from "./give.js";
 import type { Mechanism } from "./mechanism.js";
-import { writeRecord } from "./record.js";
+import { readRecord, recordedCards, writeRecord } from "./record.js";
 import { takeCard } from "./take.js";
 
 const ADDRESS = "0000:01:00.0";
@@ -153,19 +154,22 @@ describe("whether a card is open", () => {
   });
 });
 
+/** Writes down that the card was taken from the kernel's `driver`, in this boot unless said otherwise. */
+function record(via: Mechanism, boot = bootId(), driver = "igb"): void {
+  writeRecord({
+    version: 1,
+    address: ADDRESS,
+    bootId: boot,
+    taken: "2026-01-01T00:00:00.000Z",
+    via,
+    driver,
+    driverOverride: null,
+    interfaces: [{ name: "gone0", index: 9, mac: "02:00:00:00:00:09", mtu: 1500, up: true, standing: [] }],
+  });
+}
+
 describe("a card that is taken already", () => {
   const holders = () => [{ pid: 42, command: "a client of the broker" }];
-  const record = (via: Mechanism): void =>
-    writeRecord({
-      version: 1,
-      address: ADDRESS,
-      bootId: bootId(),
-      taken: "2026-01-01T00:00:00.000Z",
-      via,
-      driver: "igb",
-      driverOverride: null,
-      interfaces: [],
-    });
 
   it("stays as it is while somebody has it open, so that the unit of a broker can start again", () => {
     record("vfio");
@@ -174,7 +178,7 @@ describe("a card that is taken already", () => {
       address: ADDRESS,
       via: "vfio",
       driver: "vfio-pci",
-      from: { driver: "igb", interfaces: [] },
+      from: { driver: "igb", interfaces: ["gone0"] },
       supported: "igb",
       overruled: [],
     });
@@ -199,5 +203,28 @@ describe.skipIf(process.getuid?.() !== 0)("a card is not taken, even by root", (
       "E_CARD_IN_USE",
       expect.stringContaining("another network namespace") as string,
     ]);
+  });
+});
+
+// The kernel of a machine that was started anew has bound its own drivers, and knows nothing of what was taken.
+describe.skipIf(process.getuid?.() !== 0)("a card that was taken when the machine went down", () => {
+  it("is taken as if for the first time: what it was in the other boot does not count", () => {
+    record("vfio", "another boot", "e1000e");
+    const bound: string[] = [];
+    const on = bus({}, { bind: (address, driver) => void bound.push(`${address} ${driver}`) });
+    const taken = takeCard({ address: ADDRESS, via: "vfio", force: true, noMemoryProtection: false }, on);
+    expect([taken.from, bound]).toEqual([{ driver: "igb", interfaces: [] }, [`${ADDRESS} vfio-pci`]]);
+    expect(readRecord(ADDRESS)).toMatchObject({ bootId: bootId(), driver: "igb", interfaces: [] });
+  });
+
+  it("is the kernel's when it is given back, and what was written down of it goes", async () => {
+    record("vfio", "another boot", "e1000e");
+    expect(await giveCard(ADDRESS, bus())).toEqual({
+      address: ADDRESS,
+      driver: "igb",
+      interfaces: [],
+      recorded: false,
+    });
+    expect(recordedCards()).toEqual([]);
   });
 });

@@ -146,7 +146,7 @@ fn receive_side_scaling(nic: &E1000e) -> Result<()> {
         return Ok(());
     }
     for (n, word) in (0..).zip(RSS_KEY) {
-        RSSRK.at(n).write(registers, word.swap_bytes());
+        RSSRK.at(n).write(registers, word);
     }
     for n in 0..32 {
         // Bit 7 of an entry is the queue; entries take turns.

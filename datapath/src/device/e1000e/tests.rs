@@ -1,9 +1,9 @@
 //! The driver on a model of its card.
 
-use super::registers::{RDT, RFCTL, RFCTL_EXSTEN};
+use super::registers::{RDT, RFCTL, RFCTL_EXSTEN, RSSRK};
 use super::start;
 use crate::device::pmd::Config;
-use crate::device::pmd::model::checks::{Rig, checks, rig, small};
+use crate::device::pmd::model::checks::{Rig, checks, flows_are_hashed_as_published, rig, small};
 use crate::device::pmd::model::{Layout, Model};
 
 const LAYOUT: Layout = Layout {
@@ -41,6 +41,11 @@ fn both_queues_have_frames_and_extended_descriptors() {
         (63, 63)
     );
     assert_eq!(rig.queues.len(), 2);
+}
+
+#[test]
+fn its_key_is_the_published_one() {
+    flows_are_hashed_as_published(&with(&small(2)), RSSRK);
 }
 
 #[test]

@@ -165,8 +165,7 @@ fn receive_side_scaling(igb: &Igb) -> Result<()> {
         return Ok(());
     }
     for (n, word) in (0..).zip(RSS_KEY) {
-        // The key's first byte is the lowest of the first register.
-        RSSRK.at(n).write(registers, word.swap_bytes());
+        RSSRK.at(n).write(registers, word);
     }
     for n in 0..32 {
         let entry = |i: u32| ((4 * n + i) % queues) << (8 * i);

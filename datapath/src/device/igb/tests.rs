@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::registers::{
     EIMC, EIMS, ETQF, FTQF, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH, RAL, RCTL, RDT, RETA, RQDPC,
-    RXDCTL, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
+    RSSRK, RXDCTL, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
 };
 use super::{Igb, start};
-use crate::device::pmd::model::checks::{Rig, checks, rig, small};
+use crate::device::pmd::model::checks::{Rig, checks, flows_are_hashed_as_published, rig, small};
 use crate::device::pmd::model::{Layout, Model};
 use crate::device::pmd::{Config, Filter, Link, Presence};
 
@@ -68,6 +68,11 @@ fn every_queue_is_on_and_drops_for_itself_alone() {
     assert_eq!(rig.model.register(RXDCTL.at(4).offset), 0);
     assert_eq!(rig.model.register(MRQC.offset), MRQC_RSS);
     assert_eq!(rig.model.register(RETA.at(0).offset), 0x0302_0100);
+}
+
+#[test]
+fn its_key_is_the_published_one() {
+    flows_are_hashed_as_published(&with(&small(2)), RSSRK);
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl RingAddresses {
 }
 
 /// The key of the hash that spreads flows over queues: Microsoft's, of "Verifying the RSS Hash Calculation", which
-/// every vendor tests with.
+/// every vendor tests with. As the registers have it: the key's first byte (6d) is the lowest of the first one.
 pub const RSS_KEY: [u32; 10] = [
     0xda56_5a6d,
     0xc20e_5b25,

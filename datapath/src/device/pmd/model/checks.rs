@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::Model;
-use crate::device::pmd::{Config, Pool, Quiet, Registers};
+use crate::device::pmd::{Config, Pool, Quiet, ReadWrite, Register, Registers};
 use crate::device::{Port, QueuePair};
 use crate::frame::{Batch, Pages, Umem, UmemConfig};
 
@@ -103,6 +103,23 @@ impl Rig {
     fn send(&mut self, queue: usize, frames: &[Vec<u8>]) -> usize {
         send(&mut self.queues[queue], &mut self.batch, frames)
     }
+}
+
+/// The key stands in the registers so that the card hashes as everybody does: Toeplitz over a TCP packet of
+/// Microsoft's "Verifying the RSS Hash Calculation". `key` is the first of the registers that hold it.
+pub fn flows_are_hashed_as_published(rig: &Rig, key: Register<ReadWrite>) {
+    let key: Vec<u8> = (0..10)
+        .flat_map(|n| rig.model.register(key.at(n).offset).to_le_bytes())
+        .collect();
+    let window = |bit: usize| {
+        let bits = (bit..bit + 32).map(|at| u32::from(key[at / 8] >> (7 - at % 8) & 1));
+        bits.fold(0, |word, bit| word << 1 | bit)
+    };
+    let [from, to] = [[66, 9, 149, 187], [161, 142, 100, 80]];
+    let [from_port, to_port] = [2794u16, 1766].map(u16::to_be_bytes);
+    let packet = [&from[..], &to, &from_port, &to_port].concat();
+    let set = (0..8 * packet.len()).filter(|bit| packet[bit / 8] >> (7 - bit % 8) & 1 == 1);
+    assert_eq!(set.fold(0, |hash, bit| hash ^ window(bit)), 0x51cc_c178);
 }
 
 /// Everything comes as it was sent, in order, many times round each ring.
