@@ -205,6 +205,8 @@ async function guest() {
 /** Writes what the guest tests saw of each driver by each mechanism into the docs, and shows it. */
 async function reportCards() {
   if (!fs.existsSync(cardLines)) return console.log("no test wrote a line for the report");
+  // A test that failed has not seen all of its cards: the table would lack them without a word.
+  if (failures.length > 0) return console.log("tests failed: docs/direct-access.md stays as it is");
   const results = fs
     .readFileSync(cardLines, "utf8")
     .trim()

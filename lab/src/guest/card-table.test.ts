@@ -27,6 +27,30 @@ it("says yes only where every frame came back and an interrupt came", () => {
   ]);
 });
 
+it("has its lines in the same order, whichever test ran first", () => {
+  const line = (driver: string, via: string) => ({ ...row, driver, via, slept: null });
+  const table = cardTable([
+    line("another", "vfio"),
+    line("igb", "igb_uio"),
+    line("igbvf", "vfio"),
+    line("e1000e", "vfio"),
+    line("igb", "another"),
+    line("igb", "vfio"),
+  ]);
+  const cells = table
+    .split("\n")
+    .slice(2)
+    .map((text) => text.replace(/[`|]/g, "").trim().split(/\s+/).slice(0, 2).join(" "));
+  expect(cells).toEqual([
+    "igb vfio",
+    "e1000e vfio",
+    "igbvf vfio",
+    "another vfio",
+    "igb igb_uio",
+    "igb another",
+  ]);
+});
+
 it("takes the place of the table before, and nothing else", () => {
   const page = "a\n<!-- cards: begin -->\n\nold\n\n<!-- cards: end -->\nb\n";
   const fresh = withTable(page, "new");

@@ -17,11 +17,21 @@ const BEGIN = "<!-- cards: begin -->";
 const END = "<!-- cards: end -->";
 const ALL = 3;
 
+/** Lines of one driver by one mechanism stand as here, whatever order the tests ran in; what is new comes last. */
+const MECHANISMS = ["vfio", "iommufd", "vfio-noiommu", "uio_pci_generic", "igb_uio"];
+const DRIVERS = ["igb", "e1000e", "virtio", "igbvf"];
+
+function place({ driver, via }: CardSeen): number {
+  const [row, column] = [MECHANISMS.indexOf(via) >>> 0, DRIVERS.indexOf(driver) >>> 0];
+  return row * (DRIVERS.length + 1) + Math.min(column, DRIVERS.length);
+}
+
 /** The table in Markdown, a row a driver and mechanism. */
 export function cardTable(seen: readonly CardSeen[]): string {
   const titles = ["driver", "`via`", "bound to", "frames both ways", "interrupts", "given back"];
   const yes = (is: boolean): string => (is ? "yes" : "no");
-  const rows = seen.map(({ driver, via, bound, polled, slept, given }) => [
+  const sorted = [...seen].sort((a, b) => place(a) - place(b));
+  const rows = sorted.map(({ driver, via, bound, polled, slept, given }) => [
     `\`${driver}\``,
     `\`${via}\``,
     bound === null ? "no" : `\`${bound}\``,
