@@ -164,8 +164,8 @@ impl Run<'_> {
         }
         let ends = Instant::now() + ON_ITS_WAY;
         while Instant::now() < ends {
-            for queue in 0..QUEUES {
-                received[queue] += self.poll(queue);
+            for (queue, received) in received.iter_mut().enumerate() {
+                *received += self.poll(queue);
             }
         }
         [sent, received]
