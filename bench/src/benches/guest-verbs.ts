@@ -178,10 +178,14 @@ export const guestVerbs: Bench = {
       await run(guest, ["sh", "-c", SETUP]);
       const results = [];
       for (const subject of subjects) {
+        const told = async (who: string, sample: Promise<Sample>): Promise<Sample> => {
+          progress(`${subject.row}, ${who}: ${(await sample).value.toFixed(0)} a second`);
+          return sample;
+        };
         const samples = await interleave(
           runs,
-          () => ours(guest, subject, seconds),
-          () => peer(guest, subject, seconds),
+          () => told("ours", ours(guest, subject, seconds)),
+          () => told("peer", peer(guest, subject, seconds)),
           (text) => progress(`${subject.row}, ${text}`),
         );
         const note = `one boot, 2 processors in software emulation, load ${readFileSync("/proc/loadavg", "utf8").split(" ")[0]} on the host at the end`;

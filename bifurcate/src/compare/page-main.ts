@@ -49,11 +49,17 @@ const { values } = parseArgs({
 });
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
-/** What was measured, and what the machine that emulated the guest was busy with when that began. */
+/** What was measured, and what the machine that emulated the guest was busy with meanwhile: its least and greatest load. */
 interface Made {
   readonly comparisons: readonly Comparison[];
   readonly processors: number;
-  readonly load: number;
+  readonly load: readonly [number, number];
+}
+
+/** The load whenever something new began to be measured. */
+const loads: number[] = [];
+function noteLoad(): void {
+  loads.push(loadavg()[0] ?? 0);
 }
 
 async function inGuest({ iommu, before, words }: Boot): Promise<Comparison[]> {
@@ -83,6 +89,7 @@ async function inGuest({ iommu, before, words }: Boot): Promise<Comparison[]> {
     let stderr = "";
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       stderr += text;
+      noteLoad();
       process.stderr.write(text);
     });
     child.stdin.end();
@@ -99,14 +106,23 @@ async function make(): Promise<Made> {
   if (values.from !== undefined) {
     const parts: Made[] = [];
     for (const file of values.from) parts.push(JSON.parse(await readFile(file, "utf8")) as Made);
-    return { ...parts[0]!, comparisons: parts.flatMap(({ comparisons }) => comparisons) };
+    const load = parts.flatMap((part) => part.load);
+    return {
+      ...parts[0]!,
+      comparisons: parts.flatMap(({ comparisons }) => comparisons),
+      load: [Math.min(...load), Math.max(...load)],
+    };
   }
-  const about = { processors: availableParallelism(), load: loadavg()[0] ?? 0 };
+  noteLoad();
   const comparisons: Comparison[] = [];
   for (const boot of BOOTS) {
     if (values.boot?.includes(boot.iommu) ?? true) comparisons.push(...(await inGuest(boot)));
   }
-  return { comparisons, ...about };
+  return {
+    comparisons,
+    processors: availableParallelism(),
+    load: [Math.min(...loads), Math.max(...loads)],
+  };
 }
 
 const made = await make();
@@ -118,8 +134,9 @@ if (values.json !== undefined) {
   const preface =
     `Made by \`npm run compare:page\`: \`bifurcate compare --run\` in the lab's guest (${NICS}, each with a virtio card at the far ` +
     `end of its wire), which QEMU emulates in software, ${iommus}. The machine that emulated it had ` +
-    `${made.processors} processors and a load of ${made.load.toFixed(1)} when that began. Figures of an emulation compare with ` +
-    "each other, and with nothing else: the cost of a card's registers, of its interrupts and of memory is QEMU's.";
+    `${made.processors} processors and a load of ${made.load.map((each) => each.toFixed(1)).join(" to ")} meanwhile, 2 of it by the ` +
+    "guest itself. Figures of an emulation compare with each other, and with nothing else: the cost of a card's registers, of its " +
+    "interrupts and of memory is QEMU's; and what else the machine was busy with slows some of them more than others.";
   const docs = new URL("../../../docs/", import.meta.url);
   const page = fileURLToPath(new URL("comparison.md", docs));
   await writeFile(page, renderMarkdown(made.comparisons, preface));

@@ -1,4 +1,4 @@
-// How the comparison's page looks: on a desk, on a phone (rows become cards), in the dark, and on paper.
+// How the comparison's page looks: on a desk, on a phone (rows become cards), in the dark, and on paper (the mechanisms in two columns).
 
 /** The style sheet. */
 export const STYLE = `
@@ -33,6 +33,10 @@ table.numbers { width: auto; } table.numbers td { text-align: right; font-varian
   :root { --ink: #000; --paper: #fff; --soft: #444; --line: #999; --bar: #1d5fbf; --bar1: #b4530f; --bar2: #b9c7da; --known: #e8edf3; --probed: #fdf0d5; --measured: #dbf2e0; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 9pt; padding: 0; max-width: none; } table { font-size: 7.5pt; } .tag { font-size: 6.5pt; }
-  .plots { grid-template-columns: repeat(4, 1fr); } tr, figure { break-inside: avoid; } thead { display: table-header-group; } h2 { break-after: avoid; }
+  .plots { grid-template-columns: repeat(4, 1fr); gap: 5mm; } figcaption, figcaption strong { font-size: 8pt; } tr, figure { break-inside: avoid; } thead { display: table-header-group; } h2, h3 { break-after: avoid; }
+  table { margin: 4mm 0; } th, td { padding: .2rem .4rem; }
+  .matrix { columns: 2; column-gap: 8mm; } .matrix, .matrix tbody, .matrix tr, .matrix tbody th, .matrix td { display: block; } .matrix thead { display: none; }
+  .matrix tr { break-inside: auto; margin-bottom: 5mm; } .matrix tbody th { background: var(--known); font-size: 9pt; break-after: avoid; }
+  .matrix td { border-top: 0; padding-left: 28mm; position: relative; } .matrix td::before { content: attr(data-title); position: absolute; left: .4rem; width: 24mm; font-weight: 600; } .matrix td p { margin-bottom: .2rem; break-inside: avoid; }
 }
 `;
