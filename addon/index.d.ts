@@ -1202,6 +1202,9 @@ export declare function hasVerbsLibrary(): boolean;
 /** Listens at `path`, which must not exist. */
 export declare function listenLocal(path: string): Listener;
 
+/** Tells who supervises this process how it is, as "READY=1" (sd_notify(3)); false where nobody wants to know. */
+export declare function notifySupervisor(state: string): boolean;
+
 /**
  * Opens packet sockets over one new pool. A socket filter program says which frames they take; the kernel handles
  * the same frames too, unless a program at tc ingress drops them there.
@@ -1256,6 +1259,12 @@ export declare function pciGiveBack(address: string, root?: string | undefined |
 
 /** Whether the kernel has a driver of that name now: its module is loaded, or built in. */
 export declare function pciHasDriver(driver: string, root?: string | undefined | null): boolean;
+
+/**
+ * Whether the function at `address` is open by VFIO somewhere, or its registers are mapped, as its IOMMU group tells;
+ * null where that tells nothing.
+ */
+export declare function pciIsOpen(address: string, root?: string | undefined | null): boolean | null;
 
 /** Locks the function at `address` against who would open, take or give it back. Throws EBUSY when somebody has it. */
 export declare function pciLock(address: string, root?: string | undefined | null): PciLock;

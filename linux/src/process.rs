@@ -1,4 +1,9 @@
-//! What the process itself may do, and on which kernel it runs.
+//! What the process itself may do, on which kernel it runs, and telling its supervisor how it is.
+
+use std::ffi::OsStr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::{Error, Result};
 
@@ -68,6 +73,32 @@ pub fn command(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&comm).trim_end().to_owned())
 }
 
+/// Tells who started this process how it is, e.g. `READY=1` (sd_notify(3)): one datagram to the socket that the
+/// environment variable `NOTIFY_SOCKET` names. False where there is no such variable: nobody wants to know.
+///
+/// # Errors
+/// What sendto(2) reports; the socket's name is in the error.
+pub fn notify_supervisor(state: &str) -> Result<bool> {
+    match std::env::var_os("NOTIFY_SOCKET") {
+        Some(name) if !name.is_empty() => notify(&name, state).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+/// A name that begins with `@` is abstract (unix(7)).
+fn notify(name: &OsStr, state: &str) -> Result<()> {
+    let send = || {
+        let address = match name.as_bytes() {
+            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
+    };
+    send()
+        .map(drop)
+        .map_err(|e| Error::io("sendto", format!("NOTIFY_SOCKET={}", name.display()), &e))
+}
+
 /// The `CapEff:` line of proc_pid_status(5), a mask in hex.
 fn effective_mask(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -93,6 +124,25 @@ mod tests {
         assert_eq!(mask, Some(1 << 39 | 1 << 13 | 1 << 12));
         assert_eq!(names(mask.unwrap()), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]);
         assert_eq!(names(1 << 40), ["CAP_CHECKPOINT_RESTORE"]);
+    }
+
+    #[test]
+    fn a_supervisor_hears_the_state_at_a_path_and_at_an_abstract_name() {
+        let name = format!("bf-notify-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let at_path = UnixDatagram::bind(&path).unwrap();
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let at_name = UnixDatagram::bind_addr(&abstract_name).unwrap();
+        notify(path.as_os_str(), "READY=1").unwrap();
+        notify(OsStr::new(&format!("@{name}")), "READY=1").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for socket in [at_path, at_name] {
+            let mut buffer = [0; 16];
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"READY=1");
+        }
+        let error = notify(path.as_os_str(), "READY=1").unwrap_err();
+        assert_eq!(error.code(), "ENOENT");
     }
 
     #[test]

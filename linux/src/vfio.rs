@@ -9,5 +9,5 @@ mod space;
 mod uapi;
 
 pub use device::{VfioDevice, VfioInterrupts};
-pub use lend::{Loan, is_held, lend};
+pub use lend::{Loan, is_held, is_open, lend};
 pub use space::{AddressSpace, open_cdev, open_group};

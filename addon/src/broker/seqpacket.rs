@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use bifurcate_linux::process;
 use bifurcate_linux::seqpacket::{self, Received};
 use napi::bindgen_prelude::{ClassInstance, Function, Uint8Array};
 use napi::{Env, JsValue};
@@ -141,6 +142,12 @@ pub fn connect_local(env: Env, path: String) -> napi::Result<Connection> {
         ready: None,
         socket: Some(socket),
     })
+}
+
+/// Tells who supervises this process how it is, as "READY=1" (sd_notify(3)); false where nobody wants to know.
+#[napi]
+pub fn notify_supervisor(env: Env, state: String) -> napi::Result<bool> {
+    process::notify_supervisor(&state).or_throw(&env)
 }
 
 /// Opens a handle of the process with that number now.

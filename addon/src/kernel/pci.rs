@@ -3,6 +3,7 @@
 use bifurcate_datapath::device::cards;
 use bifurcate_linux::Result;
 use bifurcate_linux::pci::{Address, Bus, ConfigSpace, Function};
+use bifurcate_linux::vfio;
 use napi::Env;
 use napi_derive::napi;
 
@@ -130,6 +131,15 @@ pub fn pci_lock(env: Env, address: String, root: Option<String>) -> napi::Result
     function(&address, root)
         .and_then(|found| found.lock())
         .map(|config| PciLock(Some(config)))
+        .or_throw(&env)
+}
+
+/// Whether the function at `address` is open by VFIO somewhere, or its registers are mapped, as its IOMMU group tells;
+/// null where that tells nothing.
+#[napi]
+pub fn pci_is_open(env: Env, address: String, root: Option<String>) -> napi::Result<Option<bool>> {
+    function(&address, root)
+        .and_then(|found| vfio::is_open(&found))
         .or_throw(&env)
 }
 

@@ -153,4 +153,9 @@ export function locals(): Locals {
   return { listen: listenLocal, connect: connectLocal, process: openProcess };
 }
 
+/** Tells who supervises this process, systemd for one, how it is (sd_notify(3)). @throws E_NO_ADDON */
+export function tellSupervisor(state: "READY=1"): void {
+  addon().notifySupervisor(state);
+}
+
 export type { Peer as PeerFacts };

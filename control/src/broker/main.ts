@@ -1,6 +1,7 @@
 // The command bifurcated: `bifurcated --policy FILE [--socket PATH] [--state DIR] [--bpffs DIR] [--audit FILE]`.
 import { parseArgs } from "node:util";
 import { BifurcateError, exitStatus, messageOf, wrapError } from "../errors.js";
+import { tellSupervisor } from "./machine.js";
 import { brokerSocket } from "./socket.js";
 import { startBroker, type BrokerOptions } from "./start.js";
 
@@ -76,12 +77,22 @@ export async function bifurcated(argv: readonly string[], version: string): Prom
     }
     // Last: who reads it may send signals from now on.
     const { adopted, ended } = broker.adopted;
+    ready();
     process.stderr.write(`bifurcated: serves ${options.socket}; adopted ${adopted} leases, ended ${ended}\n`);
     return null;
   } catch (thrown) {
     const error = wrapError(thrown, "start the broker");
     process.stderr.write(`${error.render()}\n`);
     return exitStatus(error);
+  }
+}
+
+/** It serves all the same where that cannot be told. */
+function ready(): void {
+  try {
+    tellSupervisor("READY=1");
+  } catch (thrown) {
+    process.stderr.write(`${wrapError(thrown, "tell the supervisor that the broker serves").render()}\n`);
   }
 }
 

@@ -32,6 +32,10 @@ describe("the systemd unit", () => {
 
   it("leaves what the next broker adopts", () => {
     expect(unit.get("RuntimeDirectoryPreserve")).toBe("yes");
+    // A mount that a command makes in its own namespace would end with it.
+    const prepare = read("bifurcated.service").match(/(?<=^(# )?ExecStartPre=).*$/gm);
+    for (const each of prepare!) expect(each).toMatch(/^\+nsenter --target 1 --mount bifurcate take /);
+    expect(prepare).toHaveLength(2);
     for (const family of ["AF_UNIX", "AF_NETLINK", "AF_XDP"]) {
       expect(unit.get("RestrictAddressFamilies")?.split(" ")).toContain(family);
     }
@@ -70,8 +74,7 @@ describe.skipIf(!analyses)(`systemd${analyses ? "" : " (skipped: needs systemd-a
     const folder = mkdtempSync(join(tmpdir(), "bifurcate-unit-"));
     try {
       const path = join(folder, "bifurcated.service");
-      const commands = /\/usr\/bin\/bifurcated?(?= )/g;
-      writeFileSync(path, unit.replace(commands, process.execPath));
+      writeFileSync(path, unit.replace(/^ExecStart=bifurcated/m, `ExecStart=${process.execPath}`));
       return execFileSync("systemd-analyze", [...args, path], { encoding: "utf8", stdio: "pipe" });
     } finally {
       rmSync(folder, { recursive: true, force: true });

@@ -1,9 +1,8 @@
 // What taking a card asks of the machine's PCI bus. The native addon is the real one; tests put a fake in its place.
 import { execFileSync } from "node:child_process";
-import { closeSync, existsSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { PciFunction } from "@bifurcate/addon";
-import { errnoOf } from "../errors.js";
 import { commandOf, processNumbers } from "../facts/processes.js";
 
 export type { PciFunction } from "@bifurcate/addon";
@@ -50,7 +49,7 @@ export function machineBus(): CardBus {
     groupType: (group) => firstLine(`/sys/kernel/iommu_groups/${group}/type`),
     noIommuMode: () => firstLine("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode") === "Y",
     holders,
-    isOpen: (card) => isOpen(card),
+    isOpen: ({ address }) => staysOpen(() => isOpen(addon.pciIsOpen, address)),
   };
 }
 
@@ -90,37 +89,26 @@ function holders(card: PciFunction): Holder[] {
 /** How long the kernel may need to close the card of a process that has just ended, ms: it resets it then. */
 const CLOSING_MS = 2_000;
 
+/** null also of a card that is gone: whoever takes it hears that by other means. */
+function isOpen(look: (address: string) => boolean | null, address: string): boolean | null {
+  try {
+    return look(address);
+  } catch {
+    return null;
+  }
+}
+
 /**
- * Tried by opening the group, which the kernel refuses while it, or a function of it, is open (vfio_group_fops_open,
- * drivers/vfio/group.c); that resets nothing.
- * @param open Opens a file and closes it again.
- * @param closing How long to wait for one that is being closed, ms.
+ * Asks until it is closed, or for `closing` milliseconds.
+ * @param look What the kernel tells; null where it tells nothing of this one card.
  */
-export function isOpen(card: PciFunction, open = openAndClose, closing = CLOSING_MS): boolean {
-  const { address, iommuGroup = null, groupMembers } = card;
-  const others = groupMembers.filter((each) => each.address !== address);
-  if (iommuGroup === null || others.some((each) => each.driver === "vfio-pci")) return false;
-  const files = [`/dev/vfio/${iommuGroup}`, `/dev/vfio/noiommu-${iommuGroup}`];
+export function staysOpen(look: () => boolean | null, closing = CLOSING_MS): boolean {
   const end = performance.now() + closing;
-  while (files.some((file) => isBusy(file, open))) {
+  while (look() === true) {
     if (performance.now() >= end) return true;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
   }
   return false;
-}
-
-/** False also where there is no such file, or it is not ours to open. */
-function isBusy(file: string, open: (file: string) => void): boolean {
-  try {
-    open(file);
-    return false;
-  } catch (thrown) {
-    return errnoOf(thrown) === "EBUSY";
-  }
-}
-
-function openAndClose(file: string): void {
-  closeSync(openSync(file, "r+"));
 }
 
 function openFiles(pid: number): string[] {

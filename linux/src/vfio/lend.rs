@@ -65,40 +65,50 @@ fn mapped(
     Ok((Loan { space, iova, len }, device))
 }
 
+/// Whether a descriptor of the function is open somewhere, or its registers are mapped, as far as its group tells; none
+/// where that tells nothing: where other functions of it may be open, or there is no such file, or it is not ours.
+///
+/// Tried by opening the group, which waits for nothing that a holder has in its hands and resets nothing: the kernel
+/// refuses that while the group, or by its own file a function of it, is open (vfio_group_fops_open,
+/// drivers/vfio/group.c).
+///
+/// # Errors
+/// `EMFILE` and others of open(2).
+pub fn is_open(function: &Function) -> Result<Option<bool>> {
+    group_look(function, |file| open(file, function.address).map(drop))
+}
+
+fn group_look(function: &Function, mut try_open: impl FnMut(PathBuf) -> Result<()>) -> Result<Option<bool>> {
+    let Some(group) = function.group()? else {
+        return Ok(None);
+    };
+    // The second is that of a card which VFIO took without an IOMMU.
+    for node in ["", "noiommu-"] {
+        let tried = try_open(PathBuf::from(format!("/dev/vfio/{node}{}", group.number)));
+        let Err(error) = tried else {
+            return Ok(Some(false));
+        };
+        match error.code().as_str() {
+            "EBUSY" => return Ok((!is_shared(function, &group)).then_some(true)),
+            "ENOENT" | "EACCES" | "EPERM" => {}
+            _ => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a descriptor of the function is open somewhere, or its registers are mapped. The kernel resets the function
 /// when the last one is closed.
 ///
-/// Tried by opening its group, which waits for nothing that a holder has in its hands and resets nothing: the kernel
-/// refuses that while the group, or by its own file a function of it, is open (vfio_group_fops_open,
-/// drivers/vfio/group.c). By the function's own file it is tried only where the group tells nothing: where other
-/// functions of it may be open, or where there is no such file. That waits for a lock that a holder's ioctls take too
-/// (VFIO_DEVICE_BIND_IOMMUFD: `dev_set->lock`), and resets a function that is free.
+/// By the function's own file it is tried only where the group tells nothing, see [`is_open`]. That waits for a lock that
+/// a holder's ioctls take too (VFIO_DEVICE_BIND_IOMMUFD: `dev_set->lock`), and resets a function that is free.
 ///
 /// # Errors
 /// As [`lend`], but for a function that is open somewhere; `ENODEV` when vfio-pci has it no longer.
 pub fn is_held(function: &Function) -> Result<bool> {
-    let by_group = |number| {
-        let file = PathBuf::from(format!("/dev/vfio/{number}"));
-        open(file, function.address).map(drop)
-    };
-    look(function, by_group, || is_held_itself(function))
-}
-
-fn look(
-    function: &Function,
-    by_group: impl FnOnce(u32) -> Result<()>,
-    itself: impl FnOnce() -> Result<bool>,
-) -> Result<bool> {
-    let Some(group) = function.group()? else {
-        return itself();
-    };
-    match by_group(group.number) {
-        Ok(()) => Ok(false),
-        Err(error) => match error.code().as_str() {
-            "EBUSY" if !is_shared(function, &group) => Ok(true),
-            "EBUSY" | "ENOENT" | "EACCES" | "EPERM" => itself(),
-            _ => Err(error),
-        },
+    match is_open(function)? {
+        Some(held) => Ok(held),
+        None => is_held_itself(function),
     }
 }
 
@@ -133,9 +143,13 @@ mod tests {
 
     const CARD: &str = "0000:01:00.0";
 
-    /// Looks at a card whose group has these others, each with its driver, when the group's file gives that error, or
-    /// none. Gives what was found, and whether the card's own file, by which it is held, was asked.
-    fn looked(name: &str, others: &[(&str, &str)], answer: Option<i32>) -> (Result<bool>, bool) {
+    /// What the group tells of a card whose group has these others, each with its driver, when the group's file gives that
+    /// error, or none; and the files that were tried.
+    fn looked(
+        name: &str,
+        others: &[(&str, &str)],
+        answer: Option<i32>,
+    ) -> (Result<Option<bool>>, Vec<PathBuf>) {
         let root = std::env::temp_dir().join(format!("bf-lend-{}-{name}", std::process::id()));
         for (member, driver) in [(CARD, "vfio-pci")].iter().chain(others) {
             let folder = root.join("devices").join(member);
@@ -145,38 +159,48 @@ mod tests {
             symlink(root.join("groups/7"), folder.join("iommu_group")).unwrap();
         }
         let function = Bus::at(&root).function(CARD.parse().unwrap()).unwrap();
-        let mut asked = false;
-        let by_group = |number| {
-            assert_eq!(number, 7);
+        let mut files = Vec::new();
+        let told = group_look(&function, |file| {
+            files.push(file);
             answer.map_or(Ok(()), |errno| Err(Error::new("open", "", errno)))
-        };
-        let held = look(&function, by_group, || {
-            asked = true;
-            Ok(true)
         });
         fs::remove_dir_all(&root).unwrap();
-        (held, asked)
+        (told, files)
+    }
+
+    /// What it tells, where it is asked by the group's file alone.
+    fn told(name: &str, others: &[(&str, &str)], answer: Option<i32>) -> Option<bool> {
+        let (told, files) = looked(name, others, answer);
+        assert_eq!(files, [PathBuf::from("/dev/vfio/7")]);
+        told.unwrap()
     }
 
     #[test]
     fn a_look_goes_by_the_group_alone_and_waits_for_no_holder() {
-        assert_eq!(looked("free", &[], None), (Ok(false), false));
+        assert_eq!(told("free", &[], None), Some(false));
         let bridge = [("0000:00:1c.0", "pcieport")];
-        assert_eq!(looked("held", &bridge, Some(libc::EBUSY)), (Ok(true), false));
+        assert_eq!(told("held", &bridge, Some(libc::EBUSY)), Some(true));
     }
 
     #[test]
-    fn its_own_file_is_asked_where_the_group_tells_nothing_of_it() {
+    fn the_group_tells_nothing_where_another_of_it_may_be_the_one_that_is_open() {
         let neighbour = [("0000:01:00.1", "vfio-pci")];
-        assert_eq!(looked("shared", &neighbour, Some(libc::EBUSY)), (Ok(true), true));
-        assert_eq!(looked("shared-free", &neighbour, None), (Ok(false), false));
-        assert_eq!(looked("no-file", &[], Some(libc::ENOENT)), (Ok(true), true));
-        assert_eq!(looked("not-ours", &[], Some(libc::EACCES)), (Ok(true), true));
+        assert_eq!(told("shared", &neighbour, Some(libc::EBUSY)), None);
+        assert_eq!(told("shared-free", &neighbour, None), Some(false));
+    }
+
+    #[test]
+    fn a_group_whose_file_is_not_there_or_not_ours_tells_nothing() {
+        let both = ["/dev/vfio/7", "/dev/vfio/noiommu-7"].map(PathBuf::from);
+        for (name, errno) in [("no-file", libc::ENOENT), ("not-ours", libc::EACCES)] {
+            let (told, files) = looked(name, &[], Some(errno));
+            assert_eq!((told.unwrap(), files), (None, both.to_vec()));
+        }
     }
 
     #[test]
     fn what_cannot_be_looked_at_is_an_error_and_not_free() {
-        let (held, asked) = looked("limit", &[], Some(libc::EMFILE));
-        assert_eq!((held.unwrap_err().code().as_str(), asked), ("EMFILE", false));
+        let (told, _) = looked("limit", &[], Some(libc::EMFILE));
+        assert_eq!(told.unwrap_err().code(), "EMFILE");
     }
 }

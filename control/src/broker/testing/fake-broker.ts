@@ -152,7 +152,6 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
     openName: refuse("open"),
     pinnedLink: (path: string) => reopen<Link>(path),
     isVirtualDriver: () => false,
-    // eslint-disable-next-line @typescript-eslint/require-await -- what it throws is a promise's to reject with
     lendCard: async () => {
       alive("open(vfio)");
       const loan = { revoke: () => void (reached = false), close: () => undefined };
