@@ -10,6 +10,8 @@ import { fakeFiles } from "../testing/fake-files.js";
 import { fakeCard, FakeKernel, fakeLink, fakeSocket } from "../testing/fake-kernel.js";
 import { explainPacket, type Explanation } from "./explain.js";
 import { readExplainFacts } from "./facts.js";
+import { watchPackets } from "./live/observe.js";
+import type { LiveVerdict } from "./live/verdict.js";
 import { parsePacket } from "./packet/line.js";
 import type { StageName } from "./stages/stage.js";
 
@@ -112,6 +114,59 @@ describe("a card with a broker's leases", () => {
     kernel.owners.set(PROGRAM, { id: PROGRAM, name: "bifurcated_tx", holders: [] });
     expect(findings()).not.toContain("foreign-program");
     expect(says(explain("udp 192.0.2.2:4242 > 192.0.2.1:53"), "XDP")).toContain("the port of lease-aaaaaaaa");
+  });
+
+  /** Counts while `happen` goes on. */
+  function live(happen: () => void): Promise<LiveVerdict> {
+    const asked = { packet: parsePacket("udp 192.0.2.2:4242 > 192.0.2.1:53") };
+    const options = { ifname: "eth0", asked, seconds: 0.001, stateDirectory: folder, started: happen };
+    return watchPackets(kernel, kernel.netns, fakeFiles(), options);
+  }
+  const counted = ({ counted: all }: LiveVerdict): { packets: number | null; says: string } =>
+    all.find(({ name }) => name === "lease")!;
+  const ring = (producer: number, consumer: number) => ({ producer, consumer, needWakeup: false });
+
+  it("counts what comes to a lease's port, and judges the sockets there", async () => {
+    lease("a", 53);
+    const link = fakeLink({ index: 9, name: "bffaaaaaaaa" });
+    const port = fakeCard({ link, sockets: [fakeSocket({ queue: 0 })] });
+    kernel.cards.push(port);
+    const card = kernel.cards[0]!;
+    card.sockets = [];
+    const arrive = (read: number) => (): void => {
+      card.counters = { rxPackets: (card.counters?.rxPackets ?? 0) + 100 };
+      port.counters = { rxPackets: (port.counters?.rxPackets ?? 0) + 100 };
+      port.sockets = [fakeSocket({ queue: 0, rx: ring(100, read) })];
+    };
+    const fine = await live(arrive(100));
+    expect(counted(fine)).toMatchObject({
+      packets: 100,
+      says: "100 to the port bffaaaaaaaa of lease-aaaaaaaa, 0 dropped there",
+    });
+    expect(fine.vanish).toBeNull();
+    port.sockets = [fakeSocket({ queue: 0 })];
+    const stuck = await live(arrive(0));
+    expect(stuck.vanish).toMatchObject({ stage: "handler", complaint: { name: "handler-stalled" } });
+    kernel.cards.pop();
+    expect(counted(await live(() => undefined)).says).toContain("the lease has ended");
+  });
+
+  it("counts what comes to a lease on queues of its own, and to a virtual interface that the kernel lends one to", async () => {
+    lease("c", 53, { own: { queues: [3], before: null, steps: [], states: [] } });
+    const card = kernel.cards[0]!;
+    card.sockets = [fakeSocket({ queue: 3 })];
+    const own = await live(() => {
+      card.counters = { rxPackets: 70 };
+      card.sockets = [fakeSocket({ queue: 3, rx: ring(70, 70) })];
+    });
+    expect(counted(own)).toMatchObject({ packets: 70, says: "70 to lease-cccccccc, on queue 3 of its own" });
+    rmSync(join(folder, "leases", "lease-cccccccc.json"));
+    card.leases = new Map([[3, "nk0"]]);
+    card.driverCounters = { rx_queue_2_packets: 5, rx_queue_3_packets: 0 };
+    const lent = await live(() => {
+      card.driverCounters = { rx_queue_2_packets: 9, rx_queue_3_packets: 30 };
+    });
+    expect(counted(lent)).toMatchObject({ packets: 30, says: "30 on queue 3" });
   });
 
   it("counts no lease of another boot, another namespace, or one that has ended", () => {
