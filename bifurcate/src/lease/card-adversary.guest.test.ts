@@ -39,7 +39,7 @@ beforeAll(async () => {
 afterEach(() => broker.endAll(), MINUTES);
 
 afterAll(async () => {
-  for (const card of cards) await shell(guest, `bifurcate give ${card}`);
+  await broker.give();
   await shell(guest, `rm -rf /run/bifurcate ${PROGRAM}`);
   await takeDown(guest, igb);
 }, MINUTES);

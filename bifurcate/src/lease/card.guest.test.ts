@@ -5,12 +5,11 @@ import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
-import { GuestBroker, type CardEvent } from "../testing/guest-broker.js";
-import { bringExample, pciOf, withFunction } from "../testing/guest-card.js";
+import { GuestBroker, OTHER, type CardEvent } from "../testing/guest-broker.js";
+import { bringExample, pciOf, pings, withFunction } from "../testing/guest-card.js";
 import { shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
-const OTHER = 65_533;
 /** Nothing at all: /proc/PID/status of a process without any capability. */
 const NO_CAPABILITY = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(
   (name) => `${name}:\t0000000000000000`,
@@ -19,7 +18,6 @@ const NO_CAPABILITY = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(
 let guest: Guest;
 let igb: Wire;
 let broker: GuestBroker;
-const taken = new Set<string>();
 
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
@@ -31,25 +29,10 @@ beforeAll(async () => {
 afterEach(() => broker.endAll(), MINUTES);
 
 afterAll(async () => {
-  for (const card of taken) await shell(guest, `bifurcate give ${card}`);
+  await broker.give();
   await shell(guest, "rm -rf /run/bifurcate");
   await takeDown(guest, igb);
 }, MINUTES);
-
-/** Has root take a card and the policy give it to two users. */
-async function offer(card: string): Promise<void> {
-  if (!taken.has(card)) await broker.take(card);
-  taken.add(card);
-  await broker.policy(
-    `[card]\nuser = ${NOBODY}, ${OTHER}\ndevice = ${card}\nmechanism = vfio\ntransmit = raw\nmemory = 64M\n`,
-  );
-}
-
-/** How many of three echo requests are answered. */
-async function pings(wire: Wire, target = wire.nic.v4): Promise<number> {
-  const ping = `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${target} || true`;
-  return Number(/(\d+) received/.exec(await shell(guest, ping))?.[1]);
-}
 
 const lease = (card: string, uid?: number, stubborn = false): Promise<[GuestProcess, CardEvent]> =>
   broker.client({ spec: `pci:${card},via=broker,ringSize=64,frames=512`, stubborn }, uid);
@@ -59,18 +42,17 @@ describe("a virtual function that is leased whole", () => {
     "is driven by a user without any capability, while the kernel keeps its card",
     async () => {
       await withFunction(guest, igb, ["vfio"], async ([row]) => {
-        await offer(row!.address);
+        await broker.offer(row!.address);
         // Its limit of locked memory is of no account: it has CAP_IPC_LOCK, and the client's is never asked.
         await broker.start("prlimit", "--memlock=1048576:1048576");
         const [client, opened] = await lease(row!.address);
         expect(opened).toMatchObject({ event: "open", uid: NOBODY, caps: NO_CAPABILITY });
-        expect(await pings(igb, row!.target)).toBe(3);
-        expect(await pings(igb)).toBe(3);
+        expect(await pings(guest, igb, row!.target)).toBe(3);
+        expect(await pings(guest, igb)).toBe(3);
         client.kill("SIGTERM");
         await broker.event(client, "end");
         expect(await broker.free()).toBe(true);
-        await shell(guest, `bifurcate give ${row!.address}`);
-        taken.delete(row!.address);
+        await broker.give();
       });
     },
     MINUTES,
@@ -87,11 +69,11 @@ describe("a card that is leased whole", () => {
   it(
     "is driven by a user without any capability, is nobody else's meanwhile, and free when it is given back",
     async () => {
-      await offer(card);
+      await broker.offer(card);
       await broker.start();
       const [client, opened] = await lease(card);
       expect(opened).toMatchObject({ event: "open", uid: NOBODY, caps: NO_CAPABILITY });
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
       expect(await broker.leases()).toMatchObject([
         { id: opened.id, device: card, mechanism: "vfio", state: "granted", uid: NOBODY, flows: [] },
       ]);
@@ -108,7 +90,7 @@ describe("a card that is leased whole", () => {
   it(
     "is driven by a client in Rust, which needs no Node and no capability, and gives it back when it is done",
     async () => {
-      await offer(card);
+      await broker.offer(card);
       await broker.start();
       const echo = await bringExample(guest, "bifurcate-client", "echo");
       const [client, { event, mac, pid }] = await broker.leasing([echo, card, "3"]);
@@ -131,23 +113,23 @@ describe("a card that is leased whole", () => {
   it(
     "reaches no memory from the moment that it is taken back, whoever still drives it, and drains until it is closed",
     async () => {
-      await offer(card);
+      await broker.offer(card);
       await broker.start();
       const [client, { id }] = await lease(card, NOBODY, true);
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
       await shell(guest, "dmesg -c > /dev/null");
       await broker.release(id!);
       expect(await broker.event(client, "lost")).toMatchObject({ code: "E_LEASE_REVOKED" });
       expect(await broker.states()).toEqual(["draining"]);
       // It is not stopped yet: what comes in it tries to write, and the IOMMU stops it.
-      expect(await pings(igb)).toBe(0);
+      expect(await pings(guest, igb)).toBe(0);
       expect(await shell(guest, "dmesg")).toMatch(/DMAR: \[DMA (Read|Write)/);
       client.kill("SIGTERM");
       await broker.event(client, "end");
       expect(await broker.free()).toBe(true);
       // Whatever state it was left in, the next one has it from the beginning.
       expect((await lease(card, OTHER))[1]).toMatchObject({ event: "open", uid: OTHER });
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
     },
     MINUTES,
   );
@@ -155,19 +137,19 @@ describe("a card that is leased whole", () => {
   it(
     "is free when its client is killed; goes on when the broker is, and the next one adopts it",
     async () => {
-      await offer(card);
+      await broker.offer(card);
       await broker.start();
       const [first] = await lease(card);
       first.kill("SIGKILL");
       await first.ended;
       expect(await broker.free()).toBe(true);
       const [client, { id }] = await lease(card);
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
       await broker.kill();
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
       expect(await broker.start()).toContain("adopted 1 leases, ended 0");
       expect(await broker.states()).toEqual(["granted"]);
-      expect(await pings(igb)).toBe(3);
+      expect(await pings(guest, igb)).toBe(3);
       await broker.release(id!);
       expect(await broker.event(client, "lost")).toMatchObject({ code: "E_LEASE_REVOKED" });
       await broker.event(client, "end");
@@ -186,15 +168,14 @@ describe("a card that is leased whole", () => {
   it(
     "is refused where root has not prepared it",
     async () => {
-      await offer(card);
+      await broker.offer(card);
       await broker.start();
       const files = (owner: string): string =>
         `for f in /dev/vfio/devices/* /dev/vfio/[0-9]*; do chown ${owner} $f; done`;
       await shell(guest, files("0"));
       const [, closed] = await lease(card);
       expect(closed).toMatchObject({ event: "refused", code: "E_CARD_NOT_TAKEN" });
-      await shell(guest, `bifurcate give ${card}`);
-      taken.delete(card);
+      await broker.give();
     },
     MINUTES,
   );
@@ -207,17 +188,16 @@ describe("cards of other drivers", () => {
       const wire = await bringUp(guest, name);
       const card = pciOf(guest, name);
       try {
-        await offer(card);
+        await broker.offer(card);
         await broker.start();
         const [client, opened] = await lease(card);
         expect(opened).toMatchObject({ event: "open", caps: NO_CAPABILITY });
-        expect(await pings(wire)).toBe(3);
+        expect(await pings(guest, wire)).toBe(3);
         client.kill("SIGTERM");
         await broker.event(client, "end");
         expect(await broker.free()).toBe(true);
       } finally {
-        await shell(guest, `bifurcate give ${card}`);
-        taken.delete(card);
+        await broker.give();
         await takeDown(guest, wire);
       }
     },

@@ -10,6 +10,8 @@ import { LIFE, shell } from "./guest-split.js";
 
 /** The broker's user in a guest. */
 const USER = 990;
+/** A user beside nobody who may have cards. */
+export const OTHER = 65_533;
 const PLACE = "/run/bf-broker";
 const BPF = "/run/bf-broker-bpf";
 /** Seconds that a command may take in a guest on a busy machine. */
@@ -84,6 +86,7 @@ function asBroker(): string[] {
 export class GuestBroker {
   private readonly said = new Map<GuestProcess, Said>();
   private readonly running = new Set<GuestProcess>();
+  private readonly taken = new Set<string>();
   private current: GuestProcess | undefined;
 
   constructor(private readonly guest: Guest) {}
@@ -97,6 +100,22 @@ export class GuestBroker {
   /** Takes a card for the broker, as root. */
   async take(card: string): Promise<void> {
     await shell(this.guest, `bifurcate take ${card} --for-broker --user ${USER}`);
+    this.taken.add(card);
+  }
+
+  /** Has root take a card, unless it has, and the policy give it to two users. */
+  async offer(card: string): Promise<void> {
+    if (!this.taken.has(card)) await this.take(card);
+    const users = `${NOBODY}, ${OTHER}`;
+    await this.policy(
+      `[card]\nuser = ${users}\ndevice = ${card}\nmechanism = vfio\ntransmit = raw\nmemory = 64M\n`,
+    );
+  }
+
+  /** Gives every card that was taken back to the kernel. */
+  async give(): Promise<void> {
+    for (const card of this.taken) await shell(this.guest, `bifurcate give ${card}`);
+    this.taken.clear();
   }
 
   /** Writes the policy. */

@@ -24,12 +24,12 @@ const INSIDE = `set -e
 R=$0/root
 mount --make-rprivate /
 mkdir $R
-mount -t tmpfs tmpfs $R
+mount -t tmpfs -o mode=755 tmpfs $R
 cd $R
 mkdir usr proc sys dev run tmp etc var root old opt opt/bifurcate
 for d in bin sbin lib lib64; do ln -s usr/$d $d; done
 mount --rbind -o ro /usr usr
-mount -t tmpfs tmpfs usr/local/bin
+mount -t tmpfs -o mode=755 tmpfs usr/local/bin
 touch usr/local/bin/node
 mount --bind $2 usr/local/bin/node
 for c in bifurcate bifurcated; do ln -s ${TREE}/bifurcate/bin/$c.mjs usr/local/bin/$c; done
@@ -38,7 +38,7 @@ mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
-mount -t tmpfs tmpfs run
+mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 cp /etc/ld.so.cache /etc/nsswitch.conf /etc/login.defs etc/
 grep -E '^(root|nobody):' /etc/passwd > etc/passwd
