@@ -240,7 +240,7 @@ export const ERRORS = {
   },
   E_QUEUE_BUSY: {
     meaning: "Another AF_XDP socket is bound to the queue.",
-    next: "End its owner (a killed process frees its queue a moment later), or choose other queues.",
+    next: "End its owner, whom `ss --xdp -p` shows to root (a killed process frees its queue a moment later), or choose other queues.",
     status: 1,
   },
   E_RULES_FULL: {
