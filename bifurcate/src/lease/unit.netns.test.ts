@@ -15,7 +15,7 @@ const NUMBERS = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_IPC_LOCK: 14, CAP_BPF:
 
 /** The five commands. */
 function commands(): string[] {
-  const [, block] = /## In five commands\s+```sh\n(.*?)```/s.exec(DOCS)!;
+  const [, block] = /## In five commands\n.*?```sh\n(.*?)```/s.exec(DOCS)!;
   return block!.trim().split("\n");
 }
 
