@@ -27,6 +27,24 @@ it("says yes only where every frame came back and an interrupt came", () => {
   ]);
 });
 
+it("has one line of what several tests saw, and says yes where all of them did", () => {
+  const slept = { answered: 3, interrupts: 2 };
+  const cells = (...seen: Parameters<typeof cardTable>[0]): string[] =>
+    cardTable(seen)
+      .split("\n")
+      .slice(2)
+      .map((line) =>
+        line
+          .split("|")
+          .slice(3, -1)
+          .map((cell) => cell.trim())
+          .join(" "),
+      );
+  expect(cells({ ...row, slept }, { ...row, slept: null })).toEqual(["`vfio-pci` yes yes yes"]);
+  expect(cells({ ...row, slept }, { ...row, slept, polled: 2 })).toEqual(["`vfio-pci` no yes yes"]);
+  expect(cells({ ...row, slept, given: false, bound: null }, { ...row, slept })).toEqual(["no yes yes no"]);
+});
+
 it("has its lines in the same order, whichever test ran first", () => {
   const line = (driver: string, via: string) => ({ ...row, driver, via, slept: null });
   const table = cardTable([

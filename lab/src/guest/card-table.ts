@@ -26,11 +26,35 @@ function place({ driver, via }: CardSeen): number {
   return row * (DRIVERS.length + 1) + Math.min(column, DRIVERS.length);
 }
 
+/** What two tests saw of the same: no more than both did. */
+function both(a: CardSeen, b: CardSeen): CardSeen {
+  const slept =
+    a.slept === null || b.slept === null
+      ? (a.slept ?? b.slept)
+      : {
+          answered: Math.min(a.slept.answered, b.slept.answered),
+          interrupts: Math.min(a.slept.interrupts, b.slept.interrupts),
+        };
+  return {
+    ...a,
+    bound: a.bound === b.bound ? a.bound : null,
+    polled: Math.min(a.polled, b.polled),
+    slept,
+    given: a.given && b.given,
+  };
+}
+
 /** The table in Markdown, a row a driver and mechanism. */
 export function cardTable(seen: readonly CardSeen[]): string {
   const titles = ["driver", "`via`", "bound to", "frames both ways", "interrupts", "given back"];
   const yes = (is: boolean): string => (is ? "yes" : "no");
-  const sorted = [...seen].sort((a, b) => place(a) - place(b));
+  const lines = new Map<string, CardSeen>();
+  for (const one of seen) {
+    const key = `${one.driver} ${one.via}`;
+    const before = lines.get(key);
+    lines.set(key, before === undefined ? one : both(before, one));
+  }
+  const sorted = [...lines.values()].sort((a, b) => place(a) - place(b));
   const rows = sorted.map(({ driver, via, bound, polled, slept, given }) => [
     `\`${driver}\``,
     `\`${via}\``,
