@@ -58,12 +58,13 @@ impl Places {
     }
 
     /// How a driver lays a ring out: each part on cache lines of its own, since different ends write them. 128 bytes,
-    /// since processors fetch lines in pairs.
+    /// since processors fetch lines in pairs. The used ring begins 4 bytes after one: so its entries, which come 4 bytes
+    /// after its beginning, are aligned to their 8 bytes, and none lies across two lines or two pages.
     #[must_use]
     pub fn layout(size: u16, packed: bool) -> Layout {
         let (desc, driver, device) = Places::lengths(size, packed);
         let at_driver = desc.next_multiple_of(128);
-        let at_device = (at_driver + driver).next_multiple_of(128);
+        let at_device = (at_driver + driver).next_multiple_of(128) + if packed { 0 } else { 4 };
         Layout {
             driver: at_driver,
             device: at_device,

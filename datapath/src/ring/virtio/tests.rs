@@ -309,3 +309,15 @@ fn regions_that_overlap_or_wrap_are_no_table() {
     assert!(region(0, 0, 0).is_none());
     assert!(region(u64::MAX, 0, 2).is_none() && region(0, u64::MAX, 2).is_none());
 }
+
+#[test]
+fn no_entry_of_a_used_ring_lies_across_two_pages() {
+    for size in (0..=15).map(|shift| 1u16 << shift) {
+        let layout = Places::layout(size, false);
+        // A ring begins at a multiple of 128 bytes; its entries begin 4 bytes into it and have 8.
+        let first = layout.device + 4;
+        assert!(first.is_multiple_of(8), "{size} slots");
+        let (.., device) = Places::lengths(size, false);
+        assert!(layout.device + device <= layout.len, "{size} slots");
+    }
+}
