@@ -36,7 +36,7 @@ Dir::State::lists "${folder}/lists/";
 describe("the archive of an apt that has no lists", () => {
   it("is found in its sources, archives of others with suites of that name beside it", async () => {
     freshApt(
-      "http://packages.invalid/stable/debian bookworm main",
+      "http://archive.invalid/agent/debian bookworm main",
       "http://docker.invalid/linux/debian bookworm stable",
       "http://archive.invalid/debian bookworm main",
       "http://archive.invalid/debian bookworm-updates main",
