@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { cliPath } from "../harness.js";
 import { BOOT_LIMIT, endSharedGuest, sharedGuest } from "./shared.js";
 
@@ -55,7 +55,7 @@ interface Endless {
   readonly closed: Promise<number | null>;
 }
 
-/** Starts it, below `prefix`. */
+/** Starts it, below `prefix`; process and folder are gone after the test. */
 function beginEndless(prefix: string[] = []): Endless {
   const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-endless-"));
   const words = ["lab", "guest", "--iommu", "none", "--", "sh", "-c", "echo up; sleep 1000"];
@@ -65,6 +65,12 @@ function beginEndless(prefix: string[] = []): Endless {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
+  onTestFinished(async () => {
+    child.kill("SIGKILL"); // its guest ends with it
+    await closed;
+    await expect.poll(() => processesWith(folder), { timeout: 10_000 }).toEqual([]);
+    rmSync(folder, { recursive: true, force: true });
+  });
   return { child, folder, closed };
 }
 
@@ -91,7 +97,6 @@ describe("bifurcate lab guest", () => {
       expect(await closed).toBe(130);
       expect(processesWith(folder)).toEqual([]);
       expect(readdirSync(folder)).toEqual([]);
-      rmSync(folder, { recursive: true });
     },
     BOOT_LIMIT,
   );
@@ -109,7 +114,6 @@ describe("bifurcate lab guest", () => {
     expect(await closed).toBe(130);
     expect(processesWith(folder)).toEqual([]);
     expect(readdirSync(folder)).toEqual([]);
-    rmSync(folder, { recursive: true });
     // Below the limit of a boot, 240 s, at which it would be given up anyway.
   }, 150_000);
 
@@ -122,7 +126,6 @@ describe("bifurcate lab guest", () => {
       child.kill("SIGKILL");
       await closed;
       await expect.poll(() => processesWith(folder), { timeout: 10_000 }).toEqual([]);
-      rmSync(folder, { recursive: true });
     },
     BOOT_LIMIT,
   );
