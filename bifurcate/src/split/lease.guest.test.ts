@@ -1,5 +1,5 @@
 // Queue leases on netdevsim, the one driver with queue management that needs no hardware: made, refused, undone.
-import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { failure, own, shell, undone } from "../testing/guest-split.js";
@@ -206,8 +206,11 @@ describe("a queue lease on netdevsim", () => {
       expect(lease).toMatchObject({ can: true, why: expect.stringContaining("not for a split") as string });
       const error = await failure(guest, ["split", SIM, "--flow", "udp port 7777", "--lease"]);
       expect(error).toMatchObject({ status: 77, code: "E_NO_LEASE" });
+      // Of a card that is down it would be that which is told.
+      await shell(guest, "ip link set nic0 up");
+      onTestFinished(async () => void (await shell(guest, "ip link set nic0 down")));
       const igb = await guest.run(["bifurcate", "devices", "nic0", "--json"], { limit: 200 });
-      expect(igb.stdout).toMatch(/igb is not among the drivers with queue management|administratively down/);
+      expect(igb.stdout).toContain("igb is not among the drivers with queue management");
     },
     MINUTES,
   );

@@ -1,5 +1,8 @@
 // `bifurcate lab guest` as it is typed: a shell on a terminal, with an IOMMU of virtio.
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { BOOT_LIMIT, endSharedGuest } from "./shared.js";
 import { Terminal } from "./testing/terminal.js";
 
@@ -20,7 +23,7 @@ describe("a shell in the guest", () => {
       terminal.type("\x03");
       await terminal.shows(/\^C[\s\S]*# $/, WAIT);
       terminal.type("exit 3\n");
-      expect(await terminal.status).toBe(3);
+      expect(await terminal.ended).toBe(3);
     },
     BOOT_LIMIT,
   );
@@ -33,7 +36,24 @@ describe("a shell in the guest", () => {
       await terminal.shows(/# $/, WAIT);
       terminal.type("sleep 1000\n");
       terminal.type("\x1d");
-      expect(await terminal.status).toBe(128 + 15);
+      expect(await terminal.ended).toBe(128 + 15);
+    },
+    BOOT_LIMIT,
+  );
+
+  test(
+    "ends by SIGHUP when its terminal is closed, with its guest",
+    async () => {
+      await endSharedGuest();
+      const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-hang-up-"));
+      onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+      vi.stubEnv("TMPDIR", folder);
+      onTestFinished(() => void vi.unstubAllEnvs());
+      const terminal = new Terminal(["lab", "guest", "--iommu", "none"]);
+      await terminal.shows(/# $/, WAIT);
+      terminal.hangUp();
+      expect(await terminal.ended).toBe("SIGHUP");
+      expect(readdirSync(folder)).toEqual([]);
     },
     BOOT_LIMIT,
   );
