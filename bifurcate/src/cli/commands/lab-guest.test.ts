@@ -6,7 +6,7 @@ import { machineOf } from "./lab-guest.js";
 
 async function machine(...words: string[]): Promise<Machine> {
   const streams = { out: () => undefined, err: () => undefined, live: false };
-  const program = makeProgram(streams);
+  const program = await makeProgram(streams, ["lab"]);
   const find = (from: typeof program, name: string): typeof program =>
     from.commands.find((command) => command.name() === name)!;
   const guest = find(find(program, "lab"), "guest").action(() => undefined);
