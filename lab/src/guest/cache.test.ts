@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { cacheFolder, entryFolder, provide, pruneCache, sweepCache, type Recipe } from "./cache.js";
+import { cached, cacheFolder, entryFolder, provide, pruneCache, sweepCache, type Recipe } from "./cache.js";
 
 let home: string;
 const before = process.env["XDG_CACHE_HOME"];
@@ -67,6 +67,15 @@ describe("an entry", () => {
     await provide(other, say);
     expect(other.made).toBe(1);
     expect((await readdir(cacheFolder())).length).toBe(2);
+  });
+
+  it("is told to be there without being made", async () => {
+    const one = recipe();
+    expect(await cached(one)).toBeNull();
+    const folder = await provide(one, say);
+    expect(await cached(one)).toBe(folder);
+    await truncate(path.join(folder, "disk"), 4);
+    expect([await cached(one), one.made]).toEqual([null, 1]);
   });
 
   it("leaves nothing of itself when making it fails", async () => {

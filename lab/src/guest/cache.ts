@@ -303,6 +303,12 @@ export async function provide(recipe: Recipe, say: Say, thorough = false): Promi
   });
 }
 
+/** The folder of an entry that is whole; null where it would have to be made. */
+export async function cached(recipe: Recipe): Promise<string | null> {
+  const folder = entryFolder(recipe);
+  return (await flaw(folder, recipe, false)) === null ? folder : null;
+}
+
 /** Removes what runs that were interrupted have left half made: it may be gigabytes. */
 export async function sweepCache(): Promise<void> {
   const parent = cacheFolder();

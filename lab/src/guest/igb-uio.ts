@@ -2,9 +2,10 @@
 
 import { copyFile, rm } from "node:fs/promises";
 import path from "node:path";
-import { provide, type Recipe, type Say } from "./cache.js";
+import { cached, provide, type Recipe, type Say } from "./cache.js";
 import { RELEASE } from "./debian.js";
 import { buildIn, buildRoot, labKernelConfig, labKernelRecipe, SOURCE, TOOLCHAIN } from "./lab-kernel.js";
+import { must } from "./tree.js";
 
 /** Where the module's source is. */
 const PACKAGE = "dpdk-kmods-dkms";
@@ -40,6 +41,21 @@ export function igbUioRecipe(kernel: string): Recipe {
       await rm(root, { recursive: true, force: true });
     },
   };
+}
+
+/** Where a guest with the lab's kernel has the module, when it was in the cache as that booted; a place in the project. */
+const PLACE = "lab/guest/igb_uio.ko";
+
+/**
+ * Adds the module to the packed project, where it is in the cache.
+ * @param kernel The kernel's folder in the cache.
+ */
+export async function addIgbUio(kernel: string, project: string): Promise<void> {
+  const folder = await cached(igbUioRecipe(kernel));
+  if (folder === null) return;
+  const file = path.basename(PLACE);
+  const place = ["--transform", `s,^${file}$,${PLACE},`, "-C", folder, file];
+  await must("tar", ["--append", "--file", project, "--owner=root:0", "--group=root:0", ...place]);
 }
 
 /**

@@ -5,7 +5,7 @@ import path from "node:path";
 import { entryFolder, provide, sweepCache, type Recipe, type Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import type { BootOptions } from "./guest.js";
-import { igbUioRecipe } from "./igb-uio.js";
+import { addIgbUio, igbUioRecipe } from "./igb-uio.js";
 import { labKernelConfig, labKernelRecipe } from "./lab-kernel.js";
 import { KERNELS, type KernelName } from "./machine.js";
 import { packProject } from "./project.js";
@@ -44,7 +44,11 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
   ];
   if (kernel === "lab") {
     const entry = await provide(labKernelRecipe(await labKernelConfig()), say, thorough);
-    return { qemu, packProject, files: { root, kernel: path.join(entry, "bzImage") } };
+    const packed = async (file: string): Promise<void> => {
+      await packProject(file);
+      await addIgbUio(entry, file);
+    };
+    return { qemu, packProject: packed, files: { root, kernel: path.join(entry, "bzImage") } };
   }
   const entry = await provide(stockKernelRecipe(kernel, tools), say, thorough);
   const at = (name: string): string => path.join(entry, name);
