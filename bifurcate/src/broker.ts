@@ -4,5 +4,6 @@ import { bifurcated } from "@bifurcate/control/broker/main";
 import { version } from "./cli/version.js";
 
 process.title = "bifurcated";
-const status = await bifurcated(process.argv.slice(2), version());
-if (status !== null) process.exitCode = status;
+void bifurcated(process.argv.slice(2), version()).then((status) => {
+  if (status !== null) process.exitCode = status;
+});

@@ -21,16 +21,26 @@ describe("the project's bundles for the guest", () => {
 
   test("take the places of the programs and of what handlers import", () => {
     for (const name of [
-      "bifurcate/dist/cli/main.js",
       "bifurcate/dist/index.js",
       "bifurcate/dist/worker.js",
-      "bifurcate/dist/broker.js",
       "bifurcate/dist/compare/subject-main.js",
       "control/dist/guardian/main.js",
       "lab/dist/traffic/datagrams.js",
     ]) {
       expect(files).toContain(name);
       expect(existsSync(path.join(checkout, name)), `${name} is a file of the checkout`).toBe(true);
+    }
+  });
+
+  test("are plain scripts where they are processes of their own, under the names that start them", () => {
+    for (const name of [
+      "bifurcate/bin/bifurcate.mjs",
+      "bifurcate/bin/bifurcated.mjs",
+      "control/dist/guardian/main.js",
+    ]) {
+      expect(existsSync(path.join(checkout, name)), `${name} is a file of the checkout`).toBe(true);
+      const text = readFileSync(path.join(folder, name), "utf8");
+      expect(text).toMatch(/^#!\/usr\/bin\/env node\n"use strict";/);
     }
   });
 
@@ -52,6 +62,7 @@ describe("the project's bundles for the guest", () => {
     const run = files.filter((name) =>
       readFileSync(path.join(folder, name), "utf8").includes('"file:///bifurcate/bifurcate/dist/run.js"'),
     );
-    expect(run).toHaveLength(1);
+    // The module of the programs' modules, and the command's own.
+    expect(run).toHaveLength(2);
   });
 });

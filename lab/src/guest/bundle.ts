@@ -1,25 +1,44 @@
 // Bundles the project's programs for the guest: under emulation a program of 260 files spends most of its start on finding and opening them.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
-import { build } from "esbuild";
+import { build, type BuildOptions } from "esbuild";
 
 /** Where the guest has the checkout. */
 const GUEST_CHECKOUT = "/bifurcate";
 
 /** Folders with what is started or imported by name; everything else comes by way of these. */
 const PLACES: readonly (readonly [folder: string, names: RegExp])[] = [
-  ["bifurcate/dist", /^(index|worker|broker)\.js$/],
-  ["bifurcate/dist/cli", /^main\.js$/],
+  ["bifurcate/dist", /^(index|worker)\.js$/],
   ["bifurcate/dist/compare", /-main\.js$/],
   ["bifurcate/dist/foreign", /^inside\.js$/],
   ["control/dist", /^(index|errors)\.js$/],
   ["control/dist/card", /\.js$/],
-  ["control/dist/guardian", /^main\.js$/],
   ["lab/dist", /^index\.js$/],
   ["lab/dist/traffic", /\.js$/],
 ];
+
+/**
+ * Programs that are processes of their own, each a plain script (CommonJS): under emulation Node's loader of modules
+ * takes as long as all the rest of a start.
+ */
+const PROGRAMS: readonly { readonly from: string; readonly name: string }[] = [
+  { from: "bifurcate/dist/cli/main.js", name: "bifurcate/bin/bifurcate.mjs" },
+  { from: "bifurcate/dist/broker.js", name: "bifurcate/bin/bifurcated.mjs" },
+  { from: "control/dist/guardian/main.js", name: "control/dist/guardian/main.js" },
+];
+
+/** Where they stand: a folder of its own, whose package.json says that they are scripts. Their names are links to them. */
+const PROGRAMS_FOLDER = "bifurcate/dist/programs";
 
 function entries(checkout: string): string[] {
   return PLACES.flatMap(([folder, names]) => {
@@ -34,41 +53,65 @@ function entries(checkout: string): string[] {
  * entries' places. What several share is in common files: a class is the same one for all of them, as before.
  */
 export async function bundleProject(checkout: string, folder: string): Promise<void> {
-  const { outputFiles } = await build({
-    absWorkingDir: checkout,
+  await build({
+    ...common(checkout),
     entryPoints: entries(checkout),
     outbase: checkout,
     outdir: folder,
     chunkNames: "bifurcate/dist/shared/[hash]",
-    bundle: true,
     splitting: true,
-    write: false,
     format: "esm",
+    banner: {
+      js: 'import { createRequire as $require } from "node:module"; const require = $require(import.meta.url);',
+    },
+  });
+  for (const [at, { from, name }] of PROGRAMS.entries()) {
+    const script = path.join(PROGRAMS_FOLDER, `${at}.js`);
+    await build({
+      ...common(checkout),
+      entryPoints: [path.join(checkout, from)],
+      outfile: path.join(folder, script),
+      format: "cjs",
+      banner: { js: "#!/usr/bin/env node" },
+    });
+    chmodSync(path.join(folder, script), 0o755);
+    mkdirSync(path.join(folder, path.dirname(name)), { recursive: true });
+    symlinkSync(path.relative(path.dirname(name), script), path.join(folder, name));
+  }
+  writeFileSync(path.join(folder, PROGRAMS_FOLDER, "package.json"), '{ "type": "commonjs" }\n');
+}
+
+/** What both kinds of bundle have in common. */
+function common(checkout: string): BuildOptions {
+  return {
+    absWorkingDir: checkout,
+    bundle: true,
     platform: "node",
     // Half of what Node would read is comments; names stay, for messages.
     minifyWhitespace: true,
     minifySyntax: true,
     target: "node20",
     define: { "import.meta.url": "$url" },
-    external: ["@bifurcate/addon", "esbuild"],
-    banner: {
-      js: 'import { createRequire as $require } from "node:module"; const require = $require(import.meta.url);',
-    },
+    external: ["esbuild", "*.node"],
     plugins: [
       {
         // A file beside a module is found from where the module was, not from the bundle.
         name: "where a module was",
         setup: (bundler) => {
-          bundler.onLoad({ filter: /\/(bifurcate|control|lab)\/dist\/.*\.js$/ }, ({ path: file }) => {
-            const url = pathToFileURL(path.join(GUEST_CHECKOUT, path.relative(checkout, file))).href;
-            return { contents: `const $url = ${JSON.stringify(url)};\n${readFileSync(file, "utf8")}` };
-          });
+          bundler.onLoad(
+            { filter: /\/((bifurcate|control|lab)\/dist\/.*|addon\/index)\.js$/ },
+            ({ path: file }) => {
+              const url = pathToFileURL(path.join(GUEST_CHECKOUT, path.relative(checkout, file))).href;
+              // Bundled like everything else: its index is a module.
+              const text = readFileSync(file, "utf8").replaceAll(
+                'createRequire(import.meta.url)("@bifurcate/addon")',
+                'require("@bifurcate/addon")',
+              );
+              return { contents: `const $url = ${JSON.stringify(url)};\n${text}` };
+            },
+          );
         },
       },
     ],
-  });
-  for (const { path: file, contents } of outputFiles) {
-    mkdirSync(path.dirname(file), { recursive: true });
-    writeFileSync(file, contents);
-  }
+  };
 }
