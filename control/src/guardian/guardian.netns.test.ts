@@ -65,11 +65,11 @@ interface Owner {
   hear(word: string): Promise<Word>;
 }
 
-function own(options: Record<string, unknown> = {}): Owner {
+function own(options: Record<string, unknown> = {}, env: NodeJS.ProcessEnv = {}): Owner {
   const child = spawn(
     process.execPath,
     [ownerProgram, name, "v0", JSON.stringify({ flows: ["vlan and udp"], steps, ...options })],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, BIFURCATE_STATE_DIR: state } },
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, BIFURCATE_STATE_DIR: state, ...env } },
   );
   owners.push(child);
   const said: Word[] = [];
@@ -200,6 +200,16 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
       await until(noJournals);
       expect(settings()).toEqual(before);
     }
+  });
+
+  it("leaves no record when the owner is killed before its guardian is up", async () => {
+    const never = join(state, "never.mjs");
+    writeFileSync(never, 'process.stdin.resume().once("end", () => process.exit());\n');
+    const owner = own({}, { BIFURCATE_GUARDIAN: never });
+    await until(() => !noJournals());
+    await kill(owner.child);
+    await until(noJournals);
+    expect(settings()).toEqual(before);
   });
 
   it("starts another guardian when one is killed, and that one does its work", async () => {

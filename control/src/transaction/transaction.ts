@@ -59,7 +59,7 @@ export class SplitTransaction {
   #journal: Journal;
   #hooks: TransactionHooks = {};
   #guardian: GuardianHandle | null = null;
-  /** Ends the one who removes the record of a dead owner, where there is no guardian. */
+  /** Ends the one who removes the record of a dead owner, as long as there is no guardian. */
   #endSweeper: (() => void) | null = null;
   #state: "new" | "applying" | "live" | "done" = "new";
   #undoing: Promise<UndoReport> | null = null;
@@ -102,19 +102,20 @@ export class SplitTransaction {
     this.#state = "applying";
     this.#hooks = hooks;
     const seconds = this.plan.confirmSeconds;
-    // Before there is a record, so that there is never one without it.
-    if (!this.plan.guardian) {
-      this.#endSweeper = launchSweeper(journalPath(this.#prepared.stateDirectory, this.id));
-    }
+    // Before there is a record, so that there is never one without it; a guardian takes over before anything is changed.
+    this.#endSweeper = launchSweeper(journalPath(this.#prepared.stateDirectory, this.id));
     try {
       this.#write({ confirmBy: seconds === null ? null : Date.now() + seconds * 1000 });
     } catch (thrown) {
-      this.#endSweeper?.();
+      this.#endSweeping();
       throw thrown;
     }
     try {
       this.#yieldToOthers();
-      if (this.plan.guardian) await this.#startGuardian();
+      if (this.plan.guardian) {
+        await this.#startGuardian();
+        this.#endSweeping();
+      }
       this.#applySteps("before");
       await hooks.open?.();
       this.#applySteps("after");
@@ -195,9 +196,13 @@ export class SplitTransaction {
       // A guardian finds the journal gone and ends, or finds it there and tries once this process has ended.
       this.#guardian?.dismiss();
       this.#guardian = null;
-      this.#endSweeper?.();
-      this.#endSweeper = null;
+      this.#endSweeping();
     }
+  }
+
+  #endSweeping(): void {
+    this.#endSweeper?.();
+    this.#endSweeper = null;
   }
 
   #applySteps(when: Step["when"]): void {
