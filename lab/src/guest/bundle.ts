@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
-import { build, type BuildOptions } from "esbuild";
+import { build, type BuildOptions, type BuildResult } from "esbuild";
 
 /** Where the guest has the checkout. */
 const GUEST_CHECKOUT = "/bifurcate";
@@ -53,7 +53,7 @@ function entries(checkout: string): string[] {
  * entries' places. What several share is in common files: a class is the same one for all of them, as before.
  */
 export async function bundleProject(checkout: string, folder: string): Promise<void> {
-  await build({
+  const modules = await build({
     ...common(checkout),
     entryPoints: entries(checkout),
     outbase: checkout,
@@ -65,15 +65,17 @@ export async function bundleProject(checkout: string, folder: string): Promise<v
       js: 'import { createRequire as $require } from "node:module"; const require = $require(import.meta.url);',
     },
   });
+  write(modules);
   for (const [at, { from, name }] of PROGRAMS.entries()) {
     const script = path.join(PROGRAMS_FOLDER, `${at}.js`);
-    await build({
+    const program = await build({
       ...common(checkout),
       entryPoints: [path.join(checkout, from)],
       outfile: path.join(folder, script),
       format: "cjs",
       banner: { js: "#!/usr/bin/env node" },
     });
+    write(program);
     chmodSync(path.join(folder, script), 0o755);
     mkdirSync(path.join(folder, path.dirname(name)), { recursive: true });
     symlinkSync(path.relative(path.dirname(name), script), path.join(folder, name));
@@ -81,11 +83,20 @@ export async function bundleProject(checkout: string, folder: string): Promise<v
   writeFileSync(path.join(folder, PROGRAMS_FOLDER, "package.json"), '{ "type": "commonjs" }\n');
 }
 
+/** Writes what was built; esbuild would not say by an error's code that the disk is full. */
+function write({ outputFiles }: BuildResult<{ write: false }>): void {
+  for (const { path: file, contents } of outputFiles) {
+    mkdirSync(path.dirname(file), { recursive: true });
+    writeFileSync(file, contents);
+  }
+}
+
 /** What both kinds of bundle have in common. */
-function common(checkout: string): BuildOptions {
+function common(checkout: string): BuildOptions & { write: false } {
   return {
     absWorkingDir: checkout,
     bundle: true,
+    write: false,
     platform: "node",
     // Half of what Node would read is comments; names stay, for messages.
     minifyWhitespace: true,
