@@ -23,7 +23,7 @@ let guest: Guest;
 
 beforeAll(async () => {
   guest = await sharedGuest({ nics: "igb,e1000e,virtio,vmxnet3", kernel: "lab", iommu: "intel" });
-  await bringExample(guest, "drop_en");
+  await bringExample(guest, "bifurcate-datapath", "drop_en");
   // The program may have to be built first.
 }, 2 * BOOT_LIMIT);
 
