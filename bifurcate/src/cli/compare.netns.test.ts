@@ -83,6 +83,7 @@ describe("compare --run", () => {
         expect(saturated.cpuPerPacket).toBeGreaterThan(0);
         expect(latency.p50).toBeGreaterThan(0);
         expect(latency.p99).toBeGreaterThanOrEqual(latency.p50!);
+        if (!("quiet" in kernel)) throw new Error(`${mechanism}: ${JSON.stringify(kernel)}`);
         for (const phase of [kernel.quiet, kernel.saturated, kernel.stopped]) {
           // The kernel's traffic goes on, whatever becomes of the user's queue.
           expect(phase.answered, mechanism).toBeGreaterThan(0);

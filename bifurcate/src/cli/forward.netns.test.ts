@@ -64,9 +64,9 @@ describe.skipIf(reason !== null)(`forward${reason === null ? "" : ` (skipped: ${
       expect(ended.status).toBe(0);
       const [card, vhost] = (
         host.events.at(-1) as unknown as {
-          ports: { name: string; stats: { received: number; sent: number; invalidDescriptor: number } }[];
+          ports: [{ stats: Record<string, number> }, { stats: Record<string, number> }];
         }
-      ).ports as [{ stats: Record<string, number> }, { stats: Record<string, number> }];
+      ).ports;
       expect(card.stats["received"]).toBeGreaterThan(50);
       expect(vhost.stats["sent"]).toBe(card.stats["received"]);
       expect(card.stats["sent"]).toBe(vhost.stats["received"]);

@@ -35,6 +35,12 @@ const FORKING = `
   setInterval(() => undefined, 1000);
 `;
 
+interface Forked {
+  readonly id: string;
+  readonly pid: number;
+  readonly child: number;
+}
+
 describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
   let veth: VethPair;
   let place: BrokerPlace;
@@ -86,7 +92,7 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
       [...powerless(), process.execPath, place.path("forking.mjs"), veth.card, FLOW],
       "the client",
     );
-    const { id, pid, child } = JSON.parse(await client.line("child")) as Record<string, never>;
+    const { id, pid, child } = JSON.parse(await client.line("child")) as Forked;
     process.kill(pid, "SIGKILL");
     try {
       await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
@@ -106,7 +112,7 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
       [...powerless(), process.execPath, place.path("forking.mjs"), veth.card, FLOW],
       "the client",
     );
-    const { id, pid, child } = JSON.parse(await client.line("child")) as Record<string, never>;
+    const { id, pid, child } = JSON.parse(await client.line("child")) as Forked;
     process.kill(pid, "SIGKILL");
     await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
     expect(await place.leases()).toMatchObject([{ id, state: "draining" }]);

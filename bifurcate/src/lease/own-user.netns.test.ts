@@ -61,7 +61,7 @@ describe.skipIf(reason !== null)(
         format: "esm",
         external,
       });
-      const [command, ...args] = [...asBroker, process.execPath, BUNDLE] as [string, ...string[]];
+      const [command = "", ...args] = [...asBroker, process.execPath, BUNDLE];
       const out = JSON.parse(execFileSync(command, args, { encoding: "utf8", maxBuffer: 2 ** 20 })) as {
         rules: number;
         programs: number;

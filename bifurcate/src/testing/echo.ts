@@ -1,6 +1,6 @@
 // Answers UDP datagrams over IPv4 with what they say: as a function, and as the source of a handler file.
 
-import type { Batch } from "../batch.js";
+import type { Batch } from "bifurcate";
 
 /** Addresses and ports swapped, which leaves every checksum right; the UDP checksum is left out. */
 export function echo(batch: Batch): void {

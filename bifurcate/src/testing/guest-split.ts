@@ -117,7 +117,8 @@ export async function failure(
 ): Promise<{ status: number; code: string; why: string }> {
   const { status, stdout, stderr } = await guest.run(["bifurcate", ...words, "--json"], { limit: LIMIT });
   const line = stderr.trim().split("\n").at(-1) ?? "";
-  if (!line.startsWith("{")) throw new Error(`it did not fail: ${status} ${stdout} ${stderr}`);
+  if (status === null || !line.startsWith("{"))
+    throw new Error(`it did not fail: ${status} ${stdout} ${stderr}`);
   const { error } = JSON.parse(line) as { error: { code: string; why: string } };
   return { status, code: error.code, why: error.why };
 }

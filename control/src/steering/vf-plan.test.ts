@@ -66,7 +66,7 @@ describe("a split by a virtual function", () => {
     ],
   ] as const)("is not made of %s", (_, request, of, link, code) => {
     try {
-      plan(request, of, link);
+      plan(request, of as VfCard | null, link);
     } catch (thrown) {
       expect((thrown as BifurcateError).code).toBe(code);
       return;

@@ -16,6 +16,9 @@ const none: Counters = {
   invalidDescriptor: 0,
   tooLong: 0,
   handlerInvalid: 0,
+  kept: 0,
+  deviceError: 0,
+  tapLost: 0,
 };
 
 describe("tables", () => {

@@ -19,7 +19,7 @@ const NETMASK_UNKNOWN = 0xffffffff;
 
 /** Opens libpcap.so.0.8; where there is none, says why. */
 export function openLibpcap(): Libpcap | { readonly missing: string } {
-  let library: koffi.LibraryHandle;
+  let library: ReturnType<typeof koffi.load>;
   try {
     library = koffi.load("libpcap.so.0.8");
   } catch (error) {

@@ -197,7 +197,7 @@ const vlanTag = fc.tuple(
   fc.nat(15),
 );
 
-function tagged(inner: Layer, [type, id, priority]: [number, number, number]): Layer {
+function tagged(inner: Layer, [type, id, priority]: readonly [number, number, number]): Layer {
   return {
     type,
     nibble: 0,
@@ -250,7 +250,8 @@ export const frame: fc.Arbitrary<Uint8Array> = fc
     padding: fc.boolean(),
   })
   .map(({ destination, source, tags, inner, cut, padding }) => {
-    const layer = tags.reduceRight((all, tag) => tagged(all, tag), inner);
+    const outer: readonly (readonly [number, number, number])[] = tags;
+    const layer = outer.reduceRight((all, tag) => tagged(all, tag), inner);
     const bytes = [...macBytes(destination), ...macBytes(source), ...bytes16(layer.type), ...layer.bytes];
     while (padding && bytes.length < 60) bytes.push(0);
     return Uint8Array.from(cut === null ? bytes : bytes.slice(0, cut % (bytes.length + 1)));
