@@ -45,6 +45,12 @@ export class LeaseHold {
           }
           continue;
         }
+        if (this.ended) {
+          // It was given back, or closed, while the broker was being told: that one may believe that it goes on.
+          await broker.return(this.id).catch(() => undefined);
+          broker.close();
+          break;
+        }
         this.broker = broker;
         this.follow();
         break;
@@ -66,7 +72,20 @@ export class LeaseHold {
   async return(): Promise<void> {
     if (this.ended) return;
     this.ended = true;
-    await this.broker.return(this.id).catch(() => undefined);
+    await this.broker.return(this.id).catch((thrown: unknown) => {
+      const gone = thrown instanceof BifurcateError && thrown.code === "E_NO_BROKER";
+      return gone ? this.returnToNext() : undefined;
+    });
+  }
+
+  /** The next broker may have the lease already, and not have been told yet that this process is there. */
+  private async returnToNext(): Promise<void> {
+    try {
+      const broker = await BrokerConnection.connect();
+      await broker.return(this.id).finally(() => broker.close());
+    } catch {
+      // There is none: the next one finds that nobody has its descriptors.
+    }
   }
 
   /** Closes the connection. */

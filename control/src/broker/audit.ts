@@ -4,7 +4,10 @@ import { wrapError } from "../errors.js";
 
 /** One line. */
 export interface AuditEntry {
-  /** "lease", "end", "release", "deny", "adopt", "start", "stop", "refuse". */
+  /**
+   * "lease", "end", "release", "return" and "resume" (where they were refused), "end-process", "undo", "adopt",
+   * "refuse", "start", "reload", "stop", "metrics".
+   */
   readonly event: string;
   readonly uid?: number | undefined;
   readonly pid?: number | undefined;

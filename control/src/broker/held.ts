@@ -1,5 +1,5 @@
 // Sockets of a lease that has ended: whether a copy is open somewhere, and what is done about who does not let go.
-import { messageOf } from "../errors.js";
+import { errnoOf, messageOf } from "../errors.js";
 import { isAlive } from "../facts/processes.js";
 import type { LeaseRecord, OwnQueues } from "../lease/record.js";
 import type { Audit } from "./audit.js";
@@ -7,24 +7,29 @@ import type { BrokerNetns, ProcessHandle } from "./machine.js";
 import type { PortNames } from "./port.js";
 
 /**
- * Whether a copy of one of its sockets is open somewhere.
- * @param card The card's name now; undefined: it is gone, and its sockets are unbound.
+ * Whether a copy of one of its sockets is open somewhere. Of an interface that is gone none is bound. Where one cannot be
+ * looked at now, since the broker has no descriptor left or the interface is down, say, nothing is known of its sockets,
+ * and what they hold is nobody else's.
+ * @param card The card's name now; undefined: it is gone.
+ * @returns null where it cannot be told.
  */
 export function isHeld(
   netns: BrokerNetns,
   own: OwnQueues | null,
   names: PortNames,
   card: string | undefined,
-): boolean {
-  const held = (ifname: string, queue: number): boolean => {
+): boolean | null {
+  const ifname = own === null ? names.far : card;
+  if (ifname === undefined) return false;
+  let held: false | null = false;
+  for (const queue of own?.queues ?? [0]) {
     try {
-      return netns.isQueueHeld(ifname, queue);
-    } catch {
-      return false;
+      if (netns.isQueueHeld(ifname, queue)) return true;
+    } catch (thrown) {
+      if (!["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "")) held = null;
     }
-  };
-  if (own === null) return held(names.far, 0);
-  return card !== undefined && own.queues.some((queue) => held(card, queue));
+  }
+  return held;
 }
 
 /**

@@ -21,16 +21,17 @@ import { Card } from "./card.js";
 import { ownNamespace } from "./foreign.js";
 import { chooseGround, type Asked } from "./ground.js";
 import { endHolder, isHeld } from "./held.js";
+import { LeaseJournal } from "./journal.js";
 import { listed } from "./listing.js";
 import type { Client, Granting, Live, Owner, Places } from "./live.js";
 import type { BrokerKernel, BrokerNetns, Locals } from "./machine.js";
 import { checkPass, open, type Opened } from "./opening.js";
-import { decide, leaseWords, poolBytes, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
+import { decide, leaseWords, type Asker, type Policy, type Rule } from "./policy.js";
 import { foreignSockets, pinFolder, portCounters, removePins, removePort, type PortCard } from "./port.js";
 import { freshId, ownerOf, reservation, type Place } from "./reservation.js";
 import { undoOwn, type CardPlace, type Settled } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
-import { checkTaken } from "./taken.js";
+import { checkTaken, holding } from "./taken.js";
 import {
   checkWanted,
   checkWhole,
@@ -54,6 +55,7 @@ export class Leases {
   onRevoked: (id: string, why: string) => void = () => undefined;
   /** Counted since the start: granted, denied, and ended by each cause. */
   readonly counts = new Map<string, number>();
+  private readonly journal: LeaseJournal;
 
   constructor(
     private readonly kernel: BrokerKernel,
@@ -62,19 +64,24 @@ export class Leases {
     private readonly places: Places,
     public policy: Policy,
     private readonly audit: Audit,
-  ) {}
+  ) {
+    this.journal = new LeaseJournal(places.state, audit);
+  }
 
   /** Everything that may be shown to that user. */
   list(asker: Asker): ListedLease[] {
-    return [...this.leases.values()]
-      .map(({ record }) => record)
+    return this.records()
       .filter((record) => record.client.uid === asker.uid || this.isAdmin(asker))
       .map(listed);
   }
 
   /** All of them, for metrics. */
   all(): ListedLease[] {
-    return [...this.leases.values()].map(({ record }) => listed(record));
+    return this.records().map(listed);
+  }
+
+  private records(): LeaseRecord[] {
+    return [...this.leases.values()].map(({ record }) => record);
   }
 
   /** What the checks on live leases' ports have let out and dropped so far. */
@@ -84,7 +91,7 @@ export class Leases {
     readonly denied: number;
     readonly limited: number;
   }[] {
-    return [...this.leases.values()].flatMap(({ record: { id, state } }) => {
+    return this.records().flatMap(({ id, state }) => {
       const counts = state === "granted" ? portCounters(this.kernel, pinFolder(this.places.bpffs, id)) : null;
       return counts === null ? [] : [{ id, ...counts }];
     });
@@ -126,7 +133,7 @@ export class Leases {
 
   /** The rule that gives it. @throws E_LEASE_DENIED */
   private allowed(client: Client, request: LeaseRequest, watch: Stopwatch): Rule {
-    const rule = decide(this.policy, client, request, (name) => this.holding(client.uid, name));
+    const rule = decide(this.policy, client, request, (name) => holding(this.records(), client.uid, name));
     watch.lap("policy");
     return rule;
   }
@@ -145,23 +152,12 @@ export class Leases {
     return error;
   }
 
-  private holding(uid: number, rule: string): Holding {
-    const mine = [...this.leases.values()].filter(
-      ({ record }) => record.client.uid === uid && record.rule === rule,
-    );
-    return {
-      leases: mine.length,
-      memory: mine.reduce((sum, { record }) => sum + poolBytes(record.request), 0),
-    };
-  }
-
   private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
     const what = leaseWords(request);
     const owner = ownerOf(client, what);
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
-    const leases = [...this.leases.values()].map(({ record }) => record);
-    checkTaken(what, link.index, request.flows, leases);
+    checkTaken(what, link.index, request.flows, this.records());
     const asked = { request, rule, mode: card?.mode ?? null, ...this.facts(request, link.index, card) };
     const { facts, carved } = asked;
     const ground = chooseGround(asked);
@@ -196,12 +192,12 @@ export class Leases {
         client: theirs,
         folder: pinFolder(this.places.bpffs, live.record.id),
         carved,
-        note: (own) => this.note(live, own),
+        note: (own) => this.journal.write(live, { own }),
         watch,
       });
       return this.hand(live, opened);
     } catch (thrown) {
-      this.fail(live);
+      this.finish(live, "fail");
       throw thrown;
     } finally {
       theirs?.close();
@@ -217,8 +213,7 @@ export class Leases {
   ): Promise<Granting> {
     const what = leaseWords(request);
     const owner = ownerOf(client, what);
-    const leases = [...this.leases.values()].map(({ record }) => record);
-    checkWhole(what, request, leases);
+    checkWhole(what, request, this.records());
     const on = { card: { ifindex: 0, name: request.device }, slot: -1, own: null };
     const live = this.reserve(owner, request, rule, on);
     watch.lap("record");
@@ -250,8 +245,7 @@ export class Leases {
       live.kept?.close();
       return;
     }
-    if (next(live.record.state, event) !== null) this.advance(live, event);
-    this.takeAway(live, event);
+    this.finish(live, event);
   }
 
   /** Writes a lease down, before anything of it is made. */
@@ -264,20 +258,15 @@ export class Leases {
     return live;
   }
 
-  private fail(live: Live): void {
-    this.advance(live, "fail");
-    this.takeAway(live, "fail");
-  }
-
   /** Watches the client from now on, and gives what it gets. */
   private hand(live: Live, { lease, descriptors }: Opened): Granting {
     try {
       this.watch(live);
+      this.journal.advance(live, "grant", { granted: lease });
     } catch (thrown) {
       for (const each of descriptors) each.close();
       throw thrown;
     }
-    this.advance(live, "grant", { granted: lease });
     return {
       lease,
       descriptors,
@@ -309,12 +298,6 @@ export class Leases {
     return [...this.leases.values()].filter(
       ({ record: { card, own = null } }) => own !== null && card.ifindex === ifindex,
     );
-  }
-
-  /** Writes down how far the settings for a lease's queues are. */
-  private note(live: Live, own: OwnQueues): void {
-    live.record = { ...live.record, own };
-    writeRecord(this.places.state, live.record);
   }
 
   private card(card: PortCard, name: string): Card {
@@ -353,15 +336,11 @@ export class Leases {
     const live = this.leases.get(id);
     if (live === undefined || next(live.record.state, event) === null) return;
     const { record } = live;
-    this.advance(live, event);
+    this.journal.end(live, event);
     this.tally(event);
-    let outcome = "done";
-    try {
-      if (live.making !== true) this.takeAway(live, event);
-    } catch (thrown) {
-      outcome = wrapError(thrown, `end ${id}`).code;
-      why += `; ${messageOf(thrown)}`;
-    }
+    const failed = live.making === true ? null : this.tryTakeAway(live, event);
+    const outcome = failed?.code ?? "done";
+    if (failed !== null) why += `; ${failed.why}`;
     const { uid, pid } = record.client;
     this.audit.write({
       event: event === "release" ? "release" : "end",
@@ -377,6 +356,33 @@ export class Leases {
     if (event !== "return") this.onRevoked(id, why);
   }
 
+  /** Ends a lease that nobody has yet, or has any more. Never throws: what fails is written down. */
+  private finish(live: Live, event: LeaseEvent): void {
+    if (next(live.record.state, event) !== null) this.journal.end(live, event);
+    const failed = this.tryTakeAway(live, event);
+    if (failed !== null) this.complain(live, failed.code, failed.why);
+  }
+
+  /** As `takeAway`; where it fails it is tried again. @returns Why it failed, or null. */
+  private tryTakeAway(live: Live, event: LeaseEvent): BifurcateError | null {
+    try {
+      this.takeAway(live, event);
+      return null;
+    } catch (thrown) {
+      const still = this.leases.get(live.record.id) === live;
+      if (still) live.timer = setTimeout(() => this.finish(live, event), DRAIN_MOST_MS);
+      return wrapError(thrown, `end ${live.record.id}`);
+    }
+  }
+
+  /** Says what of its end failed: once, however often it is tried. */
+  private complain(live: Live, outcome: string, why: string): void {
+    if (why === live.told) return;
+    live.told = why;
+    const { id, card } = live.record;
+    this.audit.write({ event: "undo", outcome, lease: id, device: card.name, why });
+  }
+
   /** The kernel gets the flow; then everything is taken away, or what somebody still holds is waited for. */
   private takeAway(live: Live, event: LeaseEvent): void {
     this.steerBack(live);
@@ -385,8 +391,8 @@ export class Leases {
     const own = ((record.own ?? null) !== null || isWhole(record)) && event !== "fail";
     const draining = next(record.state, "held") === null;
     const waits = own || draining || (event === "death" && record.draining === "wait");
-    if (!(waits && this.isHeld(record)) && this.clear(live)) return;
-    if (!draining) this.advance(live, "held");
+    if (!(waits && this.isHeld(record) !== false) && this.clear(live)) return;
+    if (!draining) this.journal.end(live, "held");
     this.drain(live, DRAIN_LEAST_MS);
   }
 
@@ -402,18 +408,28 @@ export class Leases {
   /** Looks until nobody holds a descriptor, ever less often. */
   private drain(live: Live, after: number): void {
     live.timer = setTimeout(() => {
-      const held = this.isHeld(live.record);
-      if (held && after >= DRAIN_MOST_MS && live.ended !== true) {
-        live.ended = endHolder(live.record, live.process, this.audit);
+      let free = false;
+      try {
+        const held = this.isHeld(live.record);
+        if (held === true && after >= DRAIN_MOST_MS && live.ended !== true) {
+          live.ended = endHolder(live.record, live.process, this.audit);
+        }
+        free = held === false && this.clear(live);
+      } catch (thrown) {
+        const { code, why } = wrapError(thrown, `end ${live.record.id}`);
+        this.complain(live, code, why);
       }
-      if (held || !this.clear(live)) this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
+      if (!free && this.leases.get(live.record.id) === live) {
+        this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
+      }
     }, after);
   }
 
-  private isHeld(record: LeaseRecord): boolean {
+  /** null: that cannot be told now. */
+  private isHeld(record: LeaseRecord): boolean | null {
     const { card, own = null, names } = record;
     if (isWhole(record)) return isCardHeld(this.kernel, record);
-    return isHeld(this.netns, own, names, this.place(card.ifindex)?.name);
+    return isHeld(this.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
   }
 
   /** A card by the name that it has now; null: it is gone. */
@@ -424,23 +440,18 @@ export class Leases {
 
   /** Undoes settings of the card that were changed for the lease; false where some of it is to be tried again. */
   private undo(live: Live, when: Step["when"]): boolean {
-    const { id, card, own = null } = live.record;
+    const { card, own = null } = live.record;
     const place = this.place(card.ifindex);
     if (own === null || place === null) return true;
     const settled = (of: Live): Settled => ({
       own: () => of.record.own!,
       granted: of.record.state === "granted",
-      note: (now) => this.note(of, now),
+      note: (now) => this.journal.tryWrite(of, { own: now }),
     });
     const others = this.owners(card.ifindex).filter((each) => each !== live);
     const { left, failed } = undoOwn(place, settled(live), others.map(settled), when);
     const why = [...left, ...failed].join("; ");
-    // Said once, however often it is tried.
-    if (why !== "" && why !== live.told) {
-      const outcome = failed.length > 0 ? "E_UNDO_INCOMPLETE" : "left";
-      this.audit.write({ event: "undo", outcome, lease: id, device: card.name, why });
-      live.told = why;
-    }
+    if (why !== "") this.complain(live, failed.length > 0 ? "E_UNDO_INCOMPLETE" : "left", why);
     return failed.length === 0;
   }
 
@@ -458,13 +469,6 @@ export class Leases {
     removeRecord(this.places.state, record.id);
     freeMemory(live, this.audit);
     return true;
-  }
-
-  private advance(live: Live, event: LeaseEvent, change: Partial<LeaseRecord> = {}): void {
-    const state = next(live.record.state, event);
-    if (state === null) throw new Error(`a lease that is ${live.record.state} cannot ${event}`);
-    live.record = { ...live.record, ...change, state };
-    writeRecord(this.places.state, live.record);
   }
 
   private tally(what: string): void {
@@ -549,7 +553,7 @@ export class Leases {
   private adoptOne(record: LeaseRecord): string | null {
     const live = this.leases.get(record.id)!;
     const attached = this.cards.get(record.card.ifindex)?.attached === true;
-    const why = whyNot(record, { kernel: this.kernel, netns: this.netns, attached });
+    const why = whyNot(record, { netns: this.netns, attached, held: () => this.isHeld(record) });
     if (why === null) {
       this.watch(live);
       return null;
@@ -562,15 +566,15 @@ export class Leases {
     }
     // What is held still is waited for.
     const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
-    if (next(record.state, event) !== null) this.advance(live, event);
-    this.takeAway(live, event);
+    if (next(record.state, event) !== null) this.journal.end(live, event);
+    const failed = this.tryTakeAway(live, event);
+    if (failed !== null) throw failed;
     return why;
   }
 
   /** Ends the leases of a card, or of a port, that is no longer there. */
   lost(ifindex: number, name: string): void {
-    for (const { record } of [...this.leases.values()]) {
-      const { card, names, id, request } = record;
+    for (const { card, names, id, request } of this.records()) {
       if (card.ifindex === ifindex) this.end(id, "loss", `the card ${card.name} is gone`);
       // A foreign port's far end has moved, and has not gone.
       else if (

@@ -27,8 +27,10 @@ export interface Live {
   loan?: CardLoan;
   /** Its memory, likewise. */
   kept?: KeptMemory;
-  /** What was last said of settings that could not be undone. */
+  /** What was last said of an end that could not be brought about. */
   told?: string;
+  /** What was last said of a record that could not be written. */
+  unwritten?: string;
   /** Its client was ended, since it held what is to be free. */
   ended?: boolean;
 }

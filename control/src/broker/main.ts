@@ -3,7 +3,7 @@ import { parseArgs } from "node:util";
 import { BifurcateError, exitStatus, messageOf, wrapError } from "../errors.js";
 import { tellSupervisor } from "./machine.js";
 import { brokerSocket } from "./socket.js";
-import { startBroker, type BrokerOptions } from "./start.js";
+import { checkPolicy, startBroker, type BrokerOptions } from "./start.js";
 
 const HELP = `Usage: bifurcated [options]
 
@@ -15,7 +15,7 @@ Leases flows of this machine's network cards to processes that have no rights at
   --bpffs DIR     a folder of a BPF file system (/sys/fs/bpf/bifurcate)
   --audit FILE    the audit log; stdout when left out
   --metrics AT    serve Prometheus metrics at ADDRESS:PORT or the path of a socket; off when left out
-  --check         check the policy and end
+  --check         check the policy and end; with a broker's rights, also that they are enough for it
   --help, --version
 
 SIGHUP reads the policy again. SIGTERM ends it; leases and their traffic go on until the next broker adopts them.
@@ -57,8 +57,7 @@ export async function bifurcated(argv: readonly string[], version: string): Prom
     if (options.help) return say(HELP);
     if (options.tell) return say(`${version}\n`);
     if (options.check) {
-      const { readPolicy } = await import("./policy.js");
-      const { rules } = readPolicy(options.policy);
+      const { rules } = checkPolicy(options.policy);
       return say(`${options.policy}: ${rules.length} rules\n`);
     }
     const broker = startBroker(options);

@@ -3,7 +3,7 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ownIdentity } from "../facts/processes.js";
 import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fake-kernel.js";
@@ -190,13 +190,74 @@ describe("own queues on a card with rules", () => {
     const before = settings();
     const first = start();
     const lease = take(first, 53);
+    broker.hold(3);
     first.leave();
     const second = start();
     expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
     expect(second.holds(lease.id, { pid: process.pid, startTime: "0" })).toBe(false);
     expect(take(second, 54).portQueues).toEqual([2]);
+    broker.letGo(3);
     for (const { id } of second.all()) second.end(id, "return", "done with");
     expect(settings()).toEqual(before);
+  });
+
+  it("is free under the next broker when nobody has its sockets: they were never passed, or were closed meanwhile", () => {
+    const before = settings();
+    const first = start();
+    first.grant(CLIENT, ASKED);
+    first.leave();
+    broker.closeSockets();
+    const second = start();
+    expect(second.adopt()).toEqual({ adopted: 0, ended: 1 });
+    expect(place.log).toContainEqual(
+      expect.objectContaining({ event: "adopt", outcome: "ended", why: "nobody has its sockets" }),
+    );
+    expect([second.all(), place.records()]).toEqual([[], []]);
+    expect(settings()).toEqual(before);
+  });
+
+  it("counts as held while it cannot be looked at, and as free when its card is gone", async () => {
+    let errno = "EMFILE";
+    broker.netns.isQueueHeld = () => {
+      throw new FakeRefusal("socket(AF_XDP)", errno);
+    };
+    const first = start();
+    const { id } = take(first, 53);
+    first.leave();
+    const second = start();
+    expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
+    second.end(id, "release", "an admin");
+    for (errno of ["EMFILE", "ENOMEM", "ENOBUFS", "ENETDOWN"]) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      expect(second.all(), errno).toMatchObject([{ id, state: "draining" }]);
+    }
+    expect(card.rss).not.toContain(3);
+    errno = "ENODEV";
+    await settled(() => second.all().length === 0);
+    expect(card.rss).toContain(3);
+  });
+
+  it("ends nobody by end-process on a guess: who has let go may live on while that cannot be looked at", async () => {
+    let kills = 0;
+    const kill = (): number => kills++;
+    broker.machine.process = () => ({ onEnd: () => undefined, kill, close: () => undefined }) as never;
+    const leases = start(`${POLICY}draining = end-process\n`);
+    const { id } = take(leases, 53);
+    broker.netns.isQueueHeld = () => {
+      throw new FakeRefusal("bind(AF_XDP)", "ENETDOWN");
+    };
+    vi.useFakeTimers();
+    try {
+      leases.end(id, "release", "an admin");
+      vi.advanceTimersByTime(5_000);
+      expect(kills).toBe(0);
+      broker.netns.isQueueHeld = () => true;
+      vi.advanceTimersByTime(5_000);
+      expect(kills).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+    leases.leave();
   });
 
   it("has nothing to undo after a reboot, which undid it: its record alone goes", () => {

@@ -85,7 +85,7 @@ describe("a broker whose kernel takes its time", () => {
     };
     const machine: Locals = { ...broker.machine, listen: () => listener };
     const leases = place.start({ ...broker, machine }, POLICY);
-    server = new Server(machine, leases, place.audit, { broker: "0", netns: 1 });
+    server = new Server(machine, leases, place.audit, { broker: "0", netns: 1 }, { all: 4, user: 2 });
     server.listen("broker.sock");
   });
   afterEach(() => {
@@ -123,6 +123,22 @@ describe("a broker whose kernel takes its time", () => {
     expect(broker.left().descriptors).toBe(before);
     expect(place.log.at(-1)).toMatchObject({ event: "refuse", outcome: "closed" });
     expect(server.connections).toBe(0);
+  });
+
+  it("writes down who asked for what is not his, and who found no place", async () => {
+    const client = connect();
+    const lease = "lease-00000000";
+    for (const [request, type] of ["release", "return", "resume"].entries()) client.say({ type, request, lease });
+    await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", "error 0", "error 1", "error 2"]));
+    const who = { uid: 1000, pid: process.pid };
+    expect(place.log).toMatchObject(
+      ["release", "return", "resume"].map((event) => ({ event, outcome: "E_NO_SUCH_LEASE", lease, ...who })),
+    );
+    connect();
+    const third = connect();
+    await vi.waitFor(() => expect(third.answers).toMatchObject([{ error: { code: "E_BROKER_FULL" } }]));
+    expect(place.log.at(-1)).toMatchObject({ event: "refuse", outcome: "E_BROKER_FULL", ...who });
+    expect(place.log.at(-1)!.why).toContain("user 1000 has 2 connections");
   });
 
   it("says what was wrong as it does of any request", async () => {

@@ -115,8 +115,16 @@ class Session {
     }
   }
 
-  private fail({ type, request }: Asked, thrown: unknown): void {
-    const { error } = wrapError(thrown, `answer '${type}'`).toJSON();
+  private fail(message: Asked, thrown: unknown): void {
+    const { type, request } = message;
+    const wrapped = wrapError(thrown, `answer '${type}'`);
+    // Of a lease that was not given, the leases themselves write.
+    if (type === "return" || type === "resume" || type === "release") {
+      const { uid, pid } = this.known;
+      const { code: outcome, message: why } = wrapped;
+      this.server.audit.write({ event: type, outcome, uid, pid, lease: message.lease, why });
+    }
+    const { error } = wrapped.toJSON();
     this.send({ type: "error", request, error });
   }
 
@@ -237,7 +245,7 @@ export class Server {
   constructor(
     private readonly machine: Locals,
     readonly leases: Leases,
-    private readonly audit: Audit,
+    readonly audit: Audit,
     private readonly about: { readonly broker: string; readonly netns: number },
     private readonly limits: ConnectionLimits = LIMITS,
   ) {
@@ -294,7 +302,10 @@ export class Server {
       const identity = identify(pid);
       const refused = this.full(uid);
       if (identity === null || refused !== null) {
-        if (refused !== null) connection.send(encode({ type: "error", request: null, error: refused }), []);
+        if (refused !== null) {
+          this.audit.write({ event: "refuse", outcome: refused.code, uid, pid, why: refused.why });
+          connection.send(encode({ type: "error", request: null, error: refused.toJSON().error }), []);
+        }
         connection.close();
         process?.close();
         return;
@@ -307,7 +318,7 @@ export class Server {
     }
   }
 
-  private full(uid: number): ReturnType<BifurcateError["toJSON"]>["error"] | null {
+  private full(uid: number): BifurcateError | null {
     const own = [...this.sessions].filter((each) => each.known.uid === uid).length;
     const why =
       this.sessions.size >= this.limits.all
@@ -316,7 +327,7 @@ export class Server {
           ? `user ${uid} has ${this.limits.user} connections`
           : null;
     if (why === null) return null;
-    return new BifurcateError("E_BROKER_FULL", { what: "connect to the broker", why }).toJSON().error;
+    return new BifurcateError("E_BROKER_FULL", { what: "connect to the broker", why });
   }
 
   /** Listens no more, ends every connection, and leaves the leases. */

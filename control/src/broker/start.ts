@@ -39,9 +39,13 @@ export interface RunningBroker {
   stop(): void;
 }
 
-function checkCapabilities(kernel: BrokerKernel): void {
+function lacking(kernel: BrokerKernel): string[] {
   const has = new Set(kernel.capabilities());
-  const missing = NEEDED.filter((each) => !has.has(each));
+  return NEEDED.filter((each) => !has.has(each));
+}
+
+function checkCapabilities(kernel: BrokerKernel): void {
+  const missing = lacking(kernel);
   if (missing.length === 0) return;
   throw new BifurcateError("E_NOT_PRIVILEGED", {
     what: "start the broker",
@@ -56,6 +60,15 @@ function readMeant(path: string, kernel: BrokerKernel): Policy {
   const policy = readPolicy(path);
   checkMeans(policy, kernel.capabilities());
   return policy;
+}
+
+/**
+ * Checks a policy as a broker of this process's rights would; one without a broker's rights, as a user has none, checks
+ * what it says alone. @throws E_POLICY
+ */
+export function checkPolicy(path: string): Policy {
+  const kernel = brokerKernel();
+  return lacking(kernel).length === 0 ? readMeant(path, kernel) : readPolicy(path);
 }
 
 function checkBpffs(path: string): void {
@@ -127,7 +140,13 @@ export function startBroker(options: BrokerOptions): RunningBroker {
     server,
     adopted,
     reload: () => {
-      leases.policy = readMeant(options.policy, kernel);
+      try {
+        leases.policy = readMeant(options.policy, kernel);
+      } catch (thrown) {
+        const { code, message } = wrapError(thrown, "read the policy again");
+        audit.write({ event: "reload", outcome: code, why: message });
+        throw thrown;
+      }
       audit.write({ event: "reload", outcome: "done" });
     },
     stop: () => {

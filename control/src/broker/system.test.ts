@@ -74,7 +74,7 @@ describe.skipIf(!analyses)(`systemd${analyses ? "" : " (skipped: needs systemd-a
     const folder = mkdtempSync(join(tmpdir(), "bifurcate-unit-"));
     try {
       const path = join(folder, "bifurcated.service");
-      writeFileSync(path, unit.replace(/^ExecStart=bifurcated/m, `ExecStart=${process.execPath}`));
+      writeFileSync(path, unit.replace(/^(Exec\w+=)bifurcated/gm, `$1${process.execPath}`));
       return execFileSync("systemd-analyze", [...args, path], { encoding: "utf8", stdio: "pipe" });
     } finally {
       rmSync(folder, { recursive: true, force: true });

@@ -1,8 +1,9 @@
-// Which flows of a card are leased already: two leases never share a frame.
+// What is leased already: flows of a card, since two leases never share a frame, and what a user has by a rule.
 import { BifurcateError } from "../errors.js";
 import type { LeaseRecord } from "../lease/record.js";
 import { steers } from "../lease/state.js";
 import { compileFlow } from "../steering/compile-flow.js";
+import { poolBytes, type Holding } from "./policy.js";
 
 /** @throws E_FLOW_TAKEN where a flow may meet another lease's of that card. */
 export function checkTaken(
@@ -28,4 +29,13 @@ export function checkTaken(
       });
     }
   }
+}
+
+/** What a user has by that rule. */
+export function holding(leases: readonly LeaseRecord[], uid: number, rule: string): Holding {
+  const mine = leases.filter((each) => each.client.uid === uid && each.rule === rule);
+  return {
+    leases: mine.length,
+    memory: mine.reduce((sum, { request }) => sum + poolBytes(request), 0),
+  };
 }

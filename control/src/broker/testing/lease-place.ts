@@ -1,5 +1,5 @@
 // For tests: leases over a model of the kernel, with a folder of their own for what brokers write down.
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BifurcateError } from "../../errors.js";
@@ -56,6 +56,18 @@ export class LeasePlace {
   /** The files of the leases' records. */
   records(): string[] {
     return readdirSync(this.places.state);
+  }
+
+  /** From now on no record can be written, until the returned function is called. */
+  full(): () => void {
+    const { state } = this.places;
+    renameSync(state, `${state}.away`);
+    // A file, where the folder is to be: a full disk cannot be made here.
+    writeFileSync(state, "");
+    return () => {
+      rmSync(state);
+      renameSync(`${state}.away`, state);
+    };
   }
 
   remove(): void {
