@@ -196,6 +196,7 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
       }
     }
     expect(refused + ended).toBeGreaterThan(20);
+    await place.logged(({ event, outcome }) => event === "refuse" && outcome === "E_BROKER_FULL");
     for (const each of open.splice(0)) each.close();
     await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= before));
     await serves();
@@ -217,7 +218,7 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     expect(await raw.next()).toMatchObject({ type: "leases", request: 6, leases: [] });
   });
 
-  it("a user's number reused: the process counts that leased, and another of that number has nothing of its lease", async () => {
+  it("a user's number reused: the process counts that leased, and another of that number does not resume or return its lease", async () => {
     const raw = await welcomed();
     raw.send({ type: "lease", request: 1, lease: REQUEST });
     const granted = await raw.next();

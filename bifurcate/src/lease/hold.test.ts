@@ -49,7 +49,10 @@ describe("a lease given back", () => {
       hold = new LeaseHold(old, "lease-1", () => undefined);
       let told = (): void => undefined;
       next.resume.mockReturnValue(new Promise<void>((resolve) => (told = resolve)));
-      const connect = vi.spyOn(BrokerConnection, "connect").mockResolvedValueOnce(next).mockRejectedValue(GONE);
+      const connect = vi
+        .spyOn(BrokerConnection, "connect")
+        .mockResolvedValueOnce(next)
+        .mockRejectedValue(GONE);
       old.onClosed();
       await vi.advanceTimersByTimeAsync(1_000);
       expect(next.resume).toHaveBeenCalledWith("lease-1");

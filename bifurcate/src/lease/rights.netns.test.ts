@@ -178,6 +178,14 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     ).toHaveLength(refused.length);
   });
 
+  it("a policy that is wrong is not taken on a reload, which the audit log says, and the old one holds", async () => {
+    place.write("rubbish\n");
+    await place.reload();
+    expect(place.log().at(-1)).toMatchObject({ event: "reload", outcome: "E_POLICY" });
+    expect(place.log().at(-1)!["why"]).toContain("line 1: ");
+    await opened(lease(NOBODY, "udp dst port 7001"));
+  });
+
   it("a flow that is leased is nobody else's, and whose it is stays untold", async () => {
     place.write(`${POLICY}\n[again]\nuser = ${OTHER}\ndevice = card0\nflow = udp\ntransmit = own\n`);
     await place.reload();

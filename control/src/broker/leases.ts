@@ -1,5 +1,5 @@
 // The leases of one namespace: granted by policy, watched, ended, adopted. Knows no socket and no message.
-import { BifurcateError, messageOf, wrapError } from "../errors.js";
+import { BifurcateError, wrapError } from "../errors.js";
 import { findLink, readFacts } from "../facts/facts.js";
 import { bootId, isAlive, type ProcessIdentity } from "../facts/processes.js";
 import {

@@ -128,7 +128,8 @@ describe("a broker whose kernel takes its time", () => {
   it("writes down who asked for what is not his, and who found no place", async () => {
     const client = connect();
     const lease = "lease-00000000";
-    for (const [request, type] of ["release", "return", "resume"].entries()) client.say({ type, request, lease });
+    for (const [request, type] of ["release", "return", "resume"].entries())
+      client.say({ type, request, lease });
     await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", "error 0", "error 1", "error 2"]));
     const who = { uid: 1000, pid: process.pid };
     expect(place.log).toMatchObject(
