@@ -553,17 +553,15 @@ export class Leases {
   private adoptOne(record: LeaseRecord): string | null {
     const live = this.leases.get(record.id)!;
     const attached = this.cards.get(record.card.ifindex)?.attached === true;
-    const why = whyNot(record, { netns: this.netns, attached, held: () => this.isHeld(record) });
-    if (why === null) {
-      this.watch(live);
-      return null;
-    }
+    let why = whyNot(record, { netns: this.netns, attached, held: () => this.isHeld(record) });
     try {
       // One that lives, and does not let go of what is to be free, may have to be ended.
-      if (isAlive(record.client)) this.watch(live);
-    } catch {
-      // It has ended by now.
+      if (why === null || isAlive(record.client)) this.watch(live);
+    } catch (thrown) {
+      if (why === null && isAlive(record.client)) throw thrown;
+      why ??= `process ${record.client.pid} has ended`;
     }
+    if (why === null) return null;
     // What is held still is waited for.
     const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
     if (next(record.state, event) !== null) this.journal.end(live, event);
