@@ -66,16 +66,16 @@ export async function bundleProject(checkout: string, folder: string): Promise<v
     },
   });
   write(modules);
-  for (const [at, { from, name }] of PROGRAMS.entries()) {
+  const programs = await build({
+    ...common(checkout),
+    entryPoints: PROGRAMS.map(({ from }, at) => ({ in: path.join(checkout, from), out: String(at) })),
+    outdir: path.join(folder, PROGRAMS_FOLDER),
+    format: "cjs",
+    banner: { js: "#!/usr/bin/env node" },
+  });
+  write(programs);
+  for (const [at, { name }] of PROGRAMS.entries()) {
     const script = path.join(PROGRAMS_FOLDER, `${at}.js`);
-    const program = await build({
-      ...common(checkout),
-      entryPoints: [path.join(checkout, from)],
-      outfile: path.join(folder, script),
-      format: "cjs",
-      banner: { js: "#!/usr/bin/env node" },
-    });
-    write(program);
     chmodSync(path.join(folder, script), 0o755);
     mkdirSync(path.join(folder, path.dirname(name)), { recursive: true });
     symlinkSync(path.relative(path.dirname(name), script), path.join(folder, name));
