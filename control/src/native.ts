@@ -1,7 +1,6 @@
 // The machine's own kernel, by the native addon.
-import { createRequire } from "node:module";
 import type { LinkEvent, LinkWatch, NativeKernel, Netns as NativeNetns } from "@bifurcate/addon";
-import { BifurcateError, messageOf } from "./errors.js";
+import { loadAddon } from "./addon.js";
 import type { Kernel } from "./kernel.js";
 
 export type { LinkEvent, LinkWatch } from "@bifurcate/addon";
@@ -38,16 +37,6 @@ export function nativeCardNetns(): NativeNetns {
 }
 
 function load(): NativeKernel {
-  if (kernel !== null) return kernel;
-  try {
-    const addon = createRequire(import.meta.url)("@bifurcate/addon") as typeof import("@bifurcate/addon");
-    kernel = new addon.NativeKernel();
-    return kernel;
-  } catch (thrown) {
-    throw new BifurcateError("E_NO_ADDON", {
-      what: "load the native part of bifurcate",
-      why: messageOf(thrown),
-      cause: thrown,
-    });
-  }
+  kernel ??= new (loadAddon().NativeKernel)();
+  return kernel;
 }

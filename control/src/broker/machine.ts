@@ -1,7 +1,6 @@
 // What a broker asks of the kernel beyond what a split does: ports, sockets to be passed, names that outlive it.
-import { createRequire } from "node:module";
 import type { Connection, LinkEvent, LinkWatch, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
-import { BifurcateError, messageOf } from "../errors.js";
+import { loadAddon } from "../addon.js";
 import type { Attachment, BpfMap, Kernel, Netns, Program } from "../kernel.js";
 
 export type { Connection, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
@@ -130,32 +129,20 @@ export interface Locals {
   process(pid: number): ProcessHandle;
 }
 
-function addon(): typeof import("@bifurcate/addon") {
-  try {
-    return createRequire(import.meta.url)("@bifurcate/addon") as typeof import("@bifurcate/addon");
-  } catch (thrown) {
-    throw new BifurcateError("E_NO_ADDON", {
-      what: "load the native part of bifurcate",
-      why: messageOf(thrown),
-      cause: thrown,
-    });
-  }
-}
-
 /** This machine's kernel for a broker. That the addon has it all, the compiler checks here. @throws E_NO_ADDON */
 export function brokerKernel(): BrokerKernel {
-  return new (addon().NativeKernel)();
+  return new (loadAddon().NativeKernel)();
 }
 
 /** This machine's local sockets and processes. @throws E_NO_ADDON */
 export function locals(): Locals {
-  const { listenLocal, connectLocal, openProcess } = addon();
+  const { listenLocal, connectLocal, openProcess } = loadAddon();
   return { listen: listenLocal, connect: connectLocal, process: openProcess };
 }
 
 /** Tells who supervises this process, systemd for one, how it is (sd_notify(3)). @throws E_NO_ADDON */
 export function tellSupervisor(state: "READY=1"): void {
-  addon().notifySupervisor(state);
+  loadAddon().notifySupervisor(state);
 }
 
 export type { Peer as PeerFacts };

@@ -1,8 +1,8 @@
 // What taking a card asks of the machine's PCI bus. The native addon is the real one; tests put a fake in its place.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { createRequire } from "node:module";
 import type { PciFunction } from "@bifurcate/addon";
+import { loadAddon } from "../addon.js";
 import { commandOf, processNumbers } from "../facts/processes.js";
 
 export type { PciFunction } from "@bifurcate/addon";
@@ -37,8 +37,7 @@ export interface CardBus {
 
 /** This machine's bus. */
 export function machineBus(): CardBus {
-  // Loaded when it is needed: errors and help come without it.
-  const addon = createRequire(import.meta.url)("@bifurcate/addon") as typeof import("@bifurcate/addon");
+  const addon = loadAddon();
   return {
     function: (address) => addon.pciFunction(address),
     lock: (address) => addon.pciLock(address),

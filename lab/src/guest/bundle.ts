@@ -113,8 +113,8 @@ function common(checkout: string): BuildOptions & { write: false } {
             { filter: /\/((bifurcate|control|lab)\/dist\/.*|addon\/index)\.js$/ },
             ({ path: file }) => {
               const url = pathToFileURL(path.join(GUEST_CHECKOUT, path.relative(checkout, file))).href;
-              // Bundled like everything else: its index is a module.
-              const text = readFileSync(file, "utf8").replaceAll(
+              // control/src/addon.ts: what it loads is bundled too, since its index is a module.
+              const text = readFileSync(file, "utf8").replace(
                 'createRequire(import.meta.url)("@bifurcate/addon")',
                 'require("@bifurcate/addon")',
               );
