@@ -21,25 +21,28 @@ function capabilities(): string[] {
     .filter((line) => line.startsWith("Cap"));
 }
 
-const words = JSON.parse(process.argv[2] ?? "{}") as CardClientWords;
-const ended = new Promise<void>((resolve) => process.once("SIGTERM", () => resolve()));
-const alive = setInterval(() => undefined, 1000);
-try {
-  const port = await open(words.spec);
-  say({ event: "open", id: port.id, pid: process.pid, uid: process.getuid?.(), caps: capabilities() });
-  const running = port.run(answerPing).then(
-    () => null,
-    (thrown: unknown) => thrown,
-  );
-  void ended.then(() => port.stop());
-  const thrown = await running;
-  if (thrown !== null) say({ event: "lost", code: (thrown as BifurcateError).code, why: String(thrown) });
-  if (words.stubborn === true) await ended;
-  const { received, sent } = port.stats;
-  await port.close();
-  say({ event: "end", received, sent });
-} catch (thrown) {
-  say({ event: "refused", code: (thrown as BifurcateError).code, why: String(thrown) });
-} finally {
-  clearInterval(alive);
+async function main(words: CardClientWords): Promise<void> {
+  const ended = new Promise<void>((resolve) => process.once("SIGTERM", () => resolve()));
+  const alive = setInterval(() => undefined, 1000);
+  try {
+    const port = await open(words.spec);
+    say({ event: "open", id: port.id, pid: process.pid, uid: process.getuid?.(), caps: capabilities() });
+    const running = port.run(answerPing).then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
+    void ended.then(() => port.stop());
+    const thrown = await running;
+    if (thrown !== null) say({ event: "lost", code: (thrown as BifurcateError).code, why: String(thrown) });
+    if (words.stubborn === true) await ended;
+    const { received, sent } = port.stats;
+    await port.close();
+    say({ event: "end", received, sent });
+  } catch (thrown) {
+    say({ event: "refused", code: (thrown as BifurcateError).code, why: String(thrown) });
+  } finally {
+    clearInterval(alive);
+  }
 }
+
+void main(JSON.parse(process.argv[2] ?? "{}") as CardClientWords);

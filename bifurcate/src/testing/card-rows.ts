@@ -134,6 +134,9 @@ export async function tryCard(row: CardRow): Promise<CardResult> {
   return { ...result, given, error };
 }
 
-for (const row of JSON.parse(process.argv[2] ?? "[]") as CardRow[]) {
-  process.stdout.write(`${JSON.stringify(await tryCard(row))}\n`);
+async function main(rows: readonly CardRow[]): Promise<void> {
+  for (const row of rows) process.stdout.write(`${JSON.stringify(await tryCard(row))}\n`);
 }
+
+// Without `await` out here, which a plain script has not: see guest-program.ts.
+void main(JSON.parse(process.argv[2] ?? "[]") as CardRow[]);

@@ -161,6 +161,6 @@ export async function trouble(card: TroubleCard) {
   return results;
 }
 
-process.stdout.write(
-  `${JSON.stringify(await trouble(JSON.parse(process.argv[2] ?? "{}") as TroubleCard))}\n`,
+void trouble(JSON.parse(process.argv[2] ?? "{}") as TroubleCard).then((results) =>
+  process.stdout.write(`${JSON.stringify(results)}\n`),
 );

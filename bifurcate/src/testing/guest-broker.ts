@@ -5,7 +5,7 @@ import type { GuestProcess } from "@bifurcate/lab/guest/guest-process";
 import { NEEDED } from "@bifurcate/control/broker/start";
 import { NOBODY, powerless } from "./broker.js";
 import type { CardClientWords } from "./card-client.js";
-import { putProgram } from "./guest-card.js";
+import { putProgram } from "./guest-program.js";
 import { LIFE, shell } from "./guest-split.js";
 
 /** The broker's user in a guest. */
@@ -88,13 +88,14 @@ export class GuestBroker {
   private readonly running = new Set<GuestProcess>();
   private readonly taken = new Set<string>();
   private current: GuestProcess | undefined;
+  private clientProgram = "";
 
   constructor(private readonly guest: Guest) {}
 
   /** Does as root what root does: the folders. */
   async prepare(): Promise<void> {
     await shell(this.guest, `bifurcate take --for-broker --user ${USER} --bpf ${BPF} --run ${PLACE}`);
-    await putProgram(this.guest, "card-client");
+    this.clientProgram = await putProgram(this.guest, "bifurcate/src/testing/card-client.ts");
   }
 
   /** Takes a card for the broker, as root. */
@@ -162,7 +163,7 @@ export class GuestBroker {
 
   /** Starts a client as a user without any right; gives its first line. */
   client(words: CardClientWords, uid = NOBODY): Promise<[GuestProcess, CardEvent]> {
-    return this.leasing(["node", "bifurcate/card-client.mjs", JSON.stringify(words)], uid);
+    return this.leasing(["node", this.clientProgram, JSON.stringify(words)], uid);
   }
 
   /** As `client`, another program that says in lines of JSON what came of its lease. */

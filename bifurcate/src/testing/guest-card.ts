@@ -1,13 +1,12 @@
 // For tests of cards taken whole in a guest: the programs that run there, and what they saw.
 
 import { appendFileSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
-import { buildSync } from "esbuild";
 import { expect } from "vitest";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import type { CardResult, CardRow } from "./card-rows.js";
+import { putProgram } from "./guest-program.js";
 import { shell } from "./guest-split.js";
 import { buildExample } from "./rust-example.js";
 
@@ -17,29 +16,13 @@ export const VF_MAC = "52:54:00:bf:aa:01";
 /** Seconds that a program may take. */
 const LIMIT = 560;
 
-/** Puts testing/NAME.ts into the guest, with what it imports from beside it; gives its path there. */
-export async function putProgram(guest: Guest, name: string): Promise<string> {
-  const { outputFiles } = buildSync({
-    entryPoints: [fileURLToPath(new URL(`./${name}.ts`, import.meta.url))],
-    bundle: true,
-    packages: "external",
-    platform: "node",
-    format: "esm",
-    target: "node20",
-    write: false,
-  });
-  const file = `bifurcate/${name}.mjs`;
-  await guest.run(["tee", file], { input: outputFiles[0]!.text });
-  return file;
-}
-
 /**
  * Runs testing/NAME.ts in the guest with a value; gives the lines that it prints, read as JSON, and shows them as they
  * come, since some programs take minutes.
  */
 export async function program<T>(guest: Guest, name: string, value: unknown): Promise<T[]> {
-  await putProgram(guest, name);
-  const run = guest.start(["node", `bifurcate/${name}.mjs`, JSON.stringify(value)], { limit: LIMIT });
+  const file = await putProgram(guest, `bifurcate/src/testing/${name}.ts`);
+  const run = guest.start(["node", file, JSON.stringify(value)], { limit: LIMIT });
   const said = { stdout: "", stderr: "" };
   run.stderr.setEncoding("utf8").on("data", (text: string) => (said.stderr += text));
   run.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -47,7 +30,7 @@ export async function program<T>(guest: Guest, name: string, value: unknown): Pr
     console.log(text.trimEnd());
   });
   const status = await run.ended;
-  await guest.run(["rm", "-f", `bifurcate/${name}.mjs`]);
+  await guest.run(["rm", "-f", file]);
   if (status !== 0) throw new Error(`${name}: status ${status}: ${said.stdout}${said.stderr}`);
   return said.stdout
     .trim()

@@ -1,9 +1,7 @@
 // For tests of splits on real drivers: a split in the guest, paced traffic at its far end, the card's settings.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { transformSync } from "esbuild";
 import { ECHO } from "./echo.js";
+import { putProgram } from "./guest-program.js";
 import { RunningSplit, type StreamEvent } from "@bifurcate/lab/harness";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import type { Wire } from "@bifurcate/lab/guest/wire";
@@ -160,15 +158,7 @@ export interface Owner {
  * those of its plan. Resolves when it says that it is live, or has ended.
  */
 export async function own(guest: Guest, device: string, flow: string, steps: unknown): Promise<Owner> {
-  const file = fileURLToPath(new URL("../../../control/src/testing/owner.ts", import.meta.url));
-  const { code } = transformSync(readFileSync(file, "utf8"), {
-    loader: "ts",
-    format: "esm",
-    target: "node20",
-  });
-  const program = "control/dist/testing/owner.js";
-  await shell(guest, `mkdir -p ${program.slice(0, program.lastIndexOf("/"))}`);
-  await guest.run(["tee", program], { input: code });
+  const program = await putProgram(guest, "control/src/testing/owner.ts");
   const words = ["node", program, "/proc/1/ns/net", device, JSON.stringify({ flows: [flow], steps })];
   const process = guest.start(words, { limit: LIFE });
   let text = "";

@@ -24,7 +24,7 @@ const PLACES: readonly (readonly [folder: string, names: RegExp])[] = [
   ["control/dist", /^(index|errors)\.js$/],
   ["control/dist/card", /\.js$/],
   ["lab/dist", /^index\.js$/],
-  ["lab/dist/traffic", /\.js$/],
+  ["lab/dist/traffic", /^(count|echo-client|http-client|resolver)\.js$/],
 ];
 
 /**
@@ -35,6 +35,8 @@ const PROGRAMS: readonly { readonly from: string; readonly name: string }[] = [
   { from: "bifurcate/dist/cli/main.js", name: "bifurcate/bin/bifurcate.mjs" },
   { from: "bifurcate/dist/broker.js", name: "bifurcate/bin/bifurcated.mjs" },
   { from: "control/dist/guardian/main.js", name: "control/dist/guardian/main.js" },
+  { from: "lab/dist/traffic/datagrams.js", name: "lab/dist/traffic/datagrams.js" },
+  { from: "lab/dist/traffic/kernel-server.js", name: "lab/dist/traffic/kernel-server.js" },
 ];
 
 /** Where they stand: a folder of its own, whose package.json says that they are scripts. Their names are links to them. */
@@ -83,6 +85,16 @@ export async function bundleProject(checkout: string, folder: string): Promise<v
   writeFileSync(path.join(folder, PROGRAMS_FOLDER, "package.json"), '{ "type": "commonjs" }\n');
 }
 
+/**
+ * A program for the guest that is not part of the project, e.g. of a test, as a plain script; see PROGRAMS.
+ * @param file Its source, which awaits nothing at its top.
+ * @returns The text, to be put into the guest as a .cjs file.
+ */
+export async function bundleScript(checkout: string, file: string): Promise<string> {
+  const { outputFiles } = await build({ ...common(checkout), entryPoints: [file], format: "cjs" });
+  return outputFiles[0]!.text;
+}
+
 /** Writes what was built; esbuild would not say by an error's code that the disk is full. */
 function write({ outputFiles }: BuildResult<{ write: false }>): void {
   for (const { path: file, contents } of outputFiles) {
@@ -110,15 +122,17 @@ function common(checkout: string): BuildOptions & { write: false } {
         name: "where a module was",
         setup: (bundler) => {
           bundler.onLoad(
-            { filter: /\/((bifurcate|control|lab)\/dist\/.*|addon\/index)\.js$/ },
+            { filter: /\/((bifurcate|control|lab)\/(dist\/.*\.js|src\/.*\.ts)|addon\/index\.js)$/ },
             ({ path: file }) => {
-              const url = pathToFileURL(path.join(GUEST_CHECKOUT, path.relative(checkout, file))).href;
+              const built = path.relative(checkout, file).replace(/^(\w+)\/src\/(.*)\.ts$/, "$1/dist/$2.js");
+              const url = pathToFileURL(path.join(GUEST_CHECKOUT, built)).href;
               // control/src/addon.ts: what it loads is bundled too, since its index is a module.
               const text = readFileSync(file, "utf8").replace(
                 'createRequire(import.meta.url)("@bifurcate/addon")',
                 'require("@bifurcate/addon")',
               );
-              return { contents: `const $url = ${JSON.stringify(url)};\n${text}` };
+              const loader = file.endsWith(".ts") ? "ts" : "js";
+              return { contents: `const $url = ${JSON.stringify(url)};\n${text}`, loader };
             },
           );
         },

@@ -5,6 +5,7 @@ import path from "node:path";
 import { entryFolder, provide, sweepCache, type Recipe, type Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import type { BootOptions } from "./guest.js";
+import { hostNodeRecipe } from "./host-node.js";
 import { addIgbUio, igbUioRecipe } from "./igb-uio.js";
 import { labKernelConfig, labKernelRecipe } from "./lab-kernel.js";
 import { KERNELS, type KernelName } from "./machine.js";
@@ -37,6 +38,13 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
   await sweepCache();
   const tools = await provide(toolsRecipe, say, thorough);
   const root = path.join(await provide(rootRecipe(tools), say, thorough), "root.ext4");
+  const nodeRecipe = await hostNodeRecipe(tools);
+  const disks = {
+    root,
+    ...(nodeRecipe === null
+      ? {}
+      : { node: path.join(await provide(nodeRecipe, say, thorough), "node.ext4") }),
+  };
   const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
   const qemu = [
     ...inTree(tools, "usr/bin/qemu-system-x86_64"),
@@ -48,14 +56,14 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
       await packProject(file);
       await addIgbUio(entry, file);
     };
-    return { qemu, packProject: packed, files: { root, kernel: path.join(entry, "bzImage") } };
+    return { qemu, packProject: packed, files: { ...disks, kernel: path.join(entry, "bzImage") } };
   }
   const entry = await provide(stockKernelRecipe(kernel, tools), say, thorough);
   const at = (name: string): string => path.join(entry, name);
   return {
     qemu,
     packProject,
-    files: { root, kernel: at("vmlinuz"), initrd: at("initrd"), modules: at("modules.ext4") },
+    files: { ...disks, kernel: at("vmlinuz"), initrd: at("initrd"), modules: at("modules.ext4") },
   };
 }
 
@@ -66,5 +74,7 @@ export async function allRecipes(): Promise<readonly Recipe[]> {
   const stock = KERNELS.filter((kernel) => kernel !== "lab").map((kernel) =>
     stockKernelRecipe(kernel, tools),
   );
-  return [toolsRecipe, rootRecipe(tools), lab, igbUioRecipe(entryFolder(lab)), ...stock];
+  const node = await hostNodeRecipe(tools);
+  const common = [toolsRecipe, rootRecipe(tools), ...(node === null ? [] : [node])];
+  return [...common, lab, igbUioRecipe(entryFolder(lab)), ...stock];
 }

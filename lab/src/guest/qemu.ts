@@ -12,6 +12,8 @@ export interface BootFiles {
   /** For kernels with modules: what loads the disk's drivers, and an image of all modules. */
   readonly initrd?: string;
   readonly modules?: string;
+  /** An image with the host's Node. */
+  readonly node?: string;
   /** The console's output goes here. */
   readonly console: string;
   /** The control channel: a unix socket that QEMU listens on. */
@@ -88,7 +90,7 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
   const disk = (id: string, file: string, slot: string): string[] => [
     // What does not fit on the host's disk is an error in the guest; left alone, QEMU would stop it without a word.
     ...["-drive", `file=${value(file)},if=none,id=${id},format=raw,snapshot=on,werror=report,rerror=report`],
-    ...["-device", `virtio-blk-pci,drive=${id},addr=${slot}`],
+    ...["-device", `virtio-blk-pci,drive=${id},addr=${slot},serial=${id}`],
   ];
   const commandLine = [
     "console=ttyS0 panic=-1 loglevel=4 net.ifnames=0",
@@ -127,6 +129,8 @@ export function qemuArguments(machine: Machine, files: BootFiles): string[] {
     ...disk("root", files.root, "0x10"),
     ...disk("project", files.project, "0x11"),
     ...(files.modules === undefined ? [] : disk("modules", files.modules, "0x12")),
+    // After the others, which are found by their order; this one is by its serial number.
+    ...(files.node === undefined ? [] : disk("node", files.node, "0x15")),
     ...["-device", "virtio-serial-pci,addr=0x13", "-device", "virtio-rng-pci,addr=0x14"],
     ...["-chardev", `socket,id=control,path=${value(files.control)},server=on,wait=off`],
     ...["-device", "virtserialport,chardev=control,name=bifurcate.control"],

@@ -27,24 +27,27 @@ async function open(source: string | undefined): Promise<Socket> {
 
 let heardAt = 0;
 const echoed = new Set<number>();
-const sockets = await Promise.all(sources.length === 0 ? [open(undefined)] : sources.map(open));
-let tickAt = Date.now();
-let sent = 0;
-let owed = 0;
-const timer = setInterval(() => {
-  // What a sleep of this process kept back is not sent in a burst: a card's ring has a few hundred places.
-  owed = Math.min(BURST, owed + ((Date.now() - tickAt) / 1000) * perSecond);
-  tickAt = Date.now();
-  const due = Math.min(total, sent + Math.floor(owed));
-  owed -= due - sent;
-  for (; sent < due; sent++) {
-    const payload = Buffer.alloc(length, 0x62);
-    payload.writeUInt32BE(sent, 0);
-    sockets[sent % sockets.length]!.send(payload, Number(port), host);
-    heardAt = Date.now();
-  }
-  if (sent < total || (echoed.size < total && Date.now() - heardAt < Number(quiet) * 1000)) return;
-  clearInterval(timer);
-  process.stdout.write(`${JSON.stringify({ sent, echoed: echoed.size })}\n`);
-  for (const socket of sockets) socket.close();
-}, 2);
+function stream(sockets: readonly Socket[]): void {
+  let tickAt = Date.now();
+  let sent = 0;
+  let owed = 0;
+  const timer = setInterval(() => {
+    // What a sleep of this process kept back is not sent in a burst: a card's ring has a few hundred places.
+    owed = Math.min(BURST, owed + ((Date.now() - tickAt) / 1000) * perSecond);
+    tickAt = Date.now();
+    const due = Math.min(total, sent + Math.floor(owed));
+    owed -= due - sent;
+    for (; sent < due; sent++) {
+      const payload = Buffer.alloc(length, 0x62);
+      payload.writeUInt32BE(sent, 0);
+      sockets[sent % sockets.length]!.send(payload, Number(port), host);
+      heardAt = Date.now();
+    }
+    if (sent < total || (echoed.size < total && Date.now() - heardAt < Number(quiet) * 1000)) return;
+    clearInterval(timer);
+    process.stdout.write(`${JSON.stringify({ sent, echoed: echoed.size })}\n`);
+    for (const socket of sockets) socket.close();
+  }, 2);
+}
+
+void Promise.all(sources.length === 0 ? [open(undefined)] : sources.map(open)).then(stream);
