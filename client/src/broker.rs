@@ -17,6 +17,8 @@ use crate::message::{
 const USUAL_PLACE: &str = "/run/bifurcate/broker.sock";
 /// How long a broker may take for an answer: making a port takes some ten milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that a lease looks for beside its work may take to say who it is.
+pub(crate) const SEARCHING: Duration = Duration::from_millis(250);
 
 /// Who serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,11 @@ impl Broker {
     /// # Errors
     /// As [`Broker::connect`].
     pub fn connect_at(path: &Path) -> Result<Broker> {
+        Broker::connect_within(path, PATIENCE)
+    }
+
+    /// Connects to the broker that listens at `path`, where it says who it is within `patience`.
+    pub(crate) fn connect_within(path: &Path, patience: Duration) -> Result<Broker> {
         let no_broker = |error: bifurcate_linux::Error| Error::NoBroker {
             path: path.to_owned(),
             why: error.to_string(),
@@ -79,7 +86,7 @@ impl Broker {
             versions: VERSIONS,
             name: env!("CARGO_PKG_NAME"),
         })?;
-        match broker.message()? {
+        match broker.message(Instant::now() + patience)? {
             (
                 FromBroker::Welcome {
                     version,
@@ -224,8 +231,9 @@ impl Broker {
 
     /// The answer to that request. What comes in between is kept.
     fn answer(&mut self, request: u32) -> Result<(FromBroker, Vec<OwnedFd>)> {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let (message, descriptors) = self.message()?;
+            let (message, descriptors) = self.message(until)?;
             match message {
                 FromBroker::Error {
                     request: Some(number),
@@ -256,16 +264,15 @@ impl Broker {
         Ok(())
     }
 
-    /// The next message; waits for it.
-    fn message(&mut self) -> Result<(FromBroker, Vec<OwnedFd>)> {
-        let until = Instant::now() + PATIENCE;
+    /// The next message; waits for it until then.
+    fn message(&mut self, until: Instant) -> Result<(FromBroker, Vec<OwnedFd>)> {
         loop {
             if let Some(message) = self.receive()? {
                 return Ok(message);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::Protocol(format!("it did not answer within {PATIENCE:?}")));
+                return Err(Error::Protocol("it did not answer in time".into()));
             }
             wait_one(self.connection.as_fd(), Interest::Read, Some(left))?;
         }

@@ -10,7 +10,7 @@ use bifurcate_datapath::engine::{self, Handler, Lane, Options, Out, PassPath, Ru
 use bifurcate_datapath::frame::{Batch, Umem, checksum};
 use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, SEARCHING};
 use crate::error::{Error, Result};
 use crate::message::{Granted, Mechanism, Request, WantedMechanism};
 use crate::received::{self, Opened};
@@ -50,7 +50,7 @@ impl Link {
             return Ok(());
         }
         self.searched = Instant::now();
-        let Ok(mut broker) = Broker::connect_at(&self.path) else {
+        let Ok(mut broker) = Broker::connect_within(&self.path, SEARCHING) else {
             return Ok(());
         };
         match broker.resume(&self.id) {
@@ -64,10 +64,16 @@ impl Link {
     }
 
     fn give_back(&mut self) -> Result<()> {
-        match &mut self.broker {
-            Some(broker) => broker.give_back(&self.id),
-            // The next broker takes it away, for this process will not have resumed it.
-            None => Ok(()),
+        if let Some(broker) = &mut self.broker {
+            match broker.give_back(&self.id) {
+                Err(Error::NoBroker { .. }) => self.broker = None,
+                given => return given,
+            }
+        }
+        // The next broker may have it already. One that is yet to come finds that nobody has its descriptors.
+        match Broker::connect_at(&self.path) {
+            Ok(mut broker) => broker.give_back(&self.id),
+            Err(_) => Ok(()),
         }
     }
 
@@ -311,5 +317,65 @@ impl Serving {
         self.run.stop();
         self.run.join()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bifurcate_linux::event::wait_one;
+    use bifurcate_linux::seqpacket::{Connection, Listener, Received};
+
+    use super::*;
+
+    /// Where a broker listens, and the lease of one that has ended.
+    fn orphan(name: &str) -> (Listener, Link) {
+        let path = std::env::temp_dir().join(format!("bf-lease-{}-{name}", std::process::id()));
+        let listener = Listener::bind(&path, 1).unwrap();
+        let link = Link {
+            id: "lease-00000001".into(),
+            broker: None,
+            path,
+            searched: Instant::now().checked_sub(2 * LOOK).unwrap(),
+        };
+        (listener, link)
+    }
+
+    fn hear(client: &Connection) -> String {
+        wait_one(client.as_fd(), Interest::Read, None).unwrap();
+        let mut buffer = vec![0; 4096];
+        let Received::Message { length, .. } = client.receive(&mut buffer).unwrap() else {
+            panic!("no message");
+        };
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_given_back_to_the_broker_that_came_after_its_own() {
+        let (listener, mut link) = orphan("next");
+        let broker = std::thread::spawn(move || {
+            wait_one(listener.as_fd(), Interest::Read, None).unwrap();
+            let client = listener.accept().unwrap().unwrap();
+            hear(&client);
+            let welcome = r#"{"type":"welcome","version":3,"broker":"test","pid":1,"netns":1}"#;
+            client.send(welcome.as_bytes(), &[]).unwrap();
+            let asked = hear(&client);
+            client.send(br#"{"type":"done","request":1}"#, &[]).unwrap();
+            asked
+        });
+        link.give_back().unwrap();
+        let asked = broker.join().unwrap();
+        assert_eq!(asked, r#"{"type":"return","request":1,"lease":"lease-00000001"}"#);
+        std::fs::remove_file(&link.path).unwrap();
+    }
+
+    #[test]
+    fn a_lease_goes_on_and_ends_without_a_broker_that_answers() {
+        let (listener, mut link) = orphan("silent");
+        // It listens, and says nothing.
+        link.check().unwrap();
+        assert!(link.broker.is_none());
+        drop(listener);
+        link.give_back().unwrap();
+        std::fs::remove_file(&link.path).unwrap();
     }
 }
