@@ -53,6 +53,7 @@ impl Link {
         let Ok(mut broker) = Broker::connect_within(&self.path, SEARCHING) else {
             return Ok(());
         };
+        // With all patience: the lease would end with a connection that was closed before the answer.
         match broker.resume(&self.id) {
             Ok(()) => self.broker = Some(broker),
             Err(Error::Refused(refusal)) if refusal.code == "E_NO_SUCH_LEASE" => {
@@ -327,9 +328,19 @@ mod tests {
 
     use super::*;
 
+    /// A socket's file, removed when the test ends.
+    struct Socket(std::path::PathBuf);
+
+    impl Drop for Socket {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
     /// Where a broker listens, and the lease of one that has ended.
-    fn orphan(name: &str) -> (Listener, Link) {
+    fn orphan(name: &str) -> (Socket, Listener, Link) {
         let path = std::env::temp_dir().join(format!("bf-lease-{}-{name}", std::process::id()));
+        let socket = Socket(path.clone());
         let listener = Listener::bind(&path, 1).unwrap();
         let link = Link {
             id: "lease-00000001".into(),
@@ -337,7 +348,7 @@ mod tests {
             path,
             searched: Instant::now().checked_sub(2 * LOOK).unwrap(),
         };
-        (listener, link)
+        (socket, listener, link)
     }
 
     fn hear(client: &Connection) -> String {
@@ -351,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_given_back_to_the_broker_that_came_after_its_own() {
-        let (listener, mut link) = orphan("next");
+        let (_socket, listener, mut link) = orphan("next");
         let broker = std::thread::spawn(move || {
             wait_one(listener.as_fd(), Interest::Read, None).unwrap();
             let client = listener.accept().unwrap().unwrap();
@@ -365,17 +376,15 @@ mod tests {
         link.give_back().unwrap();
         let asked = broker.join().unwrap();
         assert_eq!(asked, r#"{"type":"return","request":1,"lease":"lease-00000001"}"#);
-        std::fs::remove_file(&link.path).unwrap();
     }
 
     #[test]
     fn a_lease_goes_on_and_ends_without_a_broker_that_answers() {
-        let (listener, mut link) = orphan("silent");
+        let (_socket, listener, mut link) = orphan("silent");
         // It listens, and says nothing.
         link.check().unwrap();
         assert!(link.broker.is_none());
         drop(listener);
         link.give_back().unwrap();
-        std::fs::remove_file(&link.path).unwrap();
     }
 }
