@@ -30,7 +30,16 @@ const filters = process.argv
 const cardLines = path.join(scratch, "cards");
 if (process.argv.includes("--report")) process.env.BIFURCATE_GUEST_REPORT = cardLines;
 
-/** Runs a command, shows its output as it comes, and gives it back with the exit status. */
+/**
+ * Milliseconds after which a command that says nothing is taken for hung: more than any one test may take. A test runner
+ * that has lost one of its processes waits for it for ever.
+ */
+const SILENCE_MS = 15 * 60_000;
+
+/**
+ * Runs a command, shows its output as it comes, and gives it back with the exit status. One that is silent for too long
+ * is ended, and its status is that of timeout(1).
+ */
 function stream(command, args, env = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
@@ -39,19 +48,35 @@ function stream(command, args, env = {}) {
       stdio: ["ignore", "pipe", "pipe"],
     });
     let text = "";
+    let hung = false;
+    const silence = setTimeout(() => {
+      hung = true;
+      const words = `${command} ${args.join(" ")}: silent for ${SILENCE_MS / 60_000} minutes: ended\n`;
+      text += words;
+      process.stderr.write(words);
+      child.kill("SIGKILL");
+      // Its children may hold the pipes.
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }, SILENCE_MS);
     for (const [from, to] of [
       [child.stdout, process.stdout],
       [child.stderr, process.stderr],
     ]) {
       from.on("data", (chunk) => {
+        silence.refresh();
         text += chunk;
         to.write(chunk);
       });
     }
-    child.on("error", (error) => resolve({ status: 127, text: error.message }));
+    child.on("error", (error) => {
+      clearTimeout(silence);
+      resolve({ status: 127, text: error.message });
+    });
     child.on("close", (status) => {
+      clearTimeout(silence);
       met.push(...[...text.matchAll(MET)].map((match) => match[1]));
-      resolve({ status: status ?? 1, text });
+      resolve({ status: hung ? 124 : (status ?? 1), text });
     });
   });
 }

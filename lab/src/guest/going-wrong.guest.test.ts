@@ -1,13 +1,38 @@
 // How a guest ends when it goes wrong: a panic, a hang, Ctrl-C, a killed owner.
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { cliPath } from "../harness.js";
-import { BOOT_LIMIT, endSharedGuest, sharedGuest } from "./shared.js";
+import { Guest } from "./guest.js";
+import { provision } from "./provision.js";
+import { BOOT_LIMIT, completeMachine, endSharedGuest, sharedGuest } from "./shared.js";
 
 describe("a guest that goes wrong", () => {
+  it(
+    "has Debian's Node where the disk with the host's cannot be used",
+    async () => {
+      const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-no-node-"));
+      onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+      const empty = path.join(folder, "node.ext4");
+      writeFileSync(empty, Buffer.alloc(1 << 20));
+      const options = await provision("lab", () => undefined);
+      const guest = await Guest.boot(completeMachine({ kernel: "lab", iommu: "none" }), {
+        ...options,
+        files: { ...options.files, node: empty },
+      });
+      try {
+        expect((await guest.run(["sh", "-c", "command -v node && node -e 0"])).stdout).toBe(
+          "/usr/bin/node\n",
+        );
+      } finally {
+        await guest.close();
+      }
+    },
+    BOOT_LIMIT,
+  );
+
   it(
     "panics: QEMU ends, and the error shows the kernel's last words",
     async () => {

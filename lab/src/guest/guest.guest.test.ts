@@ -20,6 +20,10 @@ describe("a guest with one NIC of each model", () => {
     expect((await guest.run(["cat"], { input })).stdout).toBe(input);
   });
 
+  it("runs the Node that the host runs", async () => {
+    expect((await guest.run(["node", "--version"])).stdout).toBe(`${process.version}\n`);
+  });
+
   it("says 127 for a program that is not there, and 128 + N after a signal", async () => {
     expect((await guest.run(["no-such-program"])).status).toBe(127);
     const sleeping = guest.start(["sh", "-c", "echo up; sleep 1000"]);
