@@ -79,14 +79,17 @@ impl TxQueue for Tx {
         let idle = nobody || queue.has_failed() || queue.status.state() == State::Gone;
         let base = queue.umem.base().as_ptr() as u64;
         let mut sent = Sent::default();
+        let mut asked = false;
         while let Some(frame) = batch.next_send() {
             if self.is_refused(&frame) {
                 batch.cache_mut().give(frame);
                 continue;
             }
-            if half.under_way() == size && !idle {
+            // Asked once a call: a card that has finished nothing is not asked again for each frame that is left.
+            if half.under_way() == size && !idle && !asked {
                 self.post(half, batch, &mut sent);
                 queue.collect(half, batch.cache_mut());
+                asked = half.under_way() == size;
             }
             if idle || half.under_way() == size {
                 queue.sent.ring_full.add(1);
