@@ -25,6 +25,17 @@ function inKernel(): { readonly programs: number; readonly maps: number } {
   return { programs: count("prog"), maps: count("map") };
 }
 
+/**
+ * Network namespaces that an interface ties to the broker's: one that an outsider's port was moved to has a number there
+ * until the kernel has taken it down (rtnetlink(7), RTM_GETNSID), whoever keeps it.
+ */
+function namespaces({ netns }: BrokerPlace): number {
+  // The kernel numbers the other end of a port when it tells of the port.
+  execFileSync("ip", ["-n", netns, "-br", "link"]);
+  const list = execFileSync("ip", ["-n", netns, "netns", "list-id"], { encoding: "utf8" });
+  return list.split("\n").filter((line) => line.startsWith("nsid")).length;
+}
+
 /** Resident memory of the broker, in MiB. */
 function resident(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
@@ -38,6 +49,8 @@ const KINDS = [
   { flow: "udp dst port 8001", mechanism: "queue", transmit: "raw", pass: true },
   { flow: "udp dst port 8002", mechanism: "queue", transmit: "none", pass: false },
 ] as const;
+/** Of the clients that run at once, one that leases into namespaces of its own. */
+const OUTSIDER = AT_ONCE - 1;
 /** Bytes of a pool, the least that a lease which stayed would keep of the broker's memory. */
 const POOL = REQUEST.frames * REQUEST.frameSize;
 const QUEUES = Array.from({ length: AT_ONCE }, (_, at) => at + 1).join(", ");
@@ -63,6 +76,14 @@ transmit = raw
 pass = yes
 leases = 64
 memory = 1G
+
+[outsiders]
+user = ${NOBODY}
+device = card0
+flow = udp dst portrange 9000-9999
+mechanism = foreign
+transmit = own
+leases = 64
 `;
 const skipped = reason === null ? "" : ` (skipped: ${reason})`;
 
@@ -111,20 +132,21 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
   }
 
   /** Waits until no lease is left, and nothing more than before: a busy kernel takes its time to let go. */
-  async function settled(before: ReturnType<typeof whatIsLeft>): Promise<void> {
+  async function settled(before: ReturnType<typeof whatIsLeft>, tied: number): Promise<void> {
     await place.settled(() => place.leases().then((all) => all.length === 0));
     await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= before.descriptors));
     await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+    await expect.poll(() => namespaces(place), { timeout: 50_000 }).toBe(tied);
   }
 
-  it(`${LEASES} leases taken and returned leave no descriptor, interface, name, record, program, map or memory`, async () => {
+  it(`${LEASES} leases taken and returned leave no descriptor, interface, namespace, name, record, program, map or memory`, async () => {
     // What Node takes once, it has taken then.
     await take(48);
     await place.settled(() => place.leases().then((all) => all.length === 0));
     const [before, kernel, memory] = [whatIsLeft(place), inKernel(), resident(place.pid)];
-    const settings = veth.settings();
+    const [settings, tied] = [veth.settings(), namespaces(place)];
     await take(LEASES);
-    await settled(before);
+    await settled(before, tied);
     expect(inKernel()).toEqual(kernel);
     expect(veth.settings()).toBe(settings);
     // What would have stayed of one of the four kinds alone.
@@ -133,19 +155,28 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
   }, 900_000);
 
   it(`${CLIENTS} clients killed at any moment leave nothing either`, async () => {
-    const [before, kernel] = [whatIsLeft(place), inKernel()];
+    const [before, kernel, tied] = [whatIsLeft(place), inKernel(), namespaces(place)];
     let left = CLIENTS;
     let leased = 0;
-    const one = async (at: number): Promise<void> => {
+    let most = 0;
+    const command = (at: number): string[] => {
+      if (at === OUTSIDER) {
+        const program = ["sh", "-c", "echo leased; exec sleep 600"];
+        const flow = ["--flow", `udp dst port ${9100 + at}`];
+        return [process.execPath, ...place.cli("foreign", veth.card, ...flow, "--", ...program)];
+      }
       const { mechanism, transmit, pass } = KINDS[at % KINDS.length]!;
       const flow = `udp dst port ${(mechanism === "port" ? 7100 : 8100) + at}`;
-      const words = [veth.card, flow, mechanism, transmit, ...(pass ? ["pass"] : [])];
+      return [place.path("take"), veth.card, flow, mechanism, transmit, ...(pass ? ["pass"] : [])];
+    };
+    const one = async (at: number): Promise<void> => {
       while (left-- > 0) {
-        const client = place.run([...powerless(), place.path("take"), ...words], "the client");
+        const client = place.run([...powerless(), ...command(at)], "the client");
         if (left % 4 !== 0) {
           // In the middle of leasing and returning; every fourth one dies on its way there.
           await client.line("leased");
           leased++;
+          if (at === OUTSIDER) most = Math.max(most, namespaces(place));
         }
         await new Promise((resolve) => setTimeout(resolve, Math.random() * 120));
         await client.end("SIGKILL");
@@ -153,7 +184,9 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
     };
     await Promise.all(Array.from({ length: AT_ONCE }, (_, at) => one(at)));
     expect(leased).toBeGreaterThan(CLIENTS / 2);
-    await settled(before);
+    // An outsider's was counted while it was there.
+    expect(most).toBeGreaterThan(tied);
+    await settled(before, tied);
     expect(inKernel()).toEqual(kernel);
   }, 900_000);
 });
