@@ -502,8 +502,16 @@ export declare class NativeKernel {
    * of the card: the kernel may take a lock for it that another process has, and resets the card.
    */
   lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): Promise<LentCard>
-  /** Whether a descriptor of the card is open somewhere: tried, by opening it. */
-  isCardHeld(address: string): boolean
+  /**
+   * Whether a descriptor of the card is open somewhere, as its IOMMU group tells: tried, by opening that, which waits for
+   * no holder. Null where it tells nothing.
+   */
+  isCardHeld(address: string): boolean | null
+  /**
+   * The same, by the card's own file where its group tells nothing. On a thread of its own: the kernel may take a lock for
+   * it that a holder has, and resets a card that is free.
+   */
+  lookAtCard(address: string): Promise<boolean>
   /** Makes the kernel count how often each BPF program runs, until the result is closed. */
   countRuns(): RunCounting
   /** How often a program ran while that was counted; null when it is not loaded any more. */

@@ -106,10 +106,20 @@ impl NativeKernel {
         })
     }
 
-    /// Whether a descriptor of the card is open somewhere: tried, by opening it.
+    /// Whether a descriptor of the card is open somewhere, as its IOMMU group tells: tried, by opening that, which waits for
+    /// no holder. Null where it tells nothing.
     #[napi]
-    pub fn is_card_held(&self, env: Env, address: String) -> napi::Result<bool> {
-        let held = || vfio::is_held(&bus(None).function(address.parse()?)?);
+    pub fn is_card_held(&self, env: Env, address: String) -> napi::Result<Option<bool>> {
+        let held = || vfio::is_open(&bus(None).function(address.parse()?)?);
         held().or_throw(&env)
+    }
+
+    /// The same, by the card's own file where its group tells nothing. On a thread of its own: the kernel may take a lock for
+    /// it that a holder has, and resets a card that is free.
+    #[napi(ts_return_type = "Promise<boolean>")]
+    pub fn look_at_card<'e>(&self, env: &'e Env, address: String) -> napi::Result<PromiseRaw<'e, bool>> {
+        promised(env, "bf-look", move || {
+            vfio::is_held(&bus(None).function(address.parse()?)?)
+        })
     }
 }

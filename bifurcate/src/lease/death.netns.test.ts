@@ -35,6 +35,15 @@ const FORKING = `
   setInterval(() => undefined, 1000);
 `;
 
+/** A client that leases, closes its lease when it is told to, and lives on. */
+const CLOSING = `
+  import { split } from ${JSON.stringify(API)};
+  const port = await split(process.argv[2], { flows: process.argv[3], via: "broker" });
+  process.once("SIGUSR2", () => port.close().then(() => console.log("closed")));
+  console.log(JSON.stringify({ id: port.id }));
+  setInterval(() => undefined, 1000);
+`;
+
 interface Forked {
   readonly id: string;
   readonly pid: number;
@@ -52,6 +61,7 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     place.write(POLICY);
     place.file("echo.mjs", ECHO);
     place.file("forking.mjs", FORKING);
+    place.file("closing.mjs", CLOSING);
     broker = await place.start();
   });
   afterEach(async () => {
@@ -135,6 +145,27 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     await client.end("SIGINT");
     await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
     await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+  });
+
+  it("of the broker, and its client gave the lease back before the next came: that one takes it away", async () => {
+    const before = whatIsLeft(place);
+    await veth.serve(7777);
+    const client = place.run(
+      [...powerless(), process.execPath, place.path("closing.mjs"), veth.card, FLOW],
+      "the client",
+    );
+    const { id } = JSON.parse(await client.line("id")) as { id: string };
+    await broker.end("SIGKILL");
+    client.child.kill("SIGUSR2");
+    await client.line("closed");
+    broker = await place.start();
+    // At once, or when the kernel has let go of the closed sockets, for which it takes its time.
+    await expect
+      .poll(() => place.log(), { timeout: 50_000 })
+      .toContainEqual(expect.objectContaining({ lease: id, why: "nobody has its sockets" }));
+    expect((await veth.ask(7777, 3)).answered).toBe(3);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+    expect(client.child.exitCode).toBeNull();
   });
 
   it("of a broker that cannot begin to serve: it ends with an error, and the leases are the next one's", async () => {

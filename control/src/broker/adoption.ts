@@ -1,8 +1,13 @@
-// Whether a lease that another broker has left goes on under this one, or why not.
+// Whether a lease that another broker has left goes on under this one, or why not; and for how long without its client.
 import { isAlive } from "../facts/processes.js";
 import type { LeaseRecord } from "../lease/record.js";
+import type { Live } from "./live.js";
 import type { BrokerNetns } from "./machine.js";
 import { isWhole } from "./whole-card.js";
+
+/** How long between two looks whether anybody has a lease whose client has not been heard of, ms: at first, and at most. */
+const LOOK_LEAST_MS = 500;
+const LOOK_MOST_MS = 60_000;
 
 /** What there is of the lease still. */
 export interface Remains {
@@ -26,5 +31,30 @@ export function whyNot(record: LeaseRecord, { netns, attached, held }: Remains):
   // An outsider makes its socket itself, whenever it likes.
   if (record.request.mechanism === "foreign" || held() !== false) return null;
   // The broker before was killed before it passed them; or the client closed them while nobody was there to be told.
-  return `nobody has ${whole ? "the card" : "its sockets"}`;
+  return nobodyHas(record);
+}
+
+function nobodyHas(record: LeaseRecord): string {
+  return `nobody has ${isWhole(record) ? "the card" : "its sockets"}`;
+}
+
+/**
+ * Looks again, ever less often, until nobody has an adopted lease any more. A look says of a lease that it is held, and
+ * soon afterwards that it is not: the kernel takes a closed socket's pool from its queue in a work item of its own
+ * (xp_put_pool, net/xdp/xsk_buff_pool.c), late where it is busy; a card may not have been looked at yet; and a client
+ * that lives may close its lease without a word. Stopped by the lease's timer: when its client is heard of, or it ends.
+ * @param lost Told why it ends.
+ */
+export function watchUnheard(
+  live: Live,
+  held: () => boolean | null,
+  lost: (why: string) => void,
+  after = LOOK_LEAST_MS,
+): void {
+  // An outsider's socket comes and goes as it likes.
+  if (live.record.request.mechanism === "foreign") return;
+  live.timer = setTimeout(() => {
+    if (held() === false) lost(nobodyHas(live.record));
+    else watchUnheard(live, held, lost, Math.min(2 * after, LOOK_MOST_MS));
+  }, after);
 }

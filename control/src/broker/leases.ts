@@ -14,8 +14,8 @@ import { next, steers, type LeaseEvent } from "../lease/state.js";
 import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
-import { whyNot } from "./adoption.js";
-import { auditDenied, auditGranted } from "./answers.js";
+import { watchUnheard, whyNot } from "./adoption.js";
+import { auditDenied, auditEnded, auditGranted } from "./answers.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
 import { ownNamespace } from "./foreign.js";
@@ -321,6 +321,11 @@ export class Leases {
     return found.client.pid === client.pid && found.client.startTime === client.startTime;
   }
 
+  /** Its client is there: it is not looked for any more. */
+  heard(id: string): void {
+    clearTimeout(this.leases.get(id)?.timer ?? undefined);
+  }
+
   /** A lease that this user may end, or E_NO_SUCH_LEASE: of others' he learns not even that they are. */
   find(id: string, asker: Asker): LeaseRecord {
     const record = this.leases.get(id)?.record;
@@ -336,23 +341,13 @@ export class Leases {
     const live = this.leases.get(id);
     if (live === undefined || next(live.record.state, event) === null) return;
     const { record } = live;
+    this.heard(id);
     this.journal.end(live, event);
     this.tally(event);
     const failed = live.making === true ? null : this.tryTakeAway(live, event);
     const outcome = failed?.code ?? "done";
     if (failed !== null) why += `; ${failed.why}`;
-    const { uid, pid } = record.client;
-    this.audit.write({
-      event: event === "release" ? "release" : "end",
-      outcome,
-      uid,
-      pid,
-      lease: id,
-      device: record.card.name,
-      flows: record.request.flows,
-      by: by?.uid,
-      why,
-    });
+    auditEnded(this.audit, record, event, outcome, why, by?.uid);
     if (event !== "return") this.onRevoked(id, why);
   }
 
@@ -391,7 +386,7 @@ export class Leases {
     const own = ((record.own ?? null) !== null || isWhole(record)) && event !== "fail";
     const draining = next(record.state, "held") === null;
     const waits = own || draining || (event === "death" && record.draining === "wait");
-    if (!(waits && this.isHeld(record) !== false) && this.clear(live)) return;
+    if (!(waits && this.isHeld(live) !== false) && this.clear(live)) return;
     if (!draining) this.journal.end(live, "held");
     this.drain(live, DRAIN_LEAST_MS);
   }
@@ -410,7 +405,7 @@ export class Leases {
     live.timer = setTimeout(() => {
       let free = false;
       try {
-        const held = this.isHeld(live.record);
+        const held = this.isHeld(live);
         if (held === true && after >= DRAIN_MOST_MS && live.ended !== true) {
           live.ended = endHolder(live.record, live.process, this.audit);
         }
@@ -426,9 +421,9 @@ export class Leases {
   }
 
   /** null: that cannot be told now. */
-  private isHeld(record: LeaseRecord): boolean | null {
-    const { card, own = null, names } = record;
-    if (isWhole(record)) return isCardHeld(this.kernel, record);
+  private isHeld(live: Live): boolean | null {
+    const { card, own = null, names } = live.record;
+    if (isWhole(live.record)) return isCardHeld(this.kernel, live);
     return isHeld(this.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
   }
 
@@ -553,7 +548,8 @@ export class Leases {
   private adoptOne(record: LeaseRecord): string | null {
     const live = this.leases.get(record.id)!;
     const attached = this.cards.get(record.card.ifindex)?.attached === true;
-    let why = whyNot(record, { netns: this.netns, attached, held: () => this.isHeld(record) });
+    const held = (): boolean | null => this.isHeld(live);
+    let why = whyNot(record, { netns: this.netns, attached, held });
     try {
       // One that lives, and does not let go of what is to be free, may have to be ended.
       if (why === null || isAlive(record.client)) this.watch(live);
@@ -561,7 +557,10 @@ export class Leases {
       if (why === null && isAlive(record.client)) throw thrown;
       why ??= `process ${record.client.pid} has ended`;
     }
-    if (why === null) return null;
+    if (why === null) {
+      watchUnheard(live, held, (lost) => this.end(record.id, "loss", lost));
+      return null;
+    }
     // What is held still is waited for.
     const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
     if (next(record.state, event) !== null) this.journal.end(live, event);

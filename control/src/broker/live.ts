@@ -5,6 +5,7 @@ import type { GrantedLease } from "../protocol/messages.js";
 import type { Outsider } from "./foreign.js";
 import type { CardLoan, Descriptor, KeptMemory, ProcessHandle } from "./machine.js";
 import type { Asker } from "./policy.js";
+import type { CardLook } from "./whole-card.js";
 
 /** What a grant gives: the words and the descriptors, in the order that PROTOCOL.md says. */
 export interface Granting {
@@ -18,6 +19,7 @@ export interface Granting {
 export interface Live {
   record: LeaseRecord;
   process: ProcessHandle | null;
+  /** Of the next look: whether an adopted one is held, or one that drains is free. */
   timer: NodeJS.Timeout | null;
   /** The card's program knows it. */
   steered: boolean;
@@ -25,6 +27,8 @@ export interface Live {
   making?: boolean;
   /** Of a card that is leased whole, since this broker lent it. */
   loan?: CardLoan;
+  /** A look at it that was begun, where that takes its time. */
+  look?: CardLook;
   /** Its memory, likewise. */
   kept?: KeptMemory;
   /** What was last said of an end that could not be brought about. */

@@ -118,8 +118,10 @@ export interface BrokerKernel extends Kernel {
   isVirtualDriver(driver: string): boolean;
   /** Opens a card by VFIO, with new memory that it reaches and nothing else; meanwhile others are served. */
   lendCard(address: string, poolBytes: number, ringBytes: number, pages: string): Promise<LentCard>;
-  /** Whether somebody has the card open by VFIO. */
-  isCardHeld(address: string): boolean;
+  /** Whether somebody has the card open by VFIO, as its IOMMU group tells at once; null where that tells nothing. */
+  isCardHeld(address: string): boolean | null;
+  /** The same by the card's own file, for which the kernel may wait for its holder; meanwhile others are served. */
+  lookAtCard(address: string): Promise<boolean>;
 }
 
 /** Sockets and processes of this machine. */

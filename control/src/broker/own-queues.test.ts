@@ -216,6 +216,48 @@ describe("own queues on a card with rules", () => {
     expect(settings()).toEqual(before);
   });
 
+  it("ends under the next broker when the kernel lets go of its sockets late, unless its client was heard of", () => {
+    const before = settings();
+    const first = start();
+    const [lost, lives] = [take(first, 53).id, take(first, 54).id];
+    first.leave();
+    for (const queue of [2, 3]) broker.hold(queue);
+    vi.useFakeTimers();
+    try {
+      const second = start();
+      expect(second.adopt()).toEqual({ adopted: 2, ended: 0 });
+      second.heard(lives);
+      vi.advanceTimersByTime(600_000);
+      expect(second.all().map(({ state }) => state)).toEqual(["granted", "granted"]);
+      for (const queue of [2, 3]) broker.letGo(queue);
+      vi.advanceTimersByTime(60_000);
+      expect(second.all()).toMatchObject([{ id: lives, state: "granted" }]);
+      const why = "nobody has its sockets";
+      expect(place.log).toContainEqual(expect.objectContaining({ event: "end", lease: lost, why }));
+      // Nothing looks at what has ended, nor when the broker leaves.
+      second.end(lives, "return", "done with");
+      expect([settings(), vi.getTimerCount()]).toEqual([before, 0]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("is not looked at by a broker that has left", () => {
+    const first = start();
+    take(first, 53);
+    first.leave();
+    broker.hold(3);
+    vi.useFakeTimers();
+    try {
+      const second = start();
+      expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
+      second.leave();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it("counts as held while it cannot be looked at, and as free when its card is gone", async () => {
     let errno = "EMFILE";
     broker.netns.isQueueHeld = () => {

@@ -169,8 +169,10 @@ class Session {
             next: `Take it back with \`bifurcate release ${record.id}\`.`,
           });
         }
-        if (message.type === "resume") this.leases.add(record.id);
-        else {
+        if (message.type === "resume") {
+          this.leases.add(record.id);
+          leases.heard(record.id);
+        } else {
           this.leases.delete(record.id);
           leases.end(record.id, "return", "its client returned it");
         }

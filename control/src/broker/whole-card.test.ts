@@ -125,6 +125,40 @@ describe("a card that is leased whole", () => {
     await vi.waitFor(() => expect(leases.list(CLIENT)).toEqual([]), 10_000);
   });
 
+  it("whose group tells nothing is looked at beside, which keeps nobody waiting and is one look at a time", async () => {
+    const looks: ((held: boolean) => void)[] = [];
+    broker.kernel.isCardHeld = () => null;
+    broker.kernel.lookAtCard = () => new Promise((resolve) => looks.push(resolve));
+    const before = start();
+    const { id } = await take(before);
+    before.leave();
+    const leases = start();
+    expect(leases.adopt()).toEqual({ adopted: 1, ended: 0 });
+    await settled();
+    expect(leases.list(CLIENT)).toMatchObject([{ id, state: "granted" }]);
+    leases.end(id, "release", "taken back");
+    await settled();
+    expect(leases.list(CLIENT)).toMatchObject([{ id, state: "draining" }]);
+    expect(looks).toHaveLength(1);
+    looks[0]!(true);
+    await vi.waitFor(() => expect(looks).toHaveLength(2), 10_000);
+    expect(leases.list(CLIENT)).toMatchObject([{ id, state: "draining" }]);
+    looks[1]!(false);
+    await vi.waitFor(() => expect(leases.list(CLIENT)).toEqual([]), 10_000);
+    expect(looks).toHaveLength(2);
+  });
+
+  it("whose group tells nothing ends under the next broker when a look beside finds that nobody has it", async () => {
+    broker.kernel.isCardHeld = () => null;
+    const before = start();
+    await take(before);
+    before.leave();
+    const after = start();
+    expect(after.adopt()).toEqual({ adopted: 1, ended: 0 });
+    await vi.waitFor(() => expect(after.list(CLIENT)).toEqual([]), 10_000);
+    expect(place.log).toContainEqual(expect.objectContaining({ event: "end", why: "nobody has the card" }));
+  });
+
   it("is waited for all the same when its memory cannot be taken, which is written down", async () => {
     const ended = async (errno: string): Promise<AuditEntry[]> => {
       const lend = broker.kernel.lendCard;

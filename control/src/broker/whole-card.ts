@@ -162,15 +162,41 @@ async function lend(kernel: BrokerKernel, request: LeaseRequest, rings: number):
   }
 }
 
+/** A look at a card on a thread, and what it found: null while it is under way, or where that cannot be told. */
+export interface CardLook {
+  ended: boolean;
+  found: boolean | null;
+}
+
+/** Of a card that is gone, or that vfio-pci has no longer, nobody has a descriptor. */
+const unseen = (thrown: unknown): false | null =>
+  ["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "") ? false : null;
+
 /**
- * Whether somebody has the card open. Of a card that is gone, or that vfio-pci has no longer, nobody has; one that cannot
- * be looked at now counts as held, since the next lease would be of a card that another drives.
+ * Whether somebody has the card open; what cannot be told now counts as held, since the next lease would be of a card that
+ * another drives. Its IOMMU group tells at once. Where that tells nothing, for another card of it may be the one that is
+ * open, or there is no file of it, the card's own file tells: opening that waits for a lock which a holder's ioctls take
+ * too, and resets a card that is free. So it is done on a thread; and the next call tells what was found. Nobody but the
+ * lease's client has the card while there is the lease: one that was free then is free.
+ * @returns null where it cannot be told now.
  */
-export function isCardHeld(kernel: BrokerKernel, { card }: LeaseRecord): boolean {
+export function isCardHeld(kernel: BrokerKernel, live: Live): boolean | null {
+  if (live.look !== undefined) {
+    const { ended, found } = live.look;
+    if (ended) delete live.look;
+    return found;
+  }
+  const { name } = live.record.card;
   try {
-    return kernel.isCardHeld(card.name);
+    const told = kernel.isCardHeld(name);
+    if (told !== null) return told;
+    const look: CardLook = { ended: false, found: null };
+    const end = (found: boolean | null): void => void Object.assign(look, { ended: true, found });
+    kernel.lookAtCard(name).then(end, (thrown: unknown) => end(unseen(thrown)));
+    live.look = look;
+    return null;
   } catch (thrown) {
-    return !["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "");
+    return unseen(thrown);
   }
 }
 

@@ -160,6 +160,7 @@ export function fakeBroker(cards: FakeKernel): FakeBroker {
       return { device: descriptor(), memory: descriptor(), iova: 2 ** 32, ringsAt: 2 ** 21, loan, kept };
     },
     isCardHeld: () => held.has(WHOLE_CARD),
+    lookAtCard: async () => held.has(WHOLE_CARD),
   });
   const process = { onEnd: () => undefined, kill: () => undefined, close: () => undefined };
   const machine = {
