@@ -15,6 +15,15 @@ import type { Bench, BenchOptions } from "./bench.js";
 const NOBODY = 65_534;
 /** Leases whose steps are timed. */
 const GRANTS = 50;
+/** Clients that are killed. */
+const DEATHS = 15;
+/** Ten datagrams a millisecond to port 53 of the address that it is given. */
+const DATAGRAMS = `
+  const socket = require("node:dgram").createSocket("udp4");
+  socket.on("error", () => undefined);
+  const ten = () => { for (let i = 0; i < 10; i++) socket.send("datagram", 53, process.argv[1], () => undefined); };
+  socket.bind(() => { setInterval(ten, 1); console.log("sends"); });
+`;
 
 /** The command before a client's: another user, and no capability. */
 const POWERLESS = [
@@ -71,6 +80,27 @@ function brokerSteps(folder: string): string {
   return words(names.map((name) => [name, median(took.flatMap((each) => each[name] ?? []))] as const));
 }
 
+/** Kills clients of leases while datagrams come, and says when the kernel has the first of them. */
+async function deaths(
+  card: LabCard,
+  client: readonly string[],
+  subject: string,
+  root: string,
+): Promise<string> {
+  const inside = ["ip", "netns", "exec", card.netns];
+  const [ip, ...rest] = ["ip", "netns", "exec", card.peer.netns, "node", "-e", DATAGRAMS, card.v4];
+  const sender = new Child(ip!, rest);
+  try {
+    await sender.saw(/sends/);
+    const kill = [...inside, "node", subject, `${DEATHS}`, ...client];
+    const { result } = await runJson<{ median: number; least: number; most: number }>(kill, root);
+    const ms = (of: number): string => `${of.toFixed(1)} ms`;
+    return `median ${ms(result.median)}, ${ms(result.least)} to ${ms(result.most)}, ${DEATHS} clients`;
+  } finally {
+    await sender.end();
+  }
+}
+
 function words(steps: readonly (readonly [string, number])[]): string {
   return steps.map(([name, ms]) => `${name} ${ms.toFixed(2)} ms`).join(", ");
 }
@@ -119,6 +149,10 @@ export const broker: Bench = {
         const { result } = await runJson<Record<string, number>>(grant, root);
         progress(`a client's steps: ${words(Object.entries(result))}`);
         progress(`the broker's steps of a grant: ${brokerSteps(folder)}`);
+        progress("broker/death");
+        const client = [...named, ...POWERLESS, "node", subject("steady.js"), "lease", card!.ifname];
+        const took = await deaths(card!, client, subject("lease-death.js"), root);
+        progress(`from kill -9 of a client to the first datagram in the kernel: ${took}`);
         return results;
       }),
     );
