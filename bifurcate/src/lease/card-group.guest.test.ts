@@ -5,8 +5,8 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
 import { GuestBroker, OTHER } from "../testing/guest-broker.js";
-import { pciOf, pings } from "../testing/guest-card.js";
-import { shell } from "../testing/guest-split.js";
+import { pciOf } from "../testing/guest-card.js";
+import { pings, shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
 

@@ -6,8 +6,8 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { NOBODY } from "../testing/broker.js";
 import { GuestBroker, OTHER, type CardEvent } from "../testing/guest-broker.js";
-import { bringExample, pciOf, pings, withFunction } from "../testing/guest-card.js";
-import { shell } from "../testing/guest-split.js";
+import { bringExample, pciOf, withFunction } from "../testing/guest-card.js";
+import { pings, shell } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
 /** Nothing at all: /proc/PID/status of a process without any capability. */

@@ -48,7 +48,7 @@ describe("a split by a virtual function", () => {
         new RegExp(`vf 0 .*${VF_MAC}.*spoof checking on`),
       );
       await resolves(guest, igb, address);
-      expect(await pings(guest, igb)).toContain("3 received");
+      expect(await pings(guest, igb)).toBe(3);
       const stats = await endSplit(split);
       expect(stats.received).toBeGreaterThan(0);
       expect(stats.sent).toBeGreaterThan(0);

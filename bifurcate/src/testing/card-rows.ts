@@ -8,6 +8,7 @@ import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard } from "@bifurcate/control/card/take";
 import { open } from "bifurcate";
 import { answerPing } from "./answer-ping.js";
+import { countAnswers } from "./echo-requests.js";
 
 const run = promisify(execFile);
 
@@ -35,7 +36,7 @@ export interface CardResult {
   readonly via: Mechanism;
   /** The kernel driver that it was bound to. */
   readonly bound: string | null;
-  /** Echo requests answered through our driver, of PINGS. */
+  /** Echo requests answered through our driver, of three. */
   readonly polled: number;
   /** Echo requests that the kernel answered beside it. */
   readonly beside: number | null;
@@ -47,14 +48,9 @@ export interface CardResult {
   readonly error: string | null;
 }
 
-/** Echo requests of one try. */
-export const PINGS = 3;
-
-/** How many of PINGS were answered. */
+/** How many of three echo requests were answered, up to the first that was not. */
 async function ping(netns: string, target: string): Promise<number> {
-  const words = ["netns", "exec", netns, "ping", "-n", "-c", `${PINGS}`, "-i", "0.3", "-W", "10", target];
-  const { stdout } = await run("ip", words).catch((thrown: unknown) => thrown as { stdout: string });
-  return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
+  return Number((await run("sh", ["-c", countAnswers(target, netns)])).stdout);
 }
 
 /** Interrupts that VFIO and UIO have handed on. */

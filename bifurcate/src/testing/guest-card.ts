@@ -53,12 +53,6 @@ export async function bringExample(
   return file;
 }
 
-/** How many of three echo requests from the far end of a wire are answered. */
-export async function pings(guest: Guest, wire: Wire, target = wire.nic.v4): Promise<number> {
-  const ping = `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${target} || true`;
-  return Number(/(\d+) received/.exec(await shell(guest, ping))?.[1]);
-}
-
 /** Where a port of the guest sits. */
 export function pciOf(guest: Guest, name: string): string {
   return guest.ports.find((port) => port.name === name)!.pci;

@@ -1,5 +1,6 @@
 // For tests of splits on real drivers: a split in the guest, paced traffic at its far end, the card's settings.
 
+import { countAnswers } from "./echo-requests.js";
 import { ECHO } from "./echo.js";
 import { putProgram } from "./guest-program.js";
 import { RunningSplit, type StreamEvent } from "@bifurcate/lab/harness";
@@ -141,9 +142,9 @@ export async function resolves(guest: Guest, wire: Wire, address: string): Promi
   if (!said.includes("192.0.2.80")) throw new Error(`no answer from ${address}: ${said}`);
 }
 
-/** Three echo requests from the far end to the card's address; gives what ping says of them. */
-export function pings(guest: Guest, wire: Wire): Promise<string> {
-  return shell(guest, `ip netns exec ${wire.far.netns} ping -n -c 3 -i 0.3 -W 10 ${wire.nic.v4}`);
+/** How many of three echo requests from the far end of a wire are answered, up to the first that is not. */
+export async function pings(guest: Guest, wire: Wire, target = wire.nic.v4): Promise<number> {
+  return Number(await shell(guest, countAnswers(target, wire.far.netns)));
 }
 
 /** A process in the guest that owns a split. */
