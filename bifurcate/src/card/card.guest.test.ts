@@ -2,6 +2,7 @@
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { CardLaps } from "../testing/card-laps.js";
 import {
   bringUpCards,
   everyCard,
@@ -36,6 +37,21 @@ describe("a card taken whole", () => {
     "via %s is bound, carries frames both ways, sleeps by interrupts, and is given back as it was",
     async (via) => {
       await tryRows(guest, everyCard(guest, via, wires));
+    },
+    MINUTES,
+  );
+
+  it(
+    "loses nothing in several laps of rings as large as a user's, which fill more than a page",
+    async () => {
+      // virtio's rings are split ones here: QEMU's card offers no packed ones unless it is told to.
+      const seen = await program<CardLaps>(guest, "card-laps", everyCard(guest, "vfio", wires));
+      const whole = { sent: 2_000, echoed: 2_000, invalidDescriptor: 0, noFrames: 0 };
+      expect(seen).toEqual([
+        { driver: "igb", ...whole },
+        { driver: "e1000e", ...whole },
+        { driver: "virtio", ...whole },
+      ]);
     },
     MINUTES,
   );
