@@ -1,20 +1,19 @@
 // For tests in the lab's guest: echo requests, each with its whole time to be answered on a machine that is busy.
 
-/** Echo requests of one try. */
-export const PINGS = 3;
-
 /** Seconds that each may take. */
 const WAIT = 10;
 
 /**
- * A shell command that sends PINGS echo requests, up to the first that is not answered, and prints how many were.
+ * A shell command that sends echo requests, up to the first that is not answered, and prints how many were.
  * Each is a ping of its own: a ping that has had one answer waits no longer for the rest than twice the longest round
  * trip or its interval, whatever its -W says (iputils, ping/ping_common.c, schedule_exit()), and calls lost what a
  * busy machine has yet to carry.
  * @param netns The namespace to send from; this one when left out.
+ * @param count How many at most.
+ * @param size Bytes of each one's data.
  */
-export function countAnswers(target: string, netns?: string): string {
+export function countAnswers(target: string, netns?: string, { count = 3, size = 56 } = {}): string {
   const inside = netns === undefined ? "" : `ip netns exec ${netns} `;
-  const ping = `${inside}ping -n -q -c 1 -W ${WAIT} ${target} > /dev/null`;
-  return `n=0; while [ $n -lt ${PINGS} ] && ${ping}; do n=$((n + 1)); done; echo $n`;
+  const ping = `${inside}ping -n -q -c 1 -s ${size} -W ${WAIT} ${target} > /dev/null`;
+  return `n=0; while [ $n -lt ${count} ] && ${ping}; do n=$((n + 1)); done; echo $n`;
 }
