@@ -31,16 +31,30 @@ const cardLines = path.join(scratch, "cards");
 if (process.argv.includes("--report")) process.env.BIFURCATE_GUEST_REPORT = cardLines;
 
 /**
- * Milliseconds after which a command that says nothing is taken for hung: more than any one test may take. A test runner
- * that has lost one of its processes waits for it for ever.
+ * Milliseconds after which a test runner that says nothing is taken for hung: more than any one test may take, and it
+ * tells each one as it ends. One that has lost one of its processes waits for it for ever.
  */
-const SILENCE_MS = 15 * 60_000;
+const SILENCE_MS = 20 * 60_000;
+
+/** Ends a process, and those that it started: they may hold the pipes, and guests. */
+function endAll(pid) {
+  const children = `/proc/${pid}/task/${pid}/children`;
+  const below = fs.existsSync(children) ? fs.readFileSync(children, "utf8").trim().split(" ") : [];
+  process.kill(pid, "SIGKILL");
+  for (const each of below.filter(Boolean)) {
+    try {
+      process.kill(Number(each), "SIGKILL");
+    } catch {
+      // It has ended with its parent.
+    }
+  }
+}
 
 /**
- * Runs a command, shows its output as it comes, and gives it back with the exit status. One that is silent for too long
- * is ended, and its status is that of timeout(1).
+ * Runs a command, shows its output as it comes, and gives it back with the exit status.
+ * @param silenceMs One that says nothing for so long is ended, and its status is that of timeout(1).
  */
-function stream(command, args, env = {}) {
+function stream(command, args, env = {}, silenceMs = null) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd: root,
@@ -49,22 +63,20 @@ function stream(command, args, env = {}) {
     });
     let text = "";
     let hung = false;
-    const silence = setTimeout(() => {
+    const end = () => {
       hung = true;
-      const words = `${command} ${args.join(" ")}: silent for ${SILENCE_MS / 60_000} minutes: ended\n`;
+      const words = `Error: ${args.join(" ")}: silent for ${silenceMs / 60_000} minutes: ended\n`;
       text += words;
       process.stderr.write(words);
-      child.kill("SIGKILL");
-      // Its children may hold the pipes.
-      child.stdout.destroy();
-      child.stderr.destroy();
-    }, SILENCE_MS);
+      endAll(child.pid);
+    };
+    const silence = silenceMs === null ? undefined : setTimeout(end, silenceMs);
     for (const [from, to] of [
       [child.stdout, process.stdout],
       [child.stderr, process.stderr],
     ]) {
       from.on("data", (chunk) => {
-        silence.refresh();
+        silence?.refresh();
         text += chunk;
         to.write(chunk);
       });
@@ -164,17 +176,19 @@ async function rust() {
 
 async function vitest(project) {
   const output = path.join(scratch, `${project}.json`);
-  const { status, text } = await stream(process.execPath, [
+  const words = [
     "node_modules/vitest/vitest.mjs",
     "run",
     "--project",
     project,
     "--passWithNoTests",
-    "--reporter=default",
+    // Files of the unit tests are short; of the others one may take minutes, and what comes is to be seen.
+    project === "unit" ? "--reporter=default" : "--reporter=verbose",
     "--reporter=json",
     `--outputFile.json=${output}`,
     ...filters,
-  ]);
+  ];
+  const { status, text } = await stream(process.execPath, words, {}, SILENCE_MS);
   let [passed, failed, skipped] = [0, 0, 0];
   if (fs.existsSync(output)) {
     const report = JSON.parse(fs.readFileSync(output, "utf8"));

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { nativeKernel, type Explanation, type LiveVerdict } from "@bifurcate/control";
 import { ip, labDown, labList, labUp, run, type LabCard } from "@bifurcate/lab";
 import { cli, cliPath, endAll, errorOf, RunningSplit } from "@bifurcate/lab/harness";
+import { buildExample } from "../testing/rust-example.js";
 
 const root = process.getuid?.() === 0;
 const name = `x${process.pid}`;
@@ -232,6 +233,63 @@ describe("real packets, counted", () => {
     await ip([`link set dev ${card.peer.ifname} down`], card.peer.netns);
     expect((await live()).vanish).toMatchObject({ stage: "link", complaint: { name: "link-down" } });
     await ip([`link set dev ${card.peer.ifname} up`], card.peer.netns);
+  });
+});
+
+describe("a ring that somebody else has his hands in", () => {
+  let meddle = "";
+  beforeAll(() => {
+    if (root) meddle = buildExample("bifurcate-linux", "meddle");
+  }, 300_000);
+
+  /** Runs `look` while another process is at a ring of one of a split's sockets. */
+  async function meddled(
+    ring: "fill" | "tx",
+    look: (running: RunningSplit, other: number) => Promise<void>,
+  ): Promise<void> {
+    const running = await split("--do", "count");
+    // Its own thread would call the kernel for the frame that it finds in the ring.
+    if (ring === "tx") process.kill(running.pid, "SIGSTOP");
+    const other = spawn(meddle, [String(running.pid), ring], { stdio: ["pipe", "pipe", "inherit"] });
+    const closed = new Promise((resolve) => other.once("close", resolve));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        other.stdout.once("data", () => resolve());
+        other.once("exit", (status) => reject(new Error(`it ended with ${status}`)));
+      });
+      await look(running, other.pid!);
+    } finally {
+      other.stdin.end();
+      await closed;
+      process.kill(running.pid, "SIGCONT");
+      await running.end();
+    }
+  }
+
+  it("a fill ring that two processes have: both are named, while both have it", async () => {
+    await meddled("fill", async (running, other) => {
+      await send(1);
+      const { explanation } = await live();
+      const found = explanation.complaints.find((each) => each.name === "umem-shared-wrongly");
+      const pids = [running.pid, other].sort((one, two) => one - two).join(", ");
+      expect(found?.says).toMatch(/^the fill ring of queue \d is mapped by the processes /);
+      expect(found?.says).toContain(pids);
+    });
+    const running = await split("--do", "count");
+    expect(names(await explain())).not.toContain("umem-shared-wrongly");
+    await running.end();
+  });
+
+  it("a frame to send, and nobody calls the kernel: it waits", async () => {
+    await meddled("tx", async () => {
+      expect(names(await explain())).toContain("need-wakeup-ignored");
+      // Of another flow, so that nothing else is amiss at this socket.
+      const pinging = run("ip", ["netns", "exec", card.peer.netns, "ping", "-c", "20", "-i", "0.2", card.v4]);
+      const { vanish } = await live();
+      await pinging;
+      expect(vanish).toMatchObject({ stage: "socket", complaint: { name: "need-wakeup-ignored" } });
+      expect(vanish!.complaint.says).toMatch(/^1 frames wait in the transmit ring/);
+    });
   });
 });
 

@@ -5,7 +5,7 @@ import path from "node:path";
 import { entryFolder, provide, sweepCache, type Recipe, type Say } from "./cache.js";
 import { fetchPackages, RELEASE, unpack } from "./debian.js";
 import type { BootOptions } from "./guest.js";
-import { hostNodeRecipe } from "./host-node.js";
+import { HOST_NODE, hostNode, hostNodeRecipe } from "./host-node.js";
 import { addIgbUio, igbUioRecipe } from "./igb-uio.js";
 import { labKernelConfig, labKernelRecipe } from "./lab-kernel.js";
 import { KERNELS, type KernelName } from "./machine.js";
@@ -38,13 +38,8 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
   await sweepCache();
   const tools = await provide(toolsRecipe, say, thorough);
   const root = path.join(await provide(rootRecipe(tools), say, thorough), "root.ext4");
-  const nodeRecipe = await hostNodeRecipe(tools);
-  const disks = {
-    root,
-    ...(nodeRecipe === null
-      ? {}
-      : { node: path.join(await provide(nodeRecipe, say, thorough), "node.ext4") }),
-  };
+  const node = await hostNode(tools, say, thorough);
+  const disks = { root, ...(node === null ? {} : { node }) };
   const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
   const qemu = [
     ...inTree(tools, "usr/bin/qemu-system-x86_64"),
@@ -68,13 +63,14 @@ export async function provision(kernel: KernelName, say: Say, thorough = false):
 }
 
 /** Everything that guests of all kernels are made of now. */
-export async function allRecipes(): Promise<readonly Recipe[]> {
+export async function allRecipes(): Promise<readonly Pick<Recipe, "name" | "from">[]> {
   const tools = entryFolder(toolsRecipe);
   const lab = labKernelRecipe(await labKernelConfig());
   const stock = KERNELS.filter((kernel) => kernel !== "lab").map((kernel) =>
     stockKernelRecipe(kernel, tools),
   );
-  const node = await hostNodeRecipe(tools);
-  const common = [toolsRecipe, rootRecipe(tools), ...(node === null ? [] : [node])];
+  const node = await hostNodeRecipe(tools).catch(() => null);
+  // Those of other Nodes are superseded too where this one is not put into guests.
+  const common = [toolsRecipe, rootRecipe(tools), node ?? { name: HOST_NODE, from: null }];
   return [...common, lab, igbUioRecipe(entryFolder(lab)), ...stock];
 }
