@@ -121,7 +121,7 @@ describe("a card that is leased whole", () => {
       await settled();
       expect(leases.list(CLIENT), errno).toMatchObject([{ id, state: "draining" }]);
     }
-    errno = "ENODEV";
+    errno = "ENXIO";
     await vi.waitFor(() => expect(leases.list(CLIENT)).toEqual([]), 10_000);
   });
 

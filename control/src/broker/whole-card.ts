@@ -170,7 +170,7 @@ export interface CardLook {
 
 /** Of a card that is gone, or that vfio-pci has no longer, nobody has a descriptor. */
 const unseen = (thrown: unknown): false | null =>
-  ["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "") ? false : null;
+  ["ENODEV", "ENOENT", "ENXIO"].includes(errnoOf(thrown) ?? "") ? false : null;
 
 /**
  * Whether somebody has the card open; what cannot be told now counts as held, since the next lease would be of a card that

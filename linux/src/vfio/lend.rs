@@ -90,7 +90,8 @@ fn group_look(function: &Function, mut try_open: impl FnMut(PathBuf) -> Result<(
         };
         match error.code().as_str() {
             "EBUSY" => return Ok((!is_shared(function, &group)).then_some(true)),
-            "ENOENT" | "EACCES" | "EPERM" => {}
+            // ENXIO: a node that nobody has removed, of a group that is gone.
+            "ENOENT" | "ENXIO" | "EACCES" | "EPERM" => {}
             _ => return Err(error),
         }
     }
@@ -192,7 +193,11 @@ mod tests {
     #[test]
     fn a_group_whose_file_is_not_there_or_not_ours_tells_nothing() {
         let both = ["/dev/vfio/7", "/dev/vfio/noiommu-7"].map(PathBuf::from);
-        for (name, errno) in [("no-file", libc::ENOENT), ("not-ours", libc::EACCES)] {
+        for (name, errno) in [
+            ("no-file", libc::ENOENT),
+            ("no-group", libc::ENXIO),
+            ("not-ours", libc::EACCES),
+        ] {
             let (told, files) = looked(name, &[], Some(errno));
             assert_eq!((told.unwrap(), files), (None, both.to_vec()));
         }
