@@ -1,5 +1,5 @@
 // Leases: a lease against the same path in process as root, a lease port against a socket on the card itself, and the
-// time that a grant takes, step by step.
+// time that a grant takes, step by step; how long the flow of a client that is killed is nobody's.
 import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -108,7 +108,7 @@ function words(steps: readonly (readonly [string, number])[]): string {
 export const broker: Bench = {
   name: "broker",
   about:
-    "a lease : the same path in process as root; a lease port : a socket on the card; the time of a grant",
+    "a lease : the same path in process as root; a lease port : a socket on the card; the time of a grant, and of a killed client's end",
   async run(options: BenchOptions): Promise<Result[]> {
     const { root, seconds, runs, progress } = options;
     const examples = await buildExamples(root, progress);
