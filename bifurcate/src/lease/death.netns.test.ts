@@ -159,7 +159,7 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     client.child.kill("SIGUSR2");
     await client.line("closed");
     broker = await place.start();
-    // At once, or when the kernel has let go of the closed sockets, for which it takes its time.
+    // At once, or when the kernel has let go of the closed sockets, which may be later.
     await expect
       .poll(() => place.log(), { timeout: 50_000 })
       .toContainEqual(expect.objectContaining({ lease: id, why: "nobody has its sockets" }));

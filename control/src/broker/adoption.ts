@@ -39,9 +39,9 @@ function nobodyHas(record: LeaseRecord): string {
 }
 
 /**
- * Looks again, ever less often, until nobody has an adopted lease any more. A look says of a lease that it is held, and
- * soon afterwards that it is not: the kernel takes a closed socket's pool from its queue in a work item of its own
- * (xp_put_pool, net/xdp/xsk_buff_pool.c), late where it is busy; a card may not have been looked at yet; and a client
+ * Looks again, ever less often, until nobody has an adopted lease any more. A look may say of a lease that it is held, and
+ * one soon afterwards that it is not: the kernel takes a closed socket's pool from its queue in a work item of its own
+ * (xp_put_pool, net/xdp/xsk_buff_pool.c), which may come late; a card may not have been looked at yet; and a client
  * that lives may close its lease without a word. Stopped by the lease's timer: when its client is heard of, or it ends.
  * @param lost Told why it ends.
  */
