@@ -73,7 +73,11 @@ impl Link {
         }
         // The next broker may have it already. One that is yet to come finds that nobody has its descriptors.
         match Broker::connect_at(&self.path) {
-            Ok(mut broker) => broker.give_back(&self.id),
+            Ok(mut broker) => match broker.give_back(&self.id) {
+                // The one before took it back and died before it said so; or this one has found already that nobody has it.
+                Err(Error::Refused(refusal)) if refusal.code == "E_NO_SUCH_LEASE" => Ok(()),
+                given => given,
+            },
             Err(_) => Ok(()),
         }
     }
@@ -262,8 +266,8 @@ impl Lease {
         Ok(Serving { run, link, granted })
     }
 
-    /// Gives the lease back: its flow is with the kernel when this returns. A whole card is stopped first, and reset by
-    /// the kernel.
+    /// Gives the lease back: its flow is with the kernel when this returns, or, where no broker answers, when the next
+    /// one has found that nobody has it. A whole card is stopped first, and reset by the kernel.
     ///
     /// # Errors
     /// [`Error::Refused`] with `E_NO_SUCH_LEASE` when it was taken back before.
@@ -360,22 +364,37 @@ mod tests {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    #[test]
-    fn a_lease_is_given_back_to_the_broker_that_came_after_its_own() {
-        let (_socket, listener, mut link) = orphan("next");
-        let broker = std::thread::spawn(move || {
+    /// A broker that welcomes one client, answers what it asks with `answer`, and gives what it asked.
+    fn answering(listener: Listener, answer: &'static str) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
             wait_one(listener.as_fd(), Interest::Read, None).unwrap();
             let client = listener.accept().unwrap().unwrap();
             hear(&client);
             let welcome = r#"{"type":"welcome","version":3,"broker":"test","pid":1,"netns":1}"#;
             client.send(welcome.as_bytes(), &[]).unwrap();
             let asked = hear(&client);
-            client.send(br#"{"type":"done","request":1}"#, &[]).unwrap();
+            client.send(answer.as_bytes(), &[]).unwrap();
             asked
-        });
+        })
+    }
+
+    const RETURN: &str = r#"{"type":"return","request":1,"lease":"lease-00000001"}"#;
+
+    #[test]
+    fn a_lease_is_given_back_to_the_broker_that_came_after_its_own() {
+        let (_socket, listener, mut link) = orphan("next");
+        let broker = answering(listener, r#"{"type":"done","request":1}"#);
         link.give_back().unwrap();
-        let asked = broker.join().unwrap();
-        assert_eq!(asked, r#"{"type":"return","request":1,"lease":"lease-00000001"}"#);
+        assert_eq!(broker.join().unwrap(), RETURN);
+    }
+
+    #[test]
+    fn a_lease_that_the_next_broker_has_ended_already_is_given_back() {
+        let (_socket, listener, mut link) = orphan("ended");
+        let refused = r#"{"type":"error","request":1,"error":{"code":"E_NO_SUCH_LEASE","what":"a","why":"b","next":"c"}}"#;
+        let broker = answering(listener, refused);
+        link.give_back().unwrap();
+        assert_eq!(broker.join().unwrap(), RETURN);
     }
 
     #[test]

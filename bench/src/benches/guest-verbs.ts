@@ -145,7 +145,9 @@ const ARRIVALS = `
  * this is no less than what it receives.
  */
 async function peer(guest: Guest, { size, how }: Subject, seconds: number): Promise<Sample> {
-  const words = ["ib_send_bw", "-c", "UD", "-s", String(size), "-D", String(seconds + MARGIN), "-F"];
+  // By duration it takes no events; it is ended long before it has sent so many.
+  const long = how === "sleep" ? ["-n", "50000000"] : ["-D", String(seconds + MARGIN)];
+  const words = ["ib_send_bw", "-c", "UD", "-s", String(size), ...long, "-F"];
   const depths = ["-r", String(RING), "-t", String(RING), ...(how === "sleep" ? ["-e"] : [])];
   const gid = await run(guest, [
     "sh",

@@ -109,6 +109,8 @@ describe.skipIf(reason !== null)(
       expect(await release.ended).toBe(0);
       expect(await client.ended).toBe(1);
       expect(client.stderr).toContain("E_LEASE_REVOKED");
+      // In the broker's words: it was told, and has not merely lost its port.
+      expect(client.stderr).toContain("took it back");
     });
 
     it("says in the broker's words why it gets nothing", async () => {

@@ -1,6 +1,8 @@
 // Whether a lease that another broker has left goes on under this one, or why not; and for how long without its client.
+import { wrapError } from "../errors.js";
 import { isAlive } from "../facts/processes.js";
 import type { LeaseRecord } from "../lease/record.js";
+import type { Audit } from "./audit.js";
 import type { Live } from "./live.js";
 import type { BrokerNetns } from "./machine.js";
 import { isWhole } from "./whole-card.js";
@@ -8,6 +10,42 @@ import { isWhole } from "./whole-card.js";
 /** How long between two looks whether anybody has a lease whose client has not been heard of, ms: at first, and at most. */
 const LOOK_LEAST_MS = 500;
 const LOOK_MOST_MS = 60_000;
+
+/** How long until a lease is tried again that could not be adopted, ms. */
+export const AGAIN_MS = 10_000;
+
+/**
+ * Adopts a lease, and tells it. One of which the kernel could not tell enough is tried again: what is not watched would be
+ * kept for ever.
+ * @param adopt Gives null when it goes on, else why not; throws when that cannot be told.
+ * @param stands Whether the lease is there still.
+ * @returns What came of it; null: that could not be told.
+ */
+export function adoptOrRetry(
+  live: Live,
+  audit: Audit,
+  adopt: () => string | null,
+  stands: () => boolean,
+): "done" | "ended" | null {
+  const { id, client, card } = live.record;
+  const told = { event: "adopt", uid: client.uid, pid: client.pid, lease: id, device: card.name } as const;
+  try {
+    const why = adopt();
+    const outcome = why === null ? "done" : "ended";
+    audit.write({ ...told, outcome, why: why ?? undefined });
+    return outcome;
+  } catch (thrown) {
+    const { code, message } = wrapError(thrown, `adopt ${id}`);
+    audit.write({ ...told, outcome: code, why: message });
+    // One with a timer is being ended.
+    if (live.timer !== null || !stands()) return null;
+    live.timer = setTimeout(() => {
+      live.timer = null;
+      adoptOrRetry(live, audit, adopt, stands);
+    }, AGAIN_MS);
+    return null;
+  }
+}
 
 /** What there is of the lease still. */
 export interface Remains {

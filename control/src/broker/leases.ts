@@ -14,7 +14,7 @@ import { next, steers, type LeaseEvent } from "../lease/state.js";
 import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
 import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
-import { watchUnheard, whyNot } from "./adoption.js";
+import { adoptOrRetry, watchUnheard, whyNot } from "./adoption.js";
 import { auditDenied, auditEnded, auditGranted } from "./answers.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
@@ -424,7 +424,11 @@ export class Leases {
   private isHeld(live: Live): boolean | null {
     const { card, own = null, names } = live.record;
     if (isWhole(live.record)) return isCardHeld(this.kernel, live);
-    return isHeld(this.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
+    try {
+      return isHeld(this.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
+    } catch {
+      return null; // The kernel had no room for its answer, or we none for a descriptor.
+    }
   }
 
   /** A card by the name that it has now; null: it is gone. */
@@ -491,18 +495,11 @@ export class Leases {
     }
     let [adopted, ended] = [0, records.length - found.length];
     for (const record of found) {
-      const { id, client } = record;
-      const about = { uid: client.uid, pid: client.pid, lease: id, device: record.card.name };
-      try {
-        const why = this.adoptOne(record);
-        if (why === null) adopted++;
-        else ended++;
-        const outcome = why === null ? "done" : "ended";
-        this.audit.write({ event: "adopt", outcome, ...about, why: why ?? undefined });
-      } catch (thrown) {
-        const { code, message } = wrapError(thrown, `adopt ${id}`);
-        this.audit.write({ event: "adopt", outcome: code, ...about, why: message });
-      }
+      const live = this.leases.get(record.id)!;
+      const stands = (): boolean => this.leases.get(record.id) === live;
+      const outcome = adoptOrRetry(live, this.audit, () => this.adoptOne(live.record), stands);
+      if (outcome === "done") adopted++;
+      else if (outcome === "ended") ended++;
     }
     return { adopted, ended };
   }

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ownIdentity } from "../facts/processes.js";
 import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fake-kernel.js";
+import { AGAIN_MS } from "./adoption.js";
 import type { Leases } from "./leases.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
 import { CLIENT, LeasePlace, refusal, REQUEST } from "./testing/lease-place.js";
@@ -237,6 +238,56 @@ describe("own queues on a card with rules", () => {
       // Nothing looks at what has ended, nor when the broker leaves.
       second.end(lives, "return", "done with");
       expect([settings(), vi.getTimerCount()]).toEqual([before, 0]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("is adopted later when its process cannot be watched at first, and not forgotten", () => {
+    const before = settings();
+    const first = start();
+    const { id } = take(first, 53);
+    first.leave();
+    broker.hold(3);
+    const { process } = broker.machine;
+    broker.machine.process = () => {
+      throw new FakeRefusal("pidfd_open", "EMFILE");
+    };
+    vi.useFakeTimers();
+    try {
+      const second = start();
+      expect(second.adopt()).toEqual({ adopted: 0, ended: 0 });
+      vi.advanceTimersByTime(AGAIN_MS);
+      broker.machine.process = process;
+      expect(place.log).not.toContainEqual(expect.objectContaining({ event: "adopt", outcome: "done" }));
+      vi.advanceTimersByTime(AGAIN_MS);
+      expect(place.log).toContainEqual(expect.objectContaining({ event: "adopt", outcome: "done" }));
+      expect(second.all()).toMatchObject([{ id, state: "granted" }]);
+      broker.letGo(3);
+      vi.advanceTimersByTime(60_000);
+      expect([second.all(), settings(), vi.getTimerCount()]).toEqual([[], before, 0]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("outlives a look for which the kernel has no answer", () => {
+    const first = start();
+    const { id } = take(first, 53);
+    first.leave();
+    broker.hold(3);
+    const { links } = broker.netns;
+    vi.useFakeTimers();
+    try {
+      const second = start();
+      expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
+      broker.netns.links = () => {
+        throw new FakeRefusal("netlink(RTM_GETLINK)", "ENOBUFS");
+      };
+      vi.advanceTimersByTime(600_000);
+      broker.netns.links = links;
+      expect(second.all()).toMatchObject([{ id, state: "granted" }]);
+      second.end(id, "return", "done with");
     } finally {
       vi.useRealTimers();
     }

@@ -1,7 +1,7 @@
 // bifurcated from its options to a serving broker: the checks before it begins, the lock, adoption, signals.
 import { chmodSync, existsSync, mkdirSync, rmSync, statfsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BifurcateError, messageOf, wrapError } from "../errors.js";
+import { BifurcateError, errnoOf, messageOf, wrapError } from "../errors.js";
 import { stateDirectory } from "../transaction/journal.js";
 import { auditFile, auditTo, type Audit } from "./audit.js";
 import { Leases } from "./leases.js";
@@ -84,20 +84,26 @@ function checkBpffs(path: string): void {
   throw new BifurcateError("E_SYSTEM", { what, why: "it is not in a BPF file system", next });
 }
 
-/** Makes sure that the socket is nobody's: one of a broker that lives is E_BROKER_RUNNING, a dead one's is removed. */
+/**
+ * Makes sure that the socket is nobody's: a dead broker's is removed. One of a broker that lives is E_BROKER_RUNNING, also
+ * where that one is stopped and as many wait for it as may (EAGAIN).
+ */
 function takeSocket(machine: Locals, path: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   if (!existsSync(path)) return;
   try {
     machine.connect(path).close();
-  } catch {
-    rmSync(path, { force: true });
-    return;
+  } catch (thrown) {
+    // Nobody listens: connect(2).
+    if (errnoOf(thrown) === "ECONNREFUSED") return rmSync(path, { force: true });
+    if (errnoOf(thrown) === "ENOENT") return;
+    throw running(path, `somebody listens there, and does not answer: ${messageOf(thrown)}`, thrown);
   }
-  throw new BifurcateError("E_BROKER_RUNNING", {
-    what: `listen at ${path}`,
-    why: "a broker answers there",
-  });
+  throw running(path, "a broker answers there");
+}
+
+function running(path: string, why: string, cause?: unknown): BifurcateError {
+  return new BifurcateError("E_BROKER_RUNNING", { what: `listen at ${path}`, why, cause });
 }
 
 /**
