@@ -1,7 +1,7 @@
 // What a lease may and may not do on the wire: two users on one card, what is sent, what is passed, who may not even ask.
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BrokerPlace, HANDLER, NOBODY, opened, whatIsLeft, type Running } from "../testing/broker.js";
+import { BrokerPlace, ELSEWHERE, HANDLER, NOBODY, opened, whatIsLeft, type Running } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -105,10 +105,17 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
   });
 
   it("passed frames arrive as if they had just come, and nothing else does", async () => {
-    await veth.serve(7002);
-    await opened(lease(OTHER, "udp dst port 7002", "--pass"));
+    await Promise.all([veth.serve(7002), veth.serve(ELSEWHERE)]);
+    const client = lease(OTHER, "udp dst port 7002", "--pass");
+    await opened(client);
     expect(await answers(7002, "p")).toEqual([7002]);
+    // The kernel's server hears what comes to it, and not what the handler turns to it.
+    expect(await answers(ELSEWHERE, "from the wire")).toEqual([ELSEWHERE]);
+    expect(await answers(7002, "elsewhere")).toEqual([]);
     expect(await answers(7002, "pass me too")).toEqual([7002]);
+    expect(await client.end("SIGINT")).toBe(0);
+    const summary = JSON.parse(client.lines.at(-1)!) as { stats: { passed: number } };
+    expect(summary.stats).toMatchObject({ received: 3, passed: 3 });
   });
 
   it("a rate limits what is sent, and nothing else", async () => {

@@ -33,6 +33,9 @@ export const REQUEST = {
   pages: "ordinary",
 } as const;
 
+/** The port to which HANDLER turns a datagram before it passes it, when asked to. */
+export const ELSEWHERE = 7009;
+
 /** A handler that answers, as it should and not as it should: which, the payload's first byte says. */
 export const HANDLER = `
   export function handle(batch) {
@@ -42,6 +45,8 @@ export const HANDLER = `
       if (batch.size < 43 || view.getUint16(at + 12) !== 0x0800 || view.getUint8(at + 14) !== 0x45) continue;
       const what = String.fromCharCode(view.getUint8(at + 42));
       if (what === "p") { batch.pass(); continue; }
+      // Not of the flow any more; without a checksum, so that nothing but the filter keeps it from a socket.
+      if (what === "e") { view.setUint16(at + 36, ${ELSEWHERE}); view.setUint16(at + 40, 0); batch.pass(); continue; }
       for (const [a, b, words] of [[0, 6, 3], [26, 30, 2], [34, 36, 1]]) {
         for (let i = 0; i < words; i++) {
           const word = view.getUint16(at + a + 2 * i);
