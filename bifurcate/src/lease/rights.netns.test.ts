@@ -1,7 +1,15 @@
 // What a lease may and may not do on the wire: two users on one card, what is sent, what is passed, who may not even ask.
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BrokerPlace, ELSEWHERE, HANDLER, NOBODY, opened, whatIsLeft, type Running } from "../testing/broker.js";
+import {
+  BrokerPlace,
+  ELSEWHERE,
+  HANDLER,
+  NOBODY,
+  opened,
+  whatIsLeft,
+  type Running,
+} from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
