@@ -1,13 +1,13 @@
-// A card that goes while the engine's loop runs: the loop ends first, and the run still ends with the reason.
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+// Opening a card on an addon made of plain values: what is refused before it, and a card that goes while the engine's loop runs.
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { openCard } from "./open.js";
 
-const card = vi.hoisted(() => ({ state: "up", fault: null as string | null }));
+const card = vi.hoisted(() => ({ state: "up", fault: null as string | null, opened: 0 }));
 
 vi.mock("@bifurcate/addon", async (original) => ({
   ...(await original<object>()),
   openPci: () => ({
-    queues: 1,
+    queues: (card.opened++, 1),
     obtained: { refused: [] },
     state: () => card.state,
     dmaFault: () => card.fault,
@@ -23,8 +23,38 @@ vi.mock("@bifurcate/addon", async (original) => ({
 beforeEach(() => vi.useFakeTimers());
 afterEach(() => {
   vi.useRealTimers();
-  Object.assign(card, { state: "up", fault: null });
+  vi.restoreAllMocks();
+  Object.assign(card, { state: "up", fault: null, opened: 0 });
 });
+
+describe.each(["vfio-noiommu", "uio_pci_generic", "igb_uio"])(
+  "a card via %s, without memory protection",
+  (via) => {
+    const word = `pci:0000:01:00.0,via=${via}`;
+
+    it("is not opened until that is said by name, by root either", async () => {
+      vi.spyOn(process, "geteuid").mockReturnValue(0);
+      for (const said of ["", ",noMemoryProtection=no"]) {
+        await expect(openCard(`${word}${said}`)).rejects.toMatchObject({
+          code: "E_NO_MEMORY_PROTECTION",
+          next: expect.stringContaining("noMemoryProtection=yes") as string,
+        });
+      }
+      expect(card.opened).toBe(0);
+    });
+
+    it("is for root alone, though it is said", async () => {
+      const user = vi.spyOn(process, "geteuid").mockReturnValue(1000);
+      await expect(openCard(`${word},noMemoryProtection=yes`)).rejects.toMatchObject({
+        code: "E_NOT_PRIVILEGED",
+      });
+      expect(card.opened).toBe(0);
+      user.mockReturnValue(0);
+      await (await openCard(`${word},noMemoryProtection=yes`)).close();
+      expect(card.opened).toBe(1);
+    });
+  },
+);
 
 it("ends a run with E_CARD_GONE although nobody has looked since it went", async () => {
   const port = await openCard("pci:0000:01:00.0");

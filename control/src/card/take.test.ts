@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { BifurcateError } from "../errors.js";
 import { bootId } from "../facts/processes.js";
 import { staysOpen, type CardBus, type PciFunction } from "./bus.js";
@@ -61,6 +61,7 @@ beforeEach(() => {
   process.env["BIFURCATE_STATE_DIR"] = state;
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   delete process.env["BIFURCATE_STATE_DIR"];
   rmSync(state, { recursive: true });
 });
@@ -95,6 +96,18 @@ describe("a card is not taken", () => {
       expect(error.why).toContain("no IOMMU stands between");
       expect(error.next).toContain("--no-memory-protection");
     }
+  });
+
+  it("without memory protection by who is not root, though it was said; what protects memory asks for no root", () => {
+    vi.spyOn(process, "geteuid").mockReturnValue(1000);
+    for (const via of ["uio_pci_generic", "igb_uio", "vfio-noiommu"] as const) {
+      const error = refusal(bus(), via);
+      expect([error.code, error.what]).toEqual(["E_NOT_PRIVILEGED", `take ${ADDRESS} via ${via}`]);
+      expect(error.why).toContain("for root alone");
+    }
+    const busy = bus({}, { holders: () => [{ pid: 42, command: "testpmd" }] });
+    for (const via of ["vfio", "iommufd"] as const)
+      expect(refusal(busy, via, false).code).toBe("E_CARD_BUSY");
   });
 
   it("when the kernel has no such driver and its module cannot be loaded", () => {
