@@ -1,6 +1,7 @@
 // The pages of docs/mechanisms: one a mechanism, each with the path of a frame and who owns which memory.
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { CRITERION_NAMES } from "./criteria.js";
 import { KNOWN } from "./known/index.js";
 
 const docs = new URL("../../../docs/", import.meta.url);
@@ -25,6 +26,51 @@ describe("docs/mechanisms", () => {
     expect(named.length).toBeGreaterThan(10);
     for (const name of new Set(named)) expect(existsSync(new URL(`../${name}`, docs)), name).toBe(true);
   });
+});
+
+/** What a page of the comparison says of each mechanism by what is known: sentence and source, in the order of the criteria. */
+const PAGES: Readonly<Record<string, (mechanism: string) => [string, string][]>> = {
+  "comparison.md": (mechanism) => {
+    const section = page("comparison.md").split(`### ${mechanism}\n`)[1]!.split("\n### ")[0]!;
+    const rows = section.split("\n").map((line) => line.split(/(?<!\\)\|/).map((cell) => cell.trim()));
+    return rows.flatMap(([, , says = "", how = ""]) =>
+      how.startsWith("known: ")
+        ? [[says.replaceAll("\\|", "|"), how.slice("known: ".length)] satisfies [string, string]]
+        : [],
+    );
+  },
+  "comparison.html": (mechanism) => {
+    const row = page("comparison.html").split(`<tr><th scope="row">${mechanism}<br>`)[1]!.split("</tr>")[0]!;
+    const known = row.matchAll(/<span class="tag known">known<\/span> (.*?) <small>(.*?)<\/small>/g);
+    return [...known].map(([, says, source]) => [unescape(says!), unescape(source!)]);
+  },
+};
+
+const CHARACTERS: Readonly<Record<string, string>> = {
+  "&amp;": "&",
+  "&lt;": "<",
+  "&gt;": ">",
+  "&quot;": '"',
+  "&#39;": "'",
+};
+
+function unescape(html: string): string {
+  return html.replaceAll(/&[^;]+;/g, (entity) => CHARACTERS[entity] ?? entity);
+}
+
+describe("what docs/comparison says is known is what is known now", () => {
+  for (const [name, known] of Object.entries(PAGES)) {
+    it.each(Object.entries(KNOWN))(`${name}: %s`, (mechanism, facts) => {
+      const said = known(mechanism);
+      expect(said.length).toBe(CRITERION_NAMES.length);
+      CRITERION_NAMES.forEach((criterion, n) => {
+        const [says, source] = said[n]!;
+        // Before a sentence may stand which cards it was said of.
+        expect(says.replace(/^nic\d \(.*?\): /, "")).toBe(facts[criterion].says);
+        expect(source).toBe(facts[criterion].source);
+      });
+    });
+  }
 });
 
 describe("docs/comparison.md", () => {

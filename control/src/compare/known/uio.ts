@@ -7,7 +7,7 @@ const UIO = "Documentation/driver-api/uio-howto.rst";
 const whole: Pick<Known, "kernelNetdev" | "vm" | "ethernet" | "security" | "performance"> = {
   kernelNetdev: fact("no: the whole function leaves the kernel, its interface disappears", UIO),
   vm: fact("yes: any virtual PCI card with a driver in user space", "docs/direct-access.md"),
-  ethernet: fact("yes, by a driver in user space (here igb, igbvf, e1000e)", "docs/direct-access.md"),
+  ethernet: fact("yes, by a driver in user space (here igb, igbvf, e1000e, virtio)", "docs/direct-access.md"),
   security: fact(
     "none: the process programs the card's DMA with physical addresses and can reach all memory; root only",
     UIO + "; docs/direct-access.md",
@@ -22,7 +22,7 @@ export const uioPciGeneric: Known = {
   ...whole,
   upstream: fact("in tree", "drivers/uio/uio_pci_generic.c"),
   hardware: fact(
-    "a PCI 2.3 function with legacy interrupts (no virtual functions); memory that stays at its physical address",
+    "a PCI function whose legacy interrupt can be masked (PCI 2.3), or that has none (virtual functions, which poll); memory that stays at its physical address",
     "drivers/uio/uio_pci_generic.c; " + UIO,
   ),
 };

@@ -6,7 +6,7 @@ const VFIO = "Documentation/driver-api/vfio.rst";
 
 const whole: Pick<Known, "kernelNetdev" | "ethernet" | "performance"> = {
   kernelNetdev: fact("no: the whole function leaves the kernel, its interface disappears", VFIO),
-  ethernet: fact("yes, by a driver in user space (here igb, igbvf, e1000e)", "docs/direct-access.md"),
+  ethernet: fact("yes, by a driver in user space (here igb, igbvf, e1000e, virtio)", "docs/direct-access.md"),
   performance: fact(
     "the card's own rings, no copy, no system call; the process polls",
     "docs/direct-access.md",
