@@ -15,13 +15,13 @@ use bifurcate_linux::card::Card;
 use self::mailbox::Mailbox;
 pub use self::registers::TABLE;
 use self::registers::{
-    QUEUE_ENABLE, RDT, RXDCTL, STATUS_FD, STATUS_LU, TDT, TXDCTL, VFGPRC, VFGPTC, VTCTRL, VTCTRL_RST, VTEICR,
-    VTEIMC, VTEIMS, VTSTATUS,
+    QUEUE_ENABLE, RDT, RQDPC, RXDCTL, STATUS_FD, STATUS_LU, TDT, TXDCTL, VFGPRC, VFGPTC, VTCTRL, VTCTRL_RST,
+    VTEICR, VTEIMC, VTEIMS, VTSTATUS,
 };
 use crate::device::Port;
 use crate::device::pmd::{
-    ADVANCED, Config, Link, Nic, Pool, Presence, Quiet, Registers, RingAddresses, Rings, Statistic, build,
-    walk,
+    ADVANCED, Config, Counting, Link, Nic, Pool, Presence, Quiet, Registers, RingAddresses, Rings, Statistic,
+    build, walk,
 };
 use crate::frame::Umem;
 
@@ -41,6 +41,7 @@ struct IgbVf {
     mac: AtomicU64,
     /// What the counters of good frames were at the start: they cannot be cleared.
     begin: (u32, u32),
+    drops: Counting,
 }
 
 /// Starts the function and opens its queue over `umem`.
@@ -75,6 +76,10 @@ fn start(
         vectors: interrupts,
         mac: AtomicU64::new(0),
         begin: (VFGPRC.read(&*registers), VFGPTC.read(&*registers)),
+        drops: Counting::new(vec![(
+            RQDPC.at(0),
+            "frames dropped since this queue had no buffer (Drop_En)",
+        )]),
     };
     walk(&vf, start::STEPS)?;
     let shared = Arc::new(Quiet::new(Box::new(vf), card, pool.clone()));
@@ -130,7 +135,7 @@ impl Nic for IgbVf {
             meaning,
             value: now.wrapping_sub(begin).into(),
         };
-        vec![
+        let mut all = vec![
             since(
                 "VFGPRC",
                 "good frames received",
@@ -143,7 +148,9 @@ impl Nic for IgbVf {
                 VFGPTC.read(self.registers()),
                 self.begin.1,
             ),
-        ]
+        ];
+        all.extend(self.drops.refresh(self.registers()));
+        all
     }
 
     fn arm(&self, queue: u32) {

@@ -21,6 +21,7 @@ registers! {
     RDH         0x2810 + 0x100 * n ReadWrite "Receive Descriptor Head" "8.28";
     RDT         0x2818 + 0x100 * n ReadWrite "Receive Descriptor Tail" "8.28";
     RXDCTL      0x2828 + 0x100 * n ReadWrite "Receive Descriptor Control: thresholds, ENABLE" "8.28";
+    RQDPC       0x2830 + 0x100 * n ReadClear "Receive Queue Drop Packet Count" "8.28";
     TDBAL       0x3800 + 0x100 * n ReadWrite "Transmit Descriptor Base Address, low half" "8.28";
     TDBAH       0x3804 + 0x100 * n ReadWrite "Transmit Descriptor Base Address, high half" "8.28";
     TDLEN       0x3808 + 0x100 * n ReadWrite "Transmit Descriptor Ring Length, in bytes" "8.28";

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::registers::{
-    MAILBOX_OURS, MAILBOX_READ, MAILBOX_REQUEST, MAILBOX_WRITTEN, RXDCTL, SRRCTL, SRRCTL_DROP_EN, V2PMAILBOX,
-    VMBMEM,
+    MAILBOX_OURS, MAILBOX_READ, MAILBOX_REQUEST, MAILBOX_WRITTEN, RQDPC, RXDCTL, SRRCTL, SRRCTL_DROP_EN,
+    V2PMAILBOX, VMBMEM,
 };
 use super::start;
 use crate::device::pmd::model::checks::{Rig, checks, rig, small};
@@ -18,7 +18,7 @@ const LAYOUT: Layout = Layout {
     transmit: 0x3800,
     control: (0, 1 << 26),
     status: (8, 0x83),
-    drops: None,
+    drops: Some(0x2830),
 };
 
 /// The kernel's igb: says yes to a reset with an address, and to any address. Bits that clear when read are left to the
@@ -63,6 +63,22 @@ fn the_physical_function_says_which_address_it_has() {
     assert_eq!(rig.shared.presence(), Presence::Here);
     rig.model.set_register(RXDCTL.offset, 0);
     assert_eq!(rig.shared.presence(), Presence::Gone);
+}
+
+#[test]
+fn what_finds_no_buffer_is_counted() {
+    let rig = one();
+    for _ in 0..100 {
+        rig.model.receive(0, &[0; 60]);
+    }
+    let dropped = || {
+        let all = rig.shared.nic.statistics();
+        all.iter().find(|one| one.name == RQDPC.name).unwrap().value
+    };
+    assert_eq!(dropped(), 100 - 63);
+    // Reading clears the register: what it counts next is added.
+    rig.model.set_register(RQDPC.offset, 2);
+    assert_eq!(dropped(), 100 - 63 + 2);
 }
 
 #[test]
