@@ -1,6 +1,6 @@
 // A bench's rows as an SVG: one bar a row, how many times the peer, with the spread of the single pairs.
 import { writeFileSync } from "node:fs";
-import type { Result } from "./rows.js";
+import { reached, type Result } from "./rows.js";
 
 const ROW = 22;
 /** Of a letter of a label, on average. */
@@ -19,7 +19,7 @@ export function svg(title: string, results: readonly Result[]): string {
   const height = 60 + results.length * ROW;
   const bars = results.map((result, at) => {
     const y = 44 + at * ROW;
-    const fill = result.target !== null && result.ratio < result.target ? "#c2410c" : "#2563eb";
+    const fill = reached(result) === false ? "#c2410c" : "#2563eb";
     return [
       `<text x="${left - 8}" y="${y + 12}" text-anchor="end">${labels[at]!}</text>`,
       `<rect x="${left}" y="${y}" width="${(x(result.ratio) - left).toFixed(1)}" height="14" fill="${fill}"/>`,

@@ -1,6 +1,6 @@
 // A row's arithmetic: the ratio is turned so that larger is better for us, and the median is taken over pairs.
 import { expect, it } from "vitest";
-import { compare, interleave, median, medianBounds, toLine } from "./rows.js";
+import { compare, interleave, median, medianBounds, reached, toLine, toText } from "./rows.js";
 
 const sample = (value: number) => ({ value, command: "run it" });
 const of = { name: "n", row: "r", unit: "u", target: null } as const;
@@ -25,6 +25,20 @@ it("compares pair by pair, so that a slow minute of the machine weighs on both",
 
 it("refuses sides of unequal length", () => {
   expect(() => compare({ ...of, better: "more" }, [sample(1)], [])).toThrow(/1 runs of ours and 0/);
+});
+
+it("says whether what was asked is reached, which a good ratio alone does not decide", () => {
+  const row = (target: number | null, unmet?: string) =>
+    compare(
+      { ...of, better: "more", target, ...(unmet === undefined ? {} : { unmet }) },
+      [sample(3)],
+      [sample(2)],
+    );
+  expect([null, 1, 2].map((target) => reached(row(target)))).toEqual([null, true, false]);
+  expect(toText(row(1))).toContain("asked 1: reached");
+  const lossy = row(1, "nothing lost");
+  expect(reached(lossy)).toBe(false);
+  expect(toText(lossy)).toContain("asked 1, and nothing lost: NOT REACHED");
 });
 
 it("says between which values the median lies, whatever lies outside", () => {

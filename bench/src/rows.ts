@@ -24,6 +24,8 @@ export interface Result extends Row {
   readonly spread: readonly [number, number];
   /** The ratio asked of this row, or null where none is. */
   readonly target: number | null;
+  /** What else was asked of this row and not reached: with it the target is not reached, whatever the ratio. */
+  readonly unmet?: string;
   readonly note?: string;
 }
 
@@ -50,6 +52,7 @@ export interface Comparison {
   /** "more" where a larger value is better (packets a second), "less" where a smaller one is (CPU a packet). */
   readonly better: "more" | "less";
   readonly target: number | null;
+  readonly unmet?: string;
   readonly note?: string;
 }
 
@@ -73,6 +76,7 @@ export function compare(of: Comparison, ours: readonly Sample[], peer: readonly 
     commands: { ours: ours[0]!.command, peer: peer[0]!.command },
     spread: [Math.min(...ratios), Math.max(...ratios)],
     target: of.target,
+    ...(of.unmet === undefined ? {} : { unmet: of.unmet }),
     ...(of.note === undefined ? {} : { note: of.note }),
   };
 }
@@ -98,6 +102,11 @@ export async function interleave<T>(
   return result;
 }
 
+/** Whether the row is what is asked of it; null where nothing is. */
+export function reached({ ratio, target, unmet }: Result): boolean | null {
+  return target === null ? null : ratio >= target && unmet === undefined;
+}
+
 /** The row as `--json` prints it: one line, these keys and no others. */
 export function toLine({ name, row, ours, peer, ratio, unit, runs }: Row): string {
   return JSON.stringify({ name, row, ours, peer, ratio, unit, runs });
@@ -111,10 +120,9 @@ function figure(value: number): string {
 
 /** The row for a reader. */
 export function toText(result: Result): string {
+  const asked = result.unmet === undefined ? `${result.target}` : `${result.target}, and ${result.unmet}`;
   const verdict =
-    result.target === null
-      ? ""
-      : `, asked ${result.target}: ${result.ratio >= result.target ? "reached" : "NOT REACHED"}`;
+    result.target === null ? "" : `, asked ${asked}: ${reached(result) === true ? "reached" : "NOT REACHED"}`;
   return [
     `${result.name} / ${result.row} (${result.unit}, median of ${result.runs} interleaved runs)`,
     `  ours   ${figure(result.ours)}    ${result.commands.ours}`,
