@@ -1,6 +1,7 @@
 // bifurcate: chosen flows of a network card in user space, everything else with the kernel.
 
 export { BifurcateError, ERRORS, type ErrorCode, type Hint, type RxMetadata } from "@bifurcate/control";
+export type { PortCard } from "./card/facts.js";
 export { Batch } from "./batch.js";
 export { Frame } from "./frame.js";
 export type { Context, Handler, HandlerModule } from "./handler.js";

@@ -103,6 +103,20 @@ export interface NativeRdma {
   readonly why?: string | null;
 }
 
+/** A card that our own driver has, as the addon tells it. */
+export interface NativeCard {
+  readonly driver: string;
+  readonly mac: string;
+  /** `speed` in Mb/s, 0 when the card does not say. */
+  readonly link: { readonly up: boolean; readonly speed: number; readonly fullDuplex: boolean };
+  /** By the datasheet's names; registers that there are for each queue come in the queues' order. */
+  readonly statistics: readonly {
+    readonly name: string;
+    readonly meaning: string;
+    readonly value: number;
+  }[];
+}
+
 /** A port's queues and pool. */
 export interface NativePort {
   /** By which a worker names it. */
@@ -116,6 +130,8 @@ export interface NativePort {
   sockets(): QueueSocket[];
   /** "up", "down" or "gone": asks the kernel. */
   state(): string;
+  /** The card, where a driver of our own has it; null after the close. */
+  card?(): NativeCard | null;
   /** What the IOMMU stopped of a card of our own driver since this was last asked. */
   dmaFault?(): string | null;
   stats(): { readonly total: Counters; readonly queues: Counters[] };

@@ -5,6 +5,7 @@ import type { RxMetadata } from "@bifurcate/control/steering/metadata";
 import { abortSignal, checkValue, readOptions, whole, word, type Kind, type Kinds } from "./check-options.js";
 import type { Batch } from "./batch.js";
 import { batches } from "./batches.js";
+import { readCard, type PortCard } from "./card/facts.js";
 import type { Handler } from "./handler.js";
 import type { Counters, NativePort, NativeRunOptions, Obtained } from "./native.js";
 import { openPorts } from "./open-ports.js";
@@ -117,6 +118,8 @@ export class Port {
   private closing: Promise<void> | undefined;
   private closeFailed = false;
   private last: PortStats | undefined;
+  /** What the card said at the last close of the device. */
+  private lastCard: PortCard | null = null;
   private failure: ((error: Error) => void) | undefined;
   private failed: Error | undefined;
   /** The device is closed. */
@@ -177,6 +180,14 @@ export class Port {
   get connection(): PortConnection | null {
     const now = this.inner.native.connection;
     return now == null ? null : { ...now, error: now.error ?? null };
+  }
+
+  /**
+   * What the card says of itself now, where a driver of our own has it; null for every other port. After close(), as it
+   * was then.
+   */
+  get card(): PortCard | null {
+    return readCard(this.inner.native) ?? this.lastCard;
   }
 
   /** Whether close() has been called. */
@@ -333,6 +344,7 @@ export class Port {
     const hanging = await native.stop(graceMs);
     await this.running?.terminate(hanging, graceMs);
     this.last = this.count();
+    this.lastCard = this.card;
     // A thread that was ended gives its queue back when it is torn down, which is not the handler's time.
     const left = await native.close(hanging.length > 0 ? Math.max(graceMs, GRACE_MS) : graceMs);
     if (left.length === 0) {

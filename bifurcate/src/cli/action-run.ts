@@ -32,10 +32,10 @@ export async function runAction(session: Session, port: Port, request: ActionReq
 
 /** The counters of the first port, a row a queue; what was sent out of the others counts as sent. */
 export function readAction(ports: readonly Port[]): Reading {
-  const [{ path }] = ports as [Port];
+  const [{ path, card }] = ports as [Port];
   const stats = statsOf(ports);
   const rows = stats.queues.map((each, n) => [`queue ${path.queues[n] ?? n}`, each] as const);
-  return { total: stats, rows, json: { stats } };
+  return { total: stats, rows, json: card === null ? { stats } : { stats, card } };
 }
 
 function statsOf([port, ...outputs]: readonly Port[]): PortStats {
