@@ -218,11 +218,15 @@ impl Broker {
         }
     }
 
-    fn send(&self, message: &ToBroker<'_>) -> Result<()> {
+    fn send(&mut self, message: &ToBroker<'_>) -> Result<()> {
         match self.connection.send(&encode(message), &[]) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Protocol("it does not read what it is sent".into())),
             Err(error) if matches!(error.code().as_str(), "EPIPE" | "ECONNRESET") => {
+                // A broker that closes says why before: that it is full, say.
+                while let Some((message, _)) = self.receive()? {
+                    self.unasked(message)?;
+                }
                 Err(self.gone(&error.to_string()))
             }
             Err(error) => Err(error.into()),

@@ -116,6 +116,22 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
     }
   });
 
+  it("says what the broker said before it closed, also where it asks into the closed connection", async () => {
+    const why = "user 0 has 128 connections";
+    const error = new BifurcateError("E_BROKER_FULL", { what: "connect to the broker", why }).toJSON();
+    for (const words of [{ type: "error", request: null, ...error }, null]) {
+      let there: Connection;
+      serve((_, to) => say((there = to), welcome));
+      const broker = await BrokerConnection.connect(path);
+      // Within one turn of the event loop: the client has not read it yet.
+      if (words !== null) say(there!, words);
+      there!.close();
+      const code = await codeOf(broker.list());
+      if (words === null) expect(code).toBe("E_NO_BROKER: it closed the connection");
+      else expect(code).toBe(`E_BROKER_FULL: ${why}`);
+    }
+  });
+
   it("takes an older broker's words, which lack what came since", async () => {
     serve(({ type, request }, to) => {
       if (type === "hello") return say(to, welcome);

@@ -227,6 +227,8 @@ export class BrokerConnection {
     } catch (thrown) {
       const why = messageOf(thrown);
       const gone = errnoOf(thrown) === "EPIPE" || errnoOf(thrown) === "ECONNRESET";
+      // A broker that closes says why before: that it is full, say.
+      if (gone) this.receive();
       this.end(
         new BifurcateError(gone ? "E_NO_BROKER" : "E_SYSTEM", {
           what: `ask the broker at ${this.path}`,
@@ -242,10 +244,16 @@ export class BrokerConnection {
   }
 
   private readable(): void {
+    this.receive();
+    if (this.open) this.listen();
+  }
+
+  /** Takes what has come, and waits for nothing. */
+  private receive(): void {
     try {
       while (this.open) {
         const got = this.connection.receive(ANSWER_LONGEST);
-        if (got === null) return this.listen();
+        if (got === null) return;
         const { bytes, descriptors, cut } = got;
         if (bytes === undefined || bytes === null) {
           return this.end(
