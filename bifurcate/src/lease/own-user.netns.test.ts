@@ -1,11 +1,12 @@
 // The broker as its own user with four capabilities: its programs verify, it serves, adopts and cleans up.
 
 import { execFileSync } from "node:child_process";
-import { chownSync, readFileSync, rmSync } from "node:fs";
+import { chownSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildSync } from "esbuild";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BrokerPlace, NOBODY, opened, whatIsLeft } from "../testing/broker.js";
+import { BrokerPlace, NOBODY, opened, powerless, whatIsLeft } from "../testing/broker.js";
 import { ECHO } from "../testing/echo.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
@@ -51,6 +52,34 @@ describe.skipIf(reason !== null)(
       rmSync(BUNDLE, { force: true });
     });
 
+    /** Names of maps and links, and the records of leases, are the broker's: its client's user reads and removes none. */
+    async function keepsToItself(id: string): Promise<void> {
+      const names = path.join(place.bpffs, id);
+      const records = path.join(place.state, "leases");
+      for (const folder of [place.bpffs, names, records]) {
+        const { uid, mode } = statSync(folder);
+        expect({ folder, uid, mode: mode & 0o777 }).toEqual({ folder, uid: USER, mode: 0o700 });
+        const [name = ""] = readdirSync(folder);
+        expect(name, folder).not.toBe("");
+        const taken = place.run(
+          [
+            ...powerless(),
+            process.execPath,
+            "-e",
+            `const { readdirSync, rmSync, unlinkSync } = require("node:fs");
+             const [, folder, name] = process.argv;
+             const code = (act) => { try { act(); return "done"; } catch ({ code }) { return code; } };
+             console.log(code(() => readdirSync(folder)), code(() => unlinkSync(name)), code(() => rmSync(folder, { recursive: true })));`,
+            folder,
+            path.join(folder, name),
+          ],
+          "the client's user",
+        );
+        expect(await taken.ended).toBe(0);
+        expect(taken.lines, folder).toEqual(["EACCES EACCES EACCES"]);
+      }
+    }
+
     it("loads every rule of the corpus with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK alone", () => {
       const external = ["@bifurcate/addon"];
       buildSync({
@@ -90,6 +119,7 @@ describe.skipIf(reason !== null)(
       ]);
       const { id } = await opened(client);
       expect((await veth.ask(7777, 5)).answered).toBe(5);
+      await keepsToItself(id);
       await first.end("SIGKILL");
       const next = await place.start(...asBroker);
       expect(next.stderr).toContain("adopted 1 leases, ended 0");

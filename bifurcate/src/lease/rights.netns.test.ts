@@ -217,6 +217,10 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     const release = place.client(["release", id], OTHER);
     expect(await release.ended).toBe(1);
     expect(release.stderr).toContain("E_NO_SUCH_LEASE");
+    expect(await place.resumeAndReturn(id, OTHER)).toEqual([
+      "resume E_NO_SUCH_LEASE",
+      "return E_NO_SUCH_LEASE",
+    ]);
     expect(await place.leases(NOBODY)).toMatchObject([{ id, state: "granted" }]);
     expect(await answers(7001, "a")).toEqual([7001]);
   });

@@ -211,6 +211,22 @@ export class BrokerPlace {
     return (JSON.parse(running.lines.join("\n")) as { leases: never }).leases;
   }
 
+  /** What another process of that user, root when left out, is answered that resumes and returns that lease: codes. */
+  async resumeAndReturn(lease: string, uid?: number): Promise<string[]> {
+    const client = fileURLToPath(new URL("../../../control/dist/protocol/client.js", import.meta.url));
+    const script = `
+      const { BrokerConnection } = await import(${JSON.stringify(client)});
+      const broker = await BrokerConnection.connect();
+      for (const what of ["resume", "return"]) {
+        console.log(what, await broker[what](process.argv[1]).then(() => "done", ({ code }) => code));
+      }
+      broker.close();`;
+    const command = [process.execPath, "--input-type=module", "-e", script, lease];
+    const running = this.run(uid === undefined ? command : [...powerless(uid), ...command], "another");
+    if ((await running.ended) !== 0) throw new Error(running.stderr);
+    return running.lines;
+  }
+
   /** Waits until it is so. */
   async settled(so: () => Promise<boolean | undefined>): Promise<void> {
     for (let tries = 0; tries < 1000; tries++) {
