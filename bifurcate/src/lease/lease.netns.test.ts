@@ -50,6 +50,13 @@ describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${
     veth.remove();
   });
 
+  /** What `bifurcate leases` prints for that user. */
+  async function listed(uid: number): Promise<string[]> {
+    const leases = place.client(["leases"], uid);
+    expect(await leases.ended).toBe(0);
+    return leases.lines;
+  }
+
   it("lets the DNS example answer as nobody, without a capability, beside the kernel's own traffic", async () => {
     const before = veth.settings();
     const broker = await place.start();
@@ -70,6 +77,12 @@ describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${
     for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
       expect(status).toMatch(new RegExp(`^${set}:\\s+0000000000000000$`, "m"));
     }
+    // The columns are as wide as what is in them.
+    const title = "pid".padStart(String(pid).length);
+    expect(await listed(NOBODY)).toEqual([
+      `id              device   user  ${title}  transmit  pass  state    flows`,
+      `${id}  card0   ${NOBODY}  ${pid}  own       no    granted  udp dst port 53`,
+    ]);
     const server = place.run(["iperf3", "-s", "-1", "--forceflush"], "iperf3");
     await server.line("listening");
     const sent = place.run(
@@ -85,6 +98,7 @@ describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${
     expect(await veth.askTcp(7000, 5)).toEqual({ sent: 5, answered: 5 });
     await client.end("SIGINT");
     await place.logged((entry) => entry.event === "end" && entry["lease"] === id);
+    expect(await listed(NOBODY)).toEqual(["there are no leases"]);
     await broker.end();
     expect(veth.settings()).toBe(before);
     expect(ip("-n", veth.netns, "-br", "link", "show", "type", "veth").trim().split("\n")).toHaveLength(1);

@@ -159,8 +159,16 @@ export class BrokerPlace {
   }
 
   /** Starts a broker and waits until it serves. */
-  async start(...prefix: string[]): Promise<Running> {
-    const command = [...prefix, process.execPath, ...this.daemon()];
+  start(...prefix: string[]): Promise<Running> {
+    return this.serving([...prefix, process.execPath, ...this.daemon()]);
+  }
+
+  /** The same, with these options beside those of every broker here. */
+  startWith(...options: string[]): Promise<Running> {
+    return this.serving([process.execPath, ...this.daemon(), ...options]);
+  }
+
+  private async serving(command: readonly string[]): Promise<Running> {
     const broker = this.run(command, "the broker");
     await broker.until(() => (broker.stderr.includes("serves") ? true : undefined));
     this.broker = broker;
