@@ -1,4 +1,5 @@
-// Nothing is left: a thousand leases taken and returned, and two hundred clients killed at any moment.
+// Nothing is left: a thousand leases taken and returned, and two hundred clients killed at any moment. Ntuple rules, which
+// no card here has, are counted on a model of a card: control/src/broker/own-queues.test.ts.
 
 import { execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync } from "node:fs";
@@ -131,31 +132,38 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
     broker.close();
   }
 
-  /** Waits until no lease is left, and nothing more than before: a busy kernel takes its time to let go. */
-  async function settled(before: ReturnType<typeof whatIsLeft>, tied: number): Promise<void> {
+  /** What is there before the first lease, and of the broker itself once Node has taken what it takes once. */
+  async function counted() {
+    const machine = { kernel: inKernel(), tied: namespaces(place), settings: veth.settings() };
+    await take(48);
     await place.settled(() => place.leases().then((all) => all.length === 0));
-    await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= before.descriptors));
-    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+    return { ...machine, left: whatIsLeft(place), memory: resident(place.pid) };
+  }
+
+  /**
+   * Waits until no lease is left, and nothing more than before: a busy kernel takes its time to let go. The broker's memory
+   * has not grown by that many pools.
+   */
+  async function settled(before: Awaited<ReturnType<typeof counted>>, pools: number): Promise<void> {
+    const { left, kernel, tied, settings, memory } = before;
+    await place.settled(() => place.leases().then((all) => all.length === 0));
+    await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= left.descriptors));
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(left);
     await expect.poll(() => namespaces(place), { timeout: 50_000 }).toBe(tied);
+    expect(inKernel()).toEqual(kernel);
+    expect(veth.settings()).toBe(settings);
+    expect(resident(place.pid) - memory).toBeLessThan((pools * POOL) / 2 ** 20);
   }
 
   it(`${LEASES} leases taken and returned leave no descriptor, interface, namespace, name, record, program, map or memory`, async () => {
-    // What Node takes once, it has taken then.
-    await take(48);
-    await place.settled(() => place.leases().then((all) => all.length === 0));
-    const [before, kernel, memory] = [whatIsLeft(place), inKernel(), resident(place.pid)];
-    const [settings, tied] = [veth.settings(), namespaces(place)];
+    const before = await counted();
     await take(LEASES);
-    await settled(before, tied);
-    expect(inKernel()).toEqual(kernel);
-    expect(veth.settings()).toBe(settings);
     // What would have stayed of one of the four kinds alone.
-    const stayed = ((LEASES / KINDS.length) * POOL) / 2 ** 20;
-    expect(resident(place.pid) - memory).toBeLessThan(stayed);
+    await settled(before, LEASES / KINDS.length);
   }, 900_000);
 
   it(`${CLIENTS} clients killed at any moment leave nothing either`, async () => {
-    const [before, kernel, tied] = [whatIsLeft(place), inKernel(), namespaces(place)];
+    const before = await counted();
     let left = CLIENTS;
     let leased = 0;
     let most = 0;
@@ -185,8 +193,8 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
     await Promise.all(Array.from({ length: AT_ONCE }, (_, at) => one(at)));
     expect(leased).toBeGreaterThan(CLIENTS / 2);
     // An outsider's was counted while it was there.
-    expect(most).toBeGreaterThan(tied);
-    await settled(before, tied);
-    expect(inKernel()).toEqual(kernel);
+    expect(most).toBeGreaterThan(before.tied);
+    // As there, were it only the lease with which each died.
+    await settled(before, CLIENTS / KINDS.length);
   }, 900_000);
 });
