@@ -80,12 +80,11 @@ interface Endless {
   readonly closed: Promise<number | null>;
 }
 
-/** Starts it, below `prefix`; process and folder are gone after the test. */
-function beginEndless(prefix: string[] = []): Endless {
+/** Starts it; process and folder are gone after the test. */
+function beginEndless(): Endless {
   const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-endless-"));
   const words = ["lab", "guest", "--iommu", "none", "--", "sh", "-c", "echo up; sleep 1000"];
-  const [program, ...args] = [...prefix, process.execPath, cliPath, ...words] as [string, ...string[]];
-  const child = spawn(program, args, {
+  const child = spawn(process.execPath, [cliPath, ...words], {
     env: { ...process.env, TMPDIR: folder },
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -99,9 +98,9 @@ function beginEndless(prefix: string[] = []): Endless {
   return { child, folder, closed };
 }
 
-/** Starts it, below `prefix`, and waits until the command speaks. */
-async function endless(prefix: string[] = []): Promise<Endless> {
-  const begun = beginEndless(prefix);
+/** Starts it, and waits until the command speaks. */
+async function endless(): Promise<Endless> {
+  const begun = beginEndless();
   await Promise.race([
     new Promise((resolve) => begun.child.stdout!.once("data", resolve)),
     begun.closed.then((status) => {
@@ -143,11 +142,31 @@ describe("bifurcate lab guest", () => {
   }, 150_000);
 
   it(
-    "works offline when the cache is full, and QEMU ends with it even when it is killed",
+    "works offline when the cache is full: two wired cards of igb, as devices shows them",
     async ({ skip }) => {
       skip(process.getuid?.() !== 0, "needs root: it makes a network namespace without a network");
       await endSharedGuest();
-      const { child, folder, closed } = await endless(["unshare", "--net", "--"]);
+      const words = ["lab", "guest", "--nics", "igb,igb", "--", "bifurcate", "devices", "--json"];
+      const child = spawn("unshare", ["--net", "--", process.execPath, cliPath, ...words], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let stdout = "";
+      child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+      expect(await new Promise((resolve) => child.once("close", resolve))).toBe(0);
+      const { devices } = JSON.parse(stdout) as { devices: { name: string; driver: string }[] };
+      const cards = devices.filter(({ driver }) => driver === "igb").map(({ name }) => name);
+      expect(cards).toEqual(["nic0", "nic1"]);
+    },
+    BOOT_LIMIT,
+  );
+
+  it(
+    "takes QEMU with it when it is killed",
+    async () => {
+      const { child, folder, closed } = beginEndless();
+      const qemu = (): string[] =>
+        processesWith("qemu-system").filter((pid) => processesWith(folder).includes(pid));
+      await expect.poll(() => qemu().length, { timeout: 60_000 }).toBeGreaterThan(0);
       child.kill("SIGKILL");
       await closed;
       await expect.poll(() => processesWith(folder), { timeout: 10_000 }).toEqual([]);
