@@ -62,6 +62,12 @@ describe("mistyped", () => {
       "E_BAD_OPTION",
       "no such user",
     ],
+    ...["uio_pci_generic", "igb_uio", "vfio-noiommu"].map((via): [string, string[], string, string] => [
+      `a card for the broker by ${via}, before it is looked for`,
+      ["take", "0000:ff:1f.7", "--for-broker", "--via", via, "--no-memory-protection"],
+      "E_USAGE",
+      `--for-broker takes cards behind an IOMMU only, and ${via} has no memory protection`,
+    ]),
     [
       "a backend that is none",
       ["split", "eth0", "--flow", "udp", "--backend", "dpdk"],

@@ -1,7 +1,7 @@
 // Cards that are leased whole: what the policy and a request have to say, one holder at a time, the memory taken back
 // before anything else, draining until the last copy is closed, adoption. The kernel's side is a model.
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { LeaseRequest } from "../protocol/messages.js";
+import { parseClientMessage, type LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal } from "../testing/fake-kernel.js";
 import type { AuditEntry } from "./audit.js";
 import type { Leases } from "./leases.js";
@@ -254,6 +254,26 @@ describe("a card that is leased whole", () => {
     expect(await refused("ioctl(IOMMU_IOAS_MAP_FILE)", "ENOMEM")).toMatch(/^E_NO_MEMORY/);
     expect(await refused("pci", "EOPNOTSUPP")).toMatch(/^E_CARD_UNKNOWN/);
     expect(place.records()).toEqual([]);
+  });
+
+  it("is refused without an IOMMU: where its kernel has no group for it, or one that nothing protects", async () => {
+    // What linux/src/vfio/lend.rs reports of each: it opens no group of VFIO's no-IOMMU mode.
+    for (const [call, errno] of [
+      ["vfio", "ENXIO"],
+      ["open", "ENOENT"],
+    ] as const) {
+      broker.kernel.lendCard = () => Promise.reject(new FakeRefusal(call, errno));
+      const leases = start();
+      expect(await refusalOf(take(leases)), errno).toMatch(/^E_CARD_NOT_TAKEN/);
+      expect([leases.list(CLIENT), place.records(), broker.reaches()]).toEqual([[], [], false]);
+    }
+    // No other way to a card has a name that a policy or a request could say.
+    for (const via of ["vfio-noiommu", "uio_pci_generic", "igb_uio"]) {
+      const rule = POLICY.replace("= vfio", `= ${via}`);
+      expect(refusal(() => parsePolicy(rule, "policy", NAMES))).toContain(`'${via}' is no mechanism`);
+      const message = { type: "lease", request: 1, lease: { ...ASKED, mechanism: via } };
+      expect(() => parseClientMessage(Buffer.from(JSON.stringify(message))), via).toThrow(/mechanism/);
+    }
   });
 
   describe("whose kernel takes its time", () => {

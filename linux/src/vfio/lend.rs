@@ -140,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::Error;
+    use crate::memory::PageKind;
     use crate::pci::Bus;
 
     const CARD: &str = "0000:01:00.0";
@@ -201,6 +202,34 @@ mod tests {
             let (told, files) = looked(name, &[], Some(errno));
             assert_eq!((told.unwrap(), files), (None, both.to_vec()));
         }
+    }
+
+    /// Why a card is not lent that is in this group of the kernel's, or in none.
+    fn not_lent(name: &str, group: Option<&str>) -> Error {
+        let root = std::env::temp_dir().join(format!("bf-lend-{}-{name}", std::process::id()));
+        let folder = root.join("devices").join(CARD);
+        fs::create_dir_all(&folder).unwrap();
+        if let Some(group) = group {
+            let group = root.join("groups").join(group);
+            fs::create_dir_all(group.join("devices").join(CARD)).unwrap();
+            symlink(group, folder.join("iommu_group")).unwrap();
+        }
+        let function = Bus::at(&root).function(CARD.parse().unwrap());
+        let memory = MemoryFile::create("bf-lend", 1 << 21, PageKind::Ordinary).unwrap();
+        let lent = lend(&function.unwrap(), &memory, 1 << 32);
+        fs::remove_dir_all(&root).unwrap();
+        lent.expect_err("nothing stands before its memory")
+    }
+
+    #[test]
+    fn a_card_without_an_iommu_is_not_lent() {
+        let error = not_lent("no-iommu", None);
+        assert_eq!(error.code(), "ENXIO");
+        assert!(error.to_string().contains("in no IOMMU group"), "{error}");
+        // In the no-IOMMU mode the kernel numbers groups too, and names their files noiommu-N.
+        let error = not_lent("unsafe", Some("4000000007"));
+        assert_eq!(error.code(), "ENOENT");
+        assert!(error.to_string().contains("/dev/vfio/4000000007"), "{error}");
     }
 
     #[test]
