@@ -113,6 +113,38 @@ describe("arrows between the TypeScript packages", () => {
   });
 });
 
+describe("the broker", () => {
+  /** Modules outside of the tree that these files import, directly or through others; types are no imports. */
+  function outside(start: RegExp): { seen: Set<string>; modules: Set<string> } {
+    const shipped = new Map(sources.map((file) => [file.path, file]));
+    const [seen, modules] = [new Set<string>(), new Set<string>()];
+    const left = [...shipped.keys()].filter(
+      (path) => start.test(path) && !/\.test\.ts$|\/testing\//.test(path),
+    );
+    for (let path = left.pop(); path !== undefined; path = left.pop()) {
+      if (seen.has(path)) continue;
+      seen.add(path);
+      const { text } = shipped.get(path)!;
+      for (const name of imports({ path, text: text.replace(/^(import|export) type [^;]*;/gm, "") })) {
+        const next = name.replace(/\.js$/, ".ts");
+        if (shipped.has(next)) left.push(next);
+        else modules.add(name);
+      }
+    }
+    return { seen, modules };
+  }
+  const starting = (modules: Set<string>): string[] =>
+    [...modules].filter((name) => /^(node:)?(child_process|cluster)$/.test(name));
+
+  it("starts no process, and nothing that it is made of does", () => {
+    const { seen, modules } = outside(/^control\/src\/broker\//);
+    expect(seen.size).toBeGreaterThan(50);
+    expect(starting(modules)).toEqual([]);
+    // The guardian's is a process, and is found.
+    expect(starting(outside(/^control\/src\/guardian\//).modules)).toEqual(["node:child_process"]);
+  });
+});
+
 describe("every file", () => {
   it("opens with one line that says what it is about", () => {
     const silent = [...rust, ...typescript].filter((file) => !/^(#!.*\n)?\/(\/|\*)/.test(file.text));

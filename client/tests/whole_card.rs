@@ -1,68 +1,15 @@
-//! A lease of a whole card, as far as no card is needed: what is said, and what is believed of what comes. A thread plays
-//! the broker by PROTOCOL.md.
+//! A lease of a whole card, as far as no card is needed: what is said, and what is believed of what comes.
+
+mod fake_broker;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::thread::JoinHandle;
 
-use bifurcate_client::{Broker, Error, Request};
-use bifurcate_linux::event::{Interest, wait_one};
+use bifurcate_client::{Error, Request};
 use bifurcate_linux::memory::{MemoryFile, PageKind};
-use bifurcate_linux::seqpacket::{Connection, Listener, Received};
 
 const CARD: &str = "0000:01:00.0";
 const MIB: usize = 1 << 20;
-
-/// A broker for one client, which speaks `version` and answers the first request with this grant and descriptors; gives
-/// what the client said.
-struct FakeBroker {
-    path: PathBuf,
-    said: JoinHandle<Vec<String>>,
-}
-
-impl FakeBroker {
-    fn start(name: &str, version: u32, granted: String, descriptors: Vec<OwnedFd>) -> FakeBroker {
-        let path = std::env::temp_dir().join(format!("bf-client-{}-{name}", std::process::id()));
-        let listener = Listener::bind(&path, 1).unwrap();
-        let said = std::thread::spawn(move || {
-            wait_one(listener.as_fd(), Interest::Read, None).unwrap();
-            let client = listener.accept().unwrap().unwrap();
-            let mut said = vec![hear(&client).unwrap()];
-            let welcome =
-                format!(r#"{{"type":"welcome","version":{version},"broker":"test","pid":1,"netns":1}}"#);
-            client.send(welcome.as_bytes(), &[]).unwrap();
-            if let Some(request) = hear(&client) {
-                said.push(request);
-                let passed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                client.send(granted.as_bytes(), &passed).unwrap();
-            }
-            said
-        });
-        FakeBroker { path, said }
-    }
-
-    fn said(self) -> Vec<String> {
-        let said = self.said.join().unwrap();
-        std::fs::remove_file(&self.path).unwrap();
-        said
-    }
-}
-
-/// The next message; none when the client has closed the connection.
-fn hear(client: &Connection) -> Option<String> {
-    let mut buffer = vec![0; 65_536];
-    loop {
-        wait_one(client.as_fd(), Interest::Read, None).unwrap();
-        match client.receive(&mut buffer).unwrap() {
-            Received::Nothing => {}
-            Received::End => return None,
-            Received::Message { length, .. } => {
-                return Some(String::from_utf8(buffer[..length].to_vec()).unwrap());
-            }
-        }
-    }
-}
 
 /// The broker's words for a card, whose memory is said to be so.
 fn granted(mechanism: &str, card: &str) -> String {
@@ -82,9 +29,7 @@ fn two() -> Vec<OwnedFd> {
 
 /// Asks a broker that answers so for the card; gives why it got none, and what it said.
 fn refused(name: &str, version: u32, granted: String, descriptors: Vec<OwnedFd>) -> (Error, Vec<String>) {
-    let broker = FakeBroker::start(name, version, granted, descriptors);
-    let lease = Broker::connect_at(&broker.path).and_then(|it| it.lease(&Request::card("1:0.0")));
-    (lease.err().expect("that is no card"), broker.said())
+    fake_broker::refused(name, version, &Request::card("1:0.0"), granted, descriptors)
 }
 
 #[test]
@@ -153,11 +98,7 @@ fn rings_beyond_the_memory_file_are_refused_before_anything_is_mapped() {
 
 #[test]
 fn what_is_no_address_is_not_opened() {
-    let broker = FakeBroker::start("address", 3, granted("vfio", MEMORY), two());
-    let lease = Broker::connect_at(&broker.path).and_then(|it| it.lease(&Request::card("eth0")));
-    assert_eq!(
-        lease.err().map(|why| why.code().to_owned()).as_deref(),
-        Some("E_SYSTEM")
-    );
-    broker.said();
+    let request = Request::card("eth0");
+    let (why, _) = fake_broker::refused("address", 3, &request, granted("vfio", MEMORY), two());
+    assert_eq!(why.code(), "E_SYSTEM");
 }

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "@bifurcate/control";
+import { takeCommand } from "./commands/take.js";
 import {
   handToBroker,
   parseFunctions,
@@ -115,4 +116,30 @@ describe("what a broker stands on", () => {
       expect(() => handToBroker("0000:01:00.0", 990, files)).toThrow(/no file for it/);
     },
   );
+});
+
+describe("what is shipped for systemd and udev", () => {
+  const shipped = (name: string): string =>
+    readFileSync(new URL(`../../../control/system/${name}`, import.meta.url), "utf8");
+  const unit = shipped("bifurcated.service");
+  const { options } = takeCommand({ out: () => undefined, err: () => undefined, live: false });
+  const usual = (long: string): unknown => options.find((each) => each.long === long)?.defaultValue;
+
+  it("goes by the user and the folders that take --for-broker prepares when nothing else is said", () => {
+    expect(unit).toContain(`\nUser=${String(usual("--user"))}\n`);
+    expect(unit).toContain(` --bpffs ${String(usual("--bpf"))}/names\n`);
+    expect(unit).toContain(`\nReadWritePaths=-${String(usual("--bpf"))}\n`);
+    // systemd.exec(5): a folder in /run.
+    expect(`/run/${/^RuntimeDirectory=(.*)$/m.exec(unit)![1]!}`).toBe(usual("--run"));
+    expect(unit).toContain("\nRuntimeDirectoryMode=0755\n");
+  });
+
+  it("gives a card's files the modes that take --for-broker gives them", () => {
+    // What handToBroker makes of them stands above.
+    const mode = (device: string): string | undefined =>
+      new RegExp(`^(?:# )?${device}.*MODE="0?(\\d+)"`, "m").exec(shipped("60-bifurcate.rules"))?.[1];
+    expect(mode('SUBSYSTEM=="vfio-dev"')).toBe("600");
+    expect(mode('SUBSYSTEM=="vfio"')).toBe("600");
+    expect(mode('KERNEL=="iommu"')).toBe("660");
+  });
 });

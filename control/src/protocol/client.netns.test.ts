@@ -19,6 +19,7 @@ const GRANTED = {
   ...{ jumboFrames: 0, ringSize: 64, filled: 16, zeroCopy: false, needWakeup: true, multiBuffer: false },
   ...{ busyPoll: false, leftToCard: true, xdp: "driver", bypasses: [], notes: [] },
 };
+const MEMORY = { iova: 2 ** 32, ringsAt: 2 ** 21, ringBytes: 2 ** 21 };
 const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
 
 const root = process.getuid?.() === 0;
@@ -100,6 +101,49 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
       broker.close();
     }
   });
+
+  for (const { what, mechanism, card, ask } of [
+    { what: "an outsider's lease", mechanism: "foreign", card: {}, ask: "leaseForeign" },
+    { what: "a card", mechanism: "vfio", card: { card: MEMORY }, ask: "leaseCard" },
+  ] as const) {
+    const granted = { ...GRANTED, ...card, mechanism, queues: 1, pass: false };
+
+    /** What a client that asks for it makes of this answer, and that nothing of the answer stays open. */
+    async function made(answer: object, count: number): Promise<string> {
+      serve(({ type, request }, to) => {
+        if (type === "hello") return say(to, { ...welcome, version: 3 });
+        say(to, { ...answer, request }, files.slice(0, count));
+      });
+      const broker = await BrokerConnection.connect(path);
+      const before = openDescriptors();
+      const asked = async (): Promise<void> => {
+        const { lease, ...came } = await broker[ask](REQUEST);
+        expect(lease.mechanism).toBe(mechanism);
+        const two = Object.values(came) as Descriptor[];
+        expect(new Set(two.map(({ number }) => number)).size).toBe(2);
+        for (const each of two) each.close();
+      };
+      const said = await codeOf(asked());
+      expect(openDescriptors(), `${count} of ${JSON.stringify(answer)}`).toBe(before);
+      broker.close();
+      return said;
+    }
+
+    it(`refuses ${what} with too many or too few descriptors, and closes those that came`, async () => {
+      expect(await made({ type: "granted", lease: granted }, 2)).toBe("");
+      for (const count of [0, 1, 3, 6]) {
+        expect(await made({ type: "granted", lease: granted }, count)).toBe(
+          `E_BROKER_PROTOCOL: it answered with 'granted' and ${count} descriptors`,
+        );
+      }
+    });
+
+    it(`refuses what is not ${what} with as many descriptors, and closes them`, async () => {
+      for (const answer of [{ type: "granted", lease: GRANTED }, { type: "done" }]) {
+        expect(await made(answer, 2)).toMatch(/^E_BROKER_PROTOCOL: it answered with/);
+      }
+    });
+  }
 
   it("does not wait for the answer of a broker that has gone", async () => {
     serve(({ type }, to) => {
