@@ -6,8 +6,8 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bifurcate_linux::Result;
 use bifurcate_linux::card::Card;
@@ -20,8 +20,8 @@ use self::registers::{
 };
 use crate::device::Port;
 use crate::device::pmd::{
-    ADVANCED, Config, Counting, Link, Nic, Pool, Presence, Quiet, Registers, RingAddresses, Rings, Statistic,
-    build, walk,
+    ADVANCED, Config, Counting, Link, Nic, Pool, Presence, Quiet, ReadOnly, Register, Registers,
+    RingAddresses, Rings, Statistic, build, walk,
 };
 use crate::frame::Umem;
 
@@ -39,9 +39,42 @@ struct IgbVf {
     vectors: bool,
     /// Its address, in the low 48 bits, first byte lowest.
     mac: AtomicU64,
-    /// What the counters of good frames were at the start: they cannot be cleared.
-    begin: (u32, u32),
+    good: Mutex<[Growing; 2]>,
     drops: Counting,
+}
+
+/// A counter of the card that is never cleared and begins again after all ones.
+struct Growing {
+    meaning: &'static str,
+    register: Register<ReadOnly>,
+    /// What it was at the last look.
+    last: u32,
+    sum: u64,
+}
+
+impl Growing {
+    fn begin(registers: &dyn Registers, register: Register<ReadOnly>, meaning: &'static str) -> Growing {
+        Growing {
+            meaning,
+            register,
+            last: register.read(registers),
+            sum: 0,
+        }
+    }
+
+    /// What it has counted since it began, as far as the card is `there` to be asked.
+    fn refresh(&mut self, registers: &dyn Registers, there: bool) -> Statistic {
+        if there {
+            let now = self.register.read(registers);
+            self.sum += u64::from(now.wrapping_sub(self.last));
+            self.last = now;
+        }
+        Statistic {
+            name: self.register.name,
+            meaning: self.meaning,
+            value: self.sum,
+        }
+    }
 }
 
 /// Starts the function and opens its queue over `umem`.
@@ -75,7 +108,10 @@ fn start(
         ring: RingAddresses::of(&rings[0]),
         vectors: interrupts,
         mac: AtomicU64::new(0),
-        begin: (VFGPRC.read(&*registers), VFGPTC.read(&*registers)),
+        good: Mutex::new([
+            Growing::begin(&*registers, VFGPRC, "good frames received"),
+            Growing::begin(&*registers, VFGPTC, "good frames sent"),
+        ]),
         drops: Counting::new(vec![(
             RQDPC.at(0),
             "frames dropped since this queue had no buffer (Drop_En)",
@@ -90,6 +126,12 @@ fn start(
 impl IgbVf {
     fn registers(&self) -> &dyn Registers {
         &*self.registers
+    }
+
+    /// Whether it answers, with its receive queue on: a card that is gone reads as all ones or as zeros.
+    fn is_there(&self) -> bool {
+        let rxdctl = RXDCTL.read(self.registers());
+        rxdctl != u32::MAX && rxdctl & QUEUE_ENABLE != 0
     }
 }
 
@@ -113,8 +155,7 @@ impl Nic for IgbVf {
     }
 
     fn presence(&self) -> Presence {
-        let rxdctl = RXDCTL.read(self.registers());
-        if rxdctl == u32::MAX || rxdctl & QUEUE_ENABLE == 0 {
+        if !self.is_there() {
             Presence::Gone
         } else if VTSTATUS.read(self.registers()) & STATUS_LU == 0
             || Mailbox::new(self.registers()).was_reset()
@@ -130,25 +171,13 @@ impl Nic for IgbVf {
     }
 
     fn statistics(&self) -> Vec<Statistic> {
-        let since = |name, meaning, now: u32, begin: u32| Statistic {
-            name,
-            meaning,
-            value: now.wrapping_sub(begin).into(),
-        };
-        let mut all = vec![
-            since(
-                "VFGPRC",
-                "good frames received",
-                VFGPRC.read(self.registers()),
-                self.begin.0,
-            ),
-            since(
-                "VFGPTC",
-                "good frames sent",
-                VFGPTC.read(self.registers()),
-                self.begin.1,
-            ),
-        ];
+        let there = self.is_there();
+        // Numbers that are only ever added to.
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = good
+            .iter_mut()
+            .map(|one| one.refresh(self.registers(), there))
+            .collect();
         all.extend(self.drops.refresh(self.registers()));
         all
     }

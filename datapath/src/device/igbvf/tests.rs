@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::registers::{
     MAILBOX_OURS, MAILBOX_READ, MAILBOX_REQUEST, MAILBOX_WRITTEN, RQDPC, RXDCTL, SRRCTL, SRRCTL_DROP_EN,
-    V2PMAILBOX, VMBMEM,
+    V2PMAILBOX, VFGPRC, VMBMEM,
 };
 use super::start;
 use crate::device::pmd::model::checks::{Rig, checks, rig, small};
@@ -79,6 +79,27 @@ fn what_finds_no_buffer_is_counted() {
     // Reading clears the register: what it counts next is added.
     rig.model.set_register(RQDPC.offset, 2);
     assert_eq!(dropped(), 100 - 63 + 2);
+}
+
+#[test]
+fn good_frames_are_counted_past_the_end_of_the_register_and_no_more_when_the_card_is_gone() {
+    let model = Model::new(LAYOUT, Some(physical));
+    model.set_register(VFGPRC.offset, u32::MAX - 4);
+    let rig = rig(
+        model,
+        |registers, pool, config| start("model", None, registers, pool, config, false),
+        &small(1),
+    );
+    let received = || {
+        let all = rig.shared.nic.statistics();
+        all.iter().find(|one| one.name == VFGPRC.name).unwrap().value
+    };
+    assert_eq!(received(), 0);
+    rig.model.set_register(VFGPRC.offset, 10);
+    assert_eq!(received(), 15);
+    rig.model.set_register(RXDCTL.offset, 0);
+    rig.model.set_register(VFGPRC.offset, 0);
+    assert_eq!(received(), 15);
 }
 
 #[test]
