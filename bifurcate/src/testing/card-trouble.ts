@@ -1,7 +1,15 @@
 // Runs in the lab's guest: cards that should not be taken, that somebody has, and owners that die at the worst moment.
 
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { BifurcateError } from "@bifurcate/control/errors";
 import { giveCard } from "@bifurcate/control/card/give";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
@@ -20,8 +28,13 @@ export interface TroubleCard {
   readonly disk: string;
 }
 
-/** Bus Master Enable of the Command register (PCI 3.0, 6.2.2). */
+/** Bus Master Enable of the Command register, and where that stands (PCI 3.0, 6.2.2). */
 const BUS_MASTER = 1 << 2;
+const COMMAND = 4;
+
+/** Looks, and the time between two, until something that the kernel or the guardian does has happened. */
+const LOOKS = 250;
+const LOOK_MS = 20;
 
 const said = (command: string, ...words: string[]): string =>
   execFileSync(command, words, { encoding: "utf8" });
@@ -42,7 +55,7 @@ function take(address: string, via: Mechanism = "vfio", force = false, noMemoryP
 }
 
 function masters(address: string): boolean {
-  return (readFileSync(`/sys/bus/pci/devices/${address}/config`).readUInt16LE(4) & BUS_MASTER) !== 0;
+  return (readFileSync(`/sys/bus/pci/devices/${address}/config`).readUInt16LE(COMMAND) & BUS_MASTER) !== 0;
 }
 
 /** A process that polls the card. */
@@ -58,8 +71,43 @@ async function owner(address: string, via: Mechanism): Promise<ChildProcess> {
   return child;
 }
 
-/** Kills the owner while frames arrive; true when the card is quiet soon after. */
-async function killUnderTraffic(card: TroubleCard, child: ChildProcess): Promise<boolean> {
+/** Lets a card reach memory by itself, whoever has it. */
+function letMaster(address: string): void {
+  const file = `/sys/bus/pci/devices/${address}/config`;
+  const command = Buffer.alloc(2);
+  command.writeUInt16LE(readFileSync(file).readUInt16LE(COMMAND) | BUS_MASTER);
+  const config = openSync(file, "r+");
+  writeSync(config, command, 0, command.length, COMMAND);
+  closeSync(config);
+}
+
+function freeHugePages(): number {
+  return Number(/^HugePages_Free:\s+(\d+)$/m.exec(readFileSync("/proc/meminfo", "latin1"))![1]);
+}
+
+/** Whether it comes true soon. */
+async function soon(condition: () => boolean): Promise<boolean> {
+  for (let look = 0; look < LOOKS && !condition(); look++)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  return condition();
+}
+
+/** The process that holds an owner's memory (linux/src/dma/guardian.rs). */
+function guardianOf(owner: number): number {
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    let status = "";
+    try {
+      status = readFileSync(`/proc/${pid}/status`, "latin1");
+    } catch {
+      // It has ended meanwhile.
+    }
+    if (/^Name:\tbf-dma-guard$/m.test(status) && status.includes(`\nPPid:\t${owner}\n`)) return Number(pid);
+  }
+  throw new Error(`no guardian holds the memory of ${owner}`);
+}
+
+/** Kills the owner while frames arrive; when this resolves the kernel has closed all that it had. */
+async function killUnderTraffic(card: TroubleCard, child: ChildProcess): Promise<void> {
   const flood = spawn("ip", ["netns", "exec", card.netns, "ping", "-q", "-f", "-c", "2000", card.target], {
     stdio: "ignore",
   });
@@ -68,9 +116,32 @@ async function killUnderTraffic(card: TroubleCard, child: ChildProcess): Promise
   child.kill("SIGKILL");
   await gone;
   flood.kill("SIGKILL");
-  for (let look = 0; look < 100 && masters(card.address); look++)
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  return !masters(card.address);
+}
+
+/**
+ * Kills the owner of a card without memory protection while its guardian stands still: `held` when none of its huge
+ * pages is free then. The kernel's UIO driver has switched Bus Master off by itself; it is switched on again, so that
+ * `quiet` tells of the guardian, which goes on: the card is off when the pages are free.
+ * @param before Free huge pages before the owner opened the card.
+ */
+async function killGuarded(card: TroubleCard, child: ChildProcess, before: number) {
+  const guardian = guardianOf(child.pid!);
+  const during = freeHugePages();
+  process.kill(guardian, "SIGSTOP");
+  let held = during < before;
+  try {
+    await killUnderTraffic(card, child);
+    held &&= freeHugePages() === during;
+    // Never while what the card may still write to is somebody else's already.
+    if (held) {
+      letMaster(card.address);
+      held = masters(card.address) && freeHugePages() === during;
+    }
+  } finally {
+    process.kill(guardian, "SIGCONT");
+  }
+  const freed = await soon(() => freeHugePages() === before);
+  return { held, quiet: freed && !masters(card.address) };
 }
 
 /** Waits for a process to end; gives its status and what it said on stderr. */
@@ -117,16 +188,21 @@ export async function trouble(card: TroubleCard) {
   for (const via of ["vfio", "uio_pci_generic"] as const) {
     const whole = standing();
     take(address, via, false, true);
+    const before = freeHugePages();
     const child = await owner(address, via);
     const busy = await code(() => giveCard(address));
     const again = await code(() => take(address, via, false, true));
-    const quiet = await killUnderTraffic(card, child);
+    let killed: Record<string, boolean>;
+    if (via === "vfio") {
+      await killUnderTraffic(card, child);
+      killed = { quiet: await soon(() => !masters(address)) };
+    } else killed = await killGuarded(card, child, before);
     await giveCard(address);
     results[via] = {
       busy: busy.code,
       named: busy.why.includes(`pid ${child.pid}`),
       again: again.code,
-      quiet,
+      ...killed,
       given: standing() === whole,
     };
   }
