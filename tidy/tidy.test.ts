@@ -198,6 +198,24 @@ describe("every file", () => {
   });
 });
 
+describe("ARCHITECTURE.md", () => {
+  const page = files(/^ARCHITECTURE\.md$/)[0]!.text;
+  const house = page.split("\n## The house\n")[1]!.split("\n## ")[0]!;
+  const folders = (pattern: RegExp): string[] => [
+    ...new Set(files(pattern).map((file) => pattern.exec(file.path)![1]!)),
+  ];
+
+  it("has every device, and every part of control, in the house", () => {
+    const parts = [
+      ...folders(/^datapath\/src\/device\/(\w+)\//),
+      ...folders(/^control\/src\/(\w+)\//),
+      ...folders(/^([a-z]+)\/(?:package\.json|Cargo\.toml)$/),
+    ];
+    expect(parts.length).toBeGreaterThan(30);
+    expect(parts.filter((part) => !new RegExp(`\\b${part}\\b`).test(house))).toEqual([]);
+  });
+});
+
 describe("pages", () => {
   it("link to what is there", () => {
     const broken = files(/\.md$/).flatMap((page) =>
