@@ -10,8 +10,9 @@ import { fakeFiles } from "../../testing/fake-files.js";
 import { fakeCard, FakeKernel, fakeLink, fakeRule, fakeSocket } from "../../testing/fake-kernel.js";
 import { XDP } from "../facts.js";
 import { parsePacket } from "../packet/line.js";
+import { STAGES } from "../stages/stage.js";
 import { watchPackets } from "./observe.js";
-import { queueCounters } from "./sample.js";
+import { queueCounters, ruleCounter } from "./sample.js";
 import type { LiveVerdict } from "./verdict.js";
 
 const PACKET = "udp 192.0.2.2:4242 > 192.0.2.1:53";
@@ -98,6 +99,7 @@ describe("counting", () => {
     expect(vanish).toBeNull();
     expect(counted.map(({ name, packets }) => [name, packets])).toEqual([
       ["link", 100],
+      ["card filter", null],
       ["RSS", 100],
       ["XDP", 100],
       ["socket", 100],
@@ -314,6 +316,83 @@ describe("counting", () => {
       (kernel) => (kernel.cards[0]!.sockets = [fakeSocket({ rx: ring(2 ** 32 - 50, 2 ** 32 - 50) })]),
     );
     expect(counted.find((each) => each.name === "handler")!.packets).toBe(100);
+  });
+});
+
+describe("the card's own filter", () => {
+  const row = async (
+    before: (card: FakeKernel["cards"][number]) => void,
+    counter: Record<string, number> = {},
+  ): Promise<{ packets: number | null; says: string }> => {
+    const { counted } = await watch(
+      (kernel) => {
+        arrive(kernel, { rx: ring(100, 100) });
+        kernel.cards[0]!.driverCounters = { ...kernel.cards[0]!.driverCounters, ...counter };
+      },
+      (kernel) => before(kernel.cards[0]!),
+    );
+    // Its place is that of the stage.
+    expect(counted.map(({ name }) => name)).toEqual(STAGES);
+    return counted.find(({ name }) => name === "card filter")!;
+  };
+  const rules = (card: FakeKernel["cards"][number]): void => {
+    card.rules = new Map([[7, fakeRule(2, 53, 0, 7)]]);
+    card.driverCounters = { "fdir_sb_match.nic": 5 };
+  };
+
+  it("is counted by the driver's counter of what rules matched", async () => {
+    expect(await row(rules, { "fdir_sb_match.nic": 45 })).toMatchObject({
+      packets: 40,
+      says: "40 matched by the one ntuple rule",
+    });
+  });
+
+  const cases: [string, (card: FakeKernel["cards"][number]) => void, RegExp][] = [
+    ["the card has none", (card) => (card.rules = null), /has no ntuple rules/],
+    ["none is set", () => undefined, /no ntuple rule is set/],
+    [
+      "they are switched off",
+      (card) => {
+        rules(card);
+        card.features["rx-ntuple-filter"] = {
+          active: false,
+          requested: false,
+          available: true,
+          fixed: false,
+        };
+      },
+      /switched off/,
+    ],
+    [
+      "the driver does not count them",
+      (card) => {
+        rules(card);
+        card.driverCounters = {};
+      },
+      /^ice does not count what the one ntuple rule matched$/,
+    ],
+  ];
+  for (const [why, before, says] of cases) {
+    it(`says why nothing is counted: ${why}`, async () => {
+      const { packets, says: said } = await row(before);
+      expect(packets).toBeNull();
+      expect(said).toMatch(says);
+    });
+  }
+
+  it.each([
+    ["ixgbe", "fdir_match"],
+    ["i40e", "port.fdir_sb_match"],
+    ["ice", "fdir_sb_match.nic"],
+  ])("has a name of its own at %s: %s", (_, name) => {
+    expect(
+      ruleCounter([
+        { name: "fdir_miss", value: 1 },
+        { name, value: 7 },
+      ]),
+    ).toBe(7);
+    expect(ruleCounter([{ name: "fdir_miss", value: 1 }])).toBeNull();
+    expect(ruleCounter(null)).toBeNull();
   });
 });
 

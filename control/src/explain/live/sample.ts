@@ -19,6 +19,8 @@ export interface Sample {
   readonly counters: LinkCounters;
   /** Frames by receive queue, where the driver counts them. */
   readonly queues: ReadonlyMap<number, number>;
+  /** Frames that an ntuple rule of the card matched; null where the driver does not count them. */
+  readonly matched: number | null;
   /** How often the attached program ran; null where none is, or it cannot be counted (CAP_SYS_ADMIN). */
   readonly runs: number | null;
   readonly sockets: readonly XskFacts[];
@@ -56,16 +58,31 @@ export function queueCounters(
   return new Map();
 }
 
+/**
+ * Drivers' own names of "frames that a rule of the card matched": ixgbe_ethtool.c (Flow Director; while ntuple rules are on,
+ * it knows no others), i40e_ethtool.c and ice_ethtool.c (its sideband filters, which are those of ethtool -N).
+ */
+const RULE_COUNTERS: ReadonlySet<string> = new Set(["fdir_match", "port.fdir_sb_match", "fdir_sb_match.nic"]);
+
+/** Frames that a rule matched, out of a driver's counters; null where it does not count them. */
+export function ruleCounter(
+  counters: readonly { readonly name: string; readonly value: number }[] | null,
+): number | null {
+  return counters?.find(({ name }) => RULE_COUNTERS.has(name))?.value ?? null;
+}
+
 /** Takes a sample; E_INTERFACE_GONE when the card is not there any more. */
 export function takeSample(kernel: Kernel, netns: Netns, facts: ExplainFacts): Sample {
   const { name, index } = facts.card.facts.link;
   try {
     const link = findLink(netns.links(), name);
     if (link.index !== index) throw gone(name, "another card has its name now");
+    const counted = netns.driverCounters(name);
     return {
       link,
       counters: netns.linkCounters(index),
-      queues: queueCounters(netns.driverCounters(name)),
+      queues: queueCounters(counted),
+      matched: ruleCounter(counted),
       runs: link.xdp === null ? null : runsOf(kernel, link.xdp.programId),
       sockets: facts.card.sockets === null ? [] : netns.xskSockets(index, facts.card.queues),
       port: portOf(netns, facts),

@@ -92,6 +92,7 @@ export function judge(facts: ExplainFacts, before: Sample, after: Sample, second
       packets: arrived,
       says: `${arrived} arrived; ${after.counters.rxMissed - before.counters.rxMissed} missed, ${after.counters.rxDropped - before.counters.rxDropped} dropped, ${after.counters.rxErrors - before.counters.rxErrors} bad`,
     },
+    filtered(facts, before, after),
     {
       name: "RSS",
       packets: byQueue.length === 0 ? null : sum(byQueue.map(([, count]) => count)),
@@ -139,6 +140,22 @@ export function judge(facts: ExplainFacts, before: Sample, after: Sample, second
     kernel: stack.received,
   });
   return { seconds, counted, vanish, explanation };
+}
+
+/** What the card's own rules matched, where there are any and the driver counts it. */
+function filtered({ card }: ExplainFacts, before: Sample, after: Sample): Counted {
+  const name = "card filter";
+  const { ntuple, features, driver } = card.facts;
+  const none = (says: string): Counted => ({ name, packets: null, says });
+  if (ntuple === null || ntuple.capacity === 0) return none("the card has no ntuple rules");
+  if (features["rx-ntuple-filter"]?.active === false) return none("ntuple rules are switched off");
+  if (ntuple.rules.length === 0) return none("no ntuple rule is set: all go on to RSS");
+  const rules = ntuple.rules.length === 1 ? "the one ntuple rule" : `the ${ntuple.rules.length} ntuple rules`;
+  if (before.matched === null || after.matched === null) {
+    return none(`${driver.driver} does not count what ${rules} matched`);
+  }
+  const packets = after.matched - before.matched;
+  return { name, packets, says: `${packets} matched by ${rules}` };
 }
 
 /** What came to whom the packet's queue or flow is lent: by its port, its own queues, or the kernel's lease of a queue. */
