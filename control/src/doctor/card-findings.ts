@@ -75,10 +75,11 @@ function programs(card: Card): Finding[] {
   if (features === undefined) {
     const says =
       "the kernel does not tell what XDP the driver can (that came with Linux 6.3): it is tried at each split";
-    found.push(finding("no-xdp-features", name, says, null));
+    found.push(finding("no-xdp-features", name, says, "run Linux 6.3 or newer, which tells it"));
   } else if (!features.includes("basic") || !features.includes("redirect")) {
     const says = `${facts.driver.driver} has no XDP of its own: frames are taken after the kernel made packets of them`;
-    found.push(finding("no-xdp-in-driver", name, says, null));
+    const mend = "use a card whose driver has XDP: bifurcate devices says which";
+    found.push(finding("no-xdp-in-driver", name, says, mend));
   }
   for (const [queue, pids] of sharedFillRings(card)) {
     const says =

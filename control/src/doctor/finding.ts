@@ -30,6 +30,7 @@ export const FINDINGS = {
   "rule-left": "problem",
   "umem-shared-wrongly": "problem",
   "too-many-queues": "problem",
+  "queues-unequal": "problem",
   "no-xdp-in-driver": "advice",
   "no-xdp-features": "advice",
   "one-queue": "advice",
@@ -52,11 +53,11 @@ export interface Finding {
   readonly subject: string;
   /** What was seen, and what that means. */
   readonly says: string;
-  /** The command that mends it, or in words what does where no command can; null where nothing has to be done. */
-  readonly mend: string | null;
+  /** The command that mends it, or in words what does, or spares it, where no command can. */
+  readonly mend: string;
 }
 
 /** A finding; its level stands in the table. */
-export function finding(name: FindingName, subject: string, says: string, mend: string | null): Finding {
+export function finding(name: FindingName, subject: string, says: string, mend: string): Finding {
   return { name, level: FINDINGS[name], subject, says, mend };
 }

@@ -29,6 +29,19 @@ const halfTheQueues =
     ];
   };
 
+/** As many transmit as receive queues: each of the latter has one of the former beside it for what a program sends. */
+const equalQueues =
+  (source: string): Quirk =>
+  ({ facts }) => {
+    const { now, max } = facts.channels ?? {};
+    // Of a card that counts pairs there are as many of both.
+    if (now === undefined || max === undefined || max.combined > 0 || now.rx === now.tx) return [];
+    const { name } = facts.link;
+    const both = Math.max(1, Math.min(now.rx, now.tx, Math.floor(max.tx / 2)));
+    const says = `${facts.driver.driver} takes an XDP program with as many transmit as receive queues in use, and ${now.tx} and ${now.rx} are (${source})`;
+    return [finding("queues-unequal", name, says, `sudo ethtool -L ${name} rx ${both} tx ${both}`)];
+  };
+
 const QUIRKS: Readonly<Record<string, readonly Quirk[]>> = {
   // intel/igb/igb_xsk.c igb_alloc_rx_buffers_zc() runs at bind; the ring is looked at again only when a frame arrived.
   igb: [
@@ -38,17 +51,23 @@ const QUIRKS: Readonly<Record<string, readonly Quirk[]>> = {
             finding(
               "fill-before-bind",
               facts.link.name,
-              "igb looks at the fill ring when a zero-copy socket is bound, and not again before a frame has arrived: " +
-                "programs of your own fill it first (bifurcate does)",
-              null,
+              "igb looks at the fill ring when a zero-copy socket is bound, and not again before a frame has arrived " +
+                "(bifurcate fills it first)",
+              "in programs of your own put frames into the fill ring before bind(2)",
             ),
           ]
         : [],
   ],
   // amazon/ena/ena_xdp.h ena_xdp_legal_queue_count(): one TX queue for XDP beside each queue pair.
   ena: [halfTheQueues("ena_xdp.h, ena_xdp_legal_queue_count")],
-  // google/gve/gve_main.c gve_verify_xdp_configuration().
-  gve: [halfTheQueues("gve_main.c, verify_xdp_configuration")],
+  // google/gve/gve_main.c gve_verify_xdp_configuration(), verify_xdp_configuration() in older kernels.
+  gve: [
+    halfTheQueues("gve_main.c, gve_verify_xdp_configuration"),
+    equalQueues("gve_main.c, gve_verify_xdp_configuration"),
+  ],
+  // None of mellanox/mlx5/core: mlx5e_open_queues() (en_main.c) gives each channel a send queue of its own for XDP, so any
+  // number will do. A zero-copy socket has the number of its queue since Linux 6.1 (3db4c85cde7a); before, the number
+  // of channels was added to it (en/params.h mlx5e_qid_get_ch_and_group()).
   // virtio_net.c virtnet_xsk_pool_enable(): buffers are mapped for DMA through the virtio device.
   virtio_net: [
     ({ facts, accessPlatform }) =>
@@ -76,7 +95,7 @@ export function quirkFindings(card: Card): Finding[] {
             "link-bounces",
             facts.link.name,
             `${expect}: a split's start and end cost a moment without link`,
-            null,
+            `start and end splits when that does no harm, or leave the driver alone, at more cost a packet: bifurcate split ${facts.link.name} --backend af_packet`,
           ),
         ]
       : [];

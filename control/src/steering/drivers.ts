@@ -62,9 +62,18 @@ const DRIVERS: Readonly<Record<string, DriverNotes>> = {
     bounces: true,
     expect: "ice takes the interface down and up when a program comes or goes",
   },
-  // mellanox/mlx5/core/en_main.c mlx5e_xdp_set(): channels are opened anew. Its limit depends on how the receive
-  // queue strides: left to the driver to tell.
-  mlx5_core: { maxMtu: null, bounces: false, expect: "mlx5 opens its channels anew; some packets are lost" },
+  // mellanox/mlx5/core/en_main.c mlx5e_xdp_set(): channels are opened anew. en/xdp.c mlx5e_xdp_max_mtu(): a page less
+  // headroom (256) and shared info, less MLX5E_ETH_HARD_MTU (Ethernet header, a VLAN tag, FCS). Programs that take fragments
+  // have no limit since Linux 6.4 (f52ac7028bec; since 5.18 where the receive queue does not stride), which rx-sg tells.
+  mlx5_core: { maxMtu: 3498, bounces: false, expect: "mlx5 opens its channels anew; some packets are lost" },
+  // google/gve/gve_main.c gve_verify_xdp_configuration(): a receive buffer (2,048 bytes) less Ethernet header, and in the
+  // queue format GQI less GVE_RX_PAD (2); the card does not tell its format, so this is the smaller limit of both.
+  // gve_set_xdp(): gve_adjust_config(), which is gve_close() and gve_open().
+  gve: {
+    maxMtu: 2032,
+    bounces: true,
+    expect: "gve closes and reopens the device when a program comes or goes",
+  },
   // broadcom/bnxt/bnxt_xdp.c bnxt_xdp_set(): BNXT_MAX_PAGE_MODE_MTU (bnxt.h); the NIC is closed and opened.
   bnxt_en: {
     maxMtu: 3502,

@@ -5,7 +5,7 @@ import type { Finding } from "@bifurcate/control/doctor/finding";
 import { renderTable } from "./table.js";
 
 function renderFinding({ subject, name, says, mend }: Finding): string {
-  return `  ${subject}: ${says} [${name}]\n${mend === null ? "" : `    mend: ${mend}\n`}`;
+  return `  ${subject}: ${says} [${name}]\n    mend: ${mend}\n`;
 }
 
 function group(title: string, findings: readonly Finding[]): string {

@@ -47,7 +47,7 @@ function common({ machine, card }: Probed): Lack[] {
     ...lackIf(missing.length > 0, `the process lacks ${missing.join(", ")}`, "run it as root"),
     ...program(card),
     ...cardFindings(card)
-      .filter(({ name }) => name === "too-many-queues")
+      .filter(({ name }) => name === "too-many-queues" || name === "queues-unequal")
       .map(({ says, mend }) => ({ what: says, mend })),
   ];
 }
