@@ -58,6 +58,17 @@ function unescape(html: string): string {
   return html.replaceAll(/&[^;]+;/g, (entity) => CHARACTERS[entity] ?? entity);
 }
 
+describe("upstream status", () => {
+  it.each(Object.entries(KNOWN))(
+    "of %s names the kernel version it came with, if it is in tree",
+    (_, known) => {
+      const { says } = known.upstream;
+      if (says.startsWith("in tree")) expect(says).toMatch(/Linux \d+\.\d|every Linux/);
+      else expect(says).toMatch(/^(never in tree|no part in the kernel)/);
+    },
+  );
+});
+
 describe("what docs/comparison says is known is what is known now", () => {
   for (const [name, known] of Object.entries(PAGES)) {
     it.each(Object.entries(KNOWN))(`${name}: %s`, (mechanism, facts) => {

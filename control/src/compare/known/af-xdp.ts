@@ -25,8 +25,9 @@ export const afXdpCopy: Known = {
 
 export const afXdpZeroCopy: Known = {
   upstream: fact(
-    "in tree; the driver has to have it: i40e and ixgbe first, virtio_net since Linux 6.11, igb since 6.14",
-    AF_XDP + ", XDP_ZEROCOPY; drivers/net/ethernet/intel/igb/igb_xsk.c",
+    "in tree; the driver has to have it: i40e and ixgbe since Linux 4.20, mlx5 since 5.3, ice since 5.5, virtio_net since 6.11, igb since 6.14",
+    AF_XDP +
+      ", XDP_ZEROCOPY; docs.ebpf.io, BPF_PROG_TYPE_XDP, Driver support (commits 0a714186d3c0, d0bcacd0a130 and on)",
   ),
   kernelNetdev: fact(
     "yes, with a queue of its own: on a shared queue the card would write the kernel's frames into user memory",

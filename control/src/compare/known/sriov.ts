@@ -5,7 +5,11 @@ import type { Known } from "./known.js";
 const SRIOV = "Documentation/PCI/pci-iov-howto.rst";
 
 export const sriovVf: Known = {
-  upstream: fact("in tree: SR-IOV, the kernel's driver for the physical function, and vfio-pci", SRIOV),
+  upstream: fact(
+    "in tree: SR-IOV since Linux 2.6.30, with igb as the physical function's driver; vfio-pci since 3.6",
+    SRIOV +
+      "; autotest's KVM test of PCI assignment (igb and igbvf in 2.6.30); Documentation/driver-api/vfio.rst",
+  ),
   kernelNetdev: fact(
     "yes: the physical function stays with the kernel; frames are told apart by MAC address, VLAN or the card's rules",
     SRIOV,

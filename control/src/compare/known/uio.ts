@@ -20,7 +20,10 @@ const whole: Pick<Known, "kernelNetdev" | "vm" | "ethernet" | "security" | "perf
 
 export const uioPciGeneric: Known = {
   ...whole,
-  upstream: fact("in tree", "drivers/uio/uio_pci_generic.c"),
+  upstream: fact(
+    "in tree since Linux 2.6.32",
+    "drivers/uio/uio_pci_generic.c (there in 2.6.32.9); " + UIO + ", revision 0.9 (July 2009)",
+  ),
   hardware: fact(
     "a PCI function whose legacy interrupt can be masked (PCI 2.3), or that has none (virtual functions, which poll); memory that stays at its physical address",
     "drivers/uio/uio_pci_generic.c; " + UIO,

@@ -6,8 +6,8 @@ const RAW = "ibv_create_qp(3), IBV_QPT_RAW_PACKET; ibv_create_flow(3)";
 
 export const verbs: Known = {
   upstream: fact(
-    "in tree (drivers/infiniband); the library is rdma-core",
-    "Documentation/infiniband/user_verbs.rst",
+    "in tree (drivers/infiniband): verbs for processes since Linux 2.6.14, flow rules since 3.13; the library is rdma-core",
+    "Documentation/ABI/stable/sysfs-class-infiniband, uverbsN; IB/core: Re-enable create_flow/destroy_flow uverbs (November 2013)",
   ),
   kernelNetdev: fact("yes: the card stays with the kernel, flow rules take their packets out", RAW),
   vm: fact("with a virtual function passed through", "DPDK guides 20.08, Linux Drivers: Bifurcated Driver"),
