@@ -2,15 +2,17 @@
 
 mod veth;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bifurcate_datapath::device::af_xdp::{self, Config, Granted, Received, ZeroCopy};
+use bifurcate_datapath::device::af_xdp::{self, BusyPoll, Config, Granted, Received, ZeroCopy};
 use bifurcate_datapath::device::{LeftToCard, State};
 use bifurcate_datapath::frame::{Batch, Pages, UmemConfig};
 use bifurcate_linux::bpf::XdpMode;
 use bifurcate_linux::memory::{Mapping, MemoryFile, PageKind};
 use bifurcate_linux::xsk::{Bind, CopyMode, RingKind, XskSocket};
-use veth::{Lab, PORT, Steering, payload, turn_around, until};
+use veth::{Lab, PORT, Steering, payload, turn_around, udp_frame, until};
 
 const RING: u32 = 64;
 const POOL: UmemConfig = UmemConfig {
@@ -30,6 +32,56 @@ fn grant(lab: &Lab, queues: &[u32], transmit: bool) -> Granted {
     lab.near
         .within(|| af_xdp::grant(&config, &POOL, transmit))
         .unwrap()
+}
+
+/// One socket, polled busily.
+fn grant_busy(lab: &Lab) -> Granted {
+    let config = Config {
+        ring_size: RING,
+        zero_copy: ZeroCopy::Off,
+        busy_poll: Some(BusyPoll::default()),
+        ..Config::new("card")
+    };
+    let grant = lab.near.within(|| af_xdp::grant(&config, &POOL, true));
+    grant.unwrap()
+}
+
+/// An option of a socket at the level SOL_SOCKET.
+fn option(socket: &OwnedFd, name: i32) -> i32 {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    let place = (&raw mut value).cast();
+    // SAFETY: both pointers are of variables that live longer than the call, and `len` is what `value` has room for.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, place, &raw mut len) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    value
+}
+
+/// Sets one; the errno where the kernel refuses.
+fn set_option(socket: &OwnedFd, name: i32, value: i32) -> Result<(), i32> {
+    let (place, len) = ((&raw const value).cast(), size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the pointer is of a variable that lives longer than the call, which reads `len` bytes there.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, place, len) };
+    if done == 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error().raw_os_error().unwrap())
+}
+
+/// Does it on a thread without any capability, as a client is.
+fn without_rights<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    /// _LINUX_CAPABILITY_VERSION_3 (linux/capability.h): two words each of effective, permitted and inheritable ones.
+    const VERSION: u32 = 0x2008_0522;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let (header, none) = ([VERSION, 0], [0u32; 6]);
+            // SAFETY: header and data are of the sizes of that version, and only read; the calling thread alone changes.
+            let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            work()
+        });
+        thread.join().unwrap()
+    })
 }
 
 fn received(granted: Granted, transmit: bool) -> Received {
@@ -140,6 +192,62 @@ fn a_client_can_do_nothing_to_its_socket_but_poll_it() {
         shared: None,
     };
     assert!(lab.near.within(|| socket.bind(&elsewhere)).is_err());
+    // Busy polling, which would keep the card's interrupts off. Nothing but the right is missing.
+    assert!(!granted.obtained.busy_poll);
+    let (prefer, budget) = (libc::SO_PREFER_BUSY_POLL, libc::SO_BUSY_POLL_BUDGET);
+    let held = &granted.sockets[0];
+    let asked = without_rights(|| (set_option(held, prefer, 1), set_option(held, budget, 64)));
+    assert_eq!(asked, (Err(libc::EPERM), Err(libc::EPERM)));
+    let error = without_rights(|| socket.busy_poll(20, 64)).unwrap_err();
+    assert_eq!(error.code(), "EPERM", "{error}");
+    assert_eq!(option(held, prefer), 0);
+    assert_eq!(
+        (set_option(held, prefer, 1), set_option(held, budget, 64)),
+        (Ok(()), Ok(()))
+    );
+}
+
+#[test]
+fn busy_polling_is_set_by_the_broker_and_a_client_can_only_lessen_it() {
+    let Some(lab) = Lab::new(
+        "busy_polling_is_set_by_the_broker_and_a_client_can_only_lessen_it",
+        1,
+    ) else {
+        return;
+    };
+    let granted = grant_busy(&lab);
+    assert!(granted.obtained.busy_poll);
+    let BusyPoll { micros, budget } = BusyPoll::default();
+    let (micros, budget) = (micros as i32, budget as i32);
+    let socket = copy(&granted.sockets[0]);
+    assert_eq!(option(&socket, libc::SO_PREFER_BUSY_POLL), 1);
+    assert_eq!(option(&socket, libc::SO_BUSY_POLL), micros);
+    // The budget cannot be read. As large as it is anybody may set it, and no larger.
+    let name = libc::SO_BUSY_POLL_BUDGET;
+    let set = without_rights(|| {
+        (
+            set_option(&socket, name, budget),
+            set_option(&socket, name, budget + 1),
+        )
+    });
+    assert_eq!(set, (Ok(()), Err(libc::EPERM)));
+    // And it receives.
+    let steering = Steering::new(&lab, "card", XdpMode::Driver);
+    steering.insert(0, socket.as_fd());
+    let mut opened = af_xdp::receive(received(granted, true)).unwrap();
+    assert!(opened.obtained.busy_poll);
+    let mut batch = Batch::new(&opened.port.umem, 32);
+    let client = lab.client(PORT);
+    for number in 0..20u8 {
+        client.send(&[number]).unwrap();
+        let rx = &mut opened.port.queues[0].rx;
+        until("the datagram", || without_rights(|| rx.poll(&mut batch)) == 1);
+        let frame = batch.take(0).unwrap();
+        // What is shorter than a frame can be is filled up.
+        assert_eq!(payload(batch.cache().bytes(&frame))[0], number);
+        batch.cache_mut().give(frame);
+        batch.clear();
+    }
 }
 
 #[test]
@@ -245,6 +353,114 @@ fn rubbish_in_every_ring_harms_nobody_but_its_writer() {
         assert_eq!((kernel.recv(&mut got).unwrap(), got[0]), (1, seed));
     }
     assert_ne!(opened.sockets[0].check(), State::Gone);
+}
+
+/// Writes over headers in every chunk of a pool, whoever has it, until it is told to stop; gives how often.
+fn scribble_frames(memory: &Mapping, stop: &AtomicBool) -> u64 {
+    let (mut random, mut rounds) = (0x9e37_79b9_7f4a_7c15u64, 0);
+    while !stop.load(Ordering::Relaxed) {
+        for chunk in (0..memory.len()).step_by(POOL.frame_size as usize) {
+            // xorshift64 (Marsaglia, 2003).
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // The end of the room before the frame (XDP_PACKET_HEADROOM, 256), its headers, and what they carry.
+            let at = chunk + 192 + (random >> 8) as usize % 192;
+            // SAFETY: `at` lies inside the mapping, which nobody reads in this process; others read, by another
+            // mapping, bytes that anybody may have written there.
+            unsafe { memory.base().as_ptr().add(at).write_volatile(random as u8) };
+        }
+        rounds += 1;
+    }
+    rounds
+}
+
+/// Tells it when it goes out of scope, also by a failure.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn rubbish_in_the_memory_of_frames_gets_past_no_filter_and_harms_nobody() {
+    let Some(lab) = Lab::new(
+        "rubbish_in_the_memory_of_frames_gets_past_no_filter_and_harms_nobody",
+        1,
+    ) else {
+        return;
+    };
+    let granted = grant(&lab, &[0], true);
+    let memory = Mapping::shared(&MemoryFile::received(copy(&granted.memory)).unwrap()).unwrap();
+    let steering = Steering::new(&lab, "card", XdpMode::Driver);
+    steering.insert(0, granted.sockets[0].as_fd());
+    // As on the far side of a lease's port: what is not from its service goes no further.
+    let _filter = lab.only_from_port("wire");
+    let mut caught = lab.raw_receiver();
+    let mut opened = af_xdp::receive(received(granted, true)).unwrap();
+    let (client, kernel) = (lab.client(PORT), lab.server(7));
+    let mut batch = Batch::new(&opened.port.umem, 32);
+    let mut answer = udp_frame(b"an answer that is spoilt on its way", None);
+    turn_around(&mut answer);
+    let stop = AtomicBool::new(false);
+    let (mut came, mut received, mut sent) = (Vec::new(), 0u64, 0u64);
+    let mut frame = [0; 2048];
+    std::thread::scope(|scope| {
+        let scribbler = scope.spawn(|| scribble_frames(&memory, &stop));
+        let stopping = Stop(&stop);
+        for number in 0..500u32 {
+            client.send(&number.to_ne_bytes()).unwrap();
+            let pair = &mut opened.port.queues[0];
+            until("the datagram", || pair.rx.poll(&mut batch) > 0);
+            received += batch.len() as u64;
+            batch.clear();
+            // Three that may go out, and one that may not before anybody has spoilt it.
+            for wrong in [0, 0, 0, 1] {
+                let mut bytes = answer.clone();
+                bytes[35] ^= wrong;
+                let frame = batch.cache_mut().copy_in(&bytes).unwrap();
+                batch.push_send(frame, 0).unwrap();
+            }
+            batch.sending_to(0);
+            sent += pair.tx.send(&mut batch) as u64;
+            batch.clear();
+            if number % 50 == 0 {
+                // The kernel's own traffic on the same card goes on.
+                lab.client(7).send(&number.to_ne_bytes()).unwrap();
+                let mut got = [0; 8];
+                assert_eq!(kernel.recv(&mut got).unwrap(), 4);
+                assert_eq!(got[..4], number.to_ne_bytes());
+            }
+            while let Ok(len) = caught.read(&mut frame) {
+                came.push(frame[..len].to_vec());
+            }
+        }
+        drop(stopping);
+        assert!(scribbler.join().unwrap() > 0);
+    });
+    while let Ok(len) = caught.read(&mut frame) {
+        came.push(frame[..len].to_vec());
+    }
+    let forbidden = came.iter().find(|frame| frame[34..36] != PORT.to_be_bytes());
+    assert_eq!(forbidden, None);
+    let spoilt = came.iter().filter(|frame| frame[..] != answer[..]).count();
+    assert!(
+        spoilt > 0 && came.len() > spoilt,
+        "{spoilt} of {} are spoilt",
+        came.len()
+    );
+    assert_ne!(opened.sockets[0].check(), State::Gone);
+    let pair = &opened.port.queues[0];
+    let (rx, tx) = (pair.rx.counters().totals(), pair.tx.counters().totals());
+    assert_eq!((rx.received, rx.invalid_descriptor, tx.sent), (received, 0, sent));
+    assert_eq!(received, 500);
+    assert!(sent > came.len() as u64, "{sent} were sent, {} came", came.len());
+    // It ends as any other, and every frame is there.
+    let umem = std::sync::Arc::clone(&opened.port.umem);
+    drop((opened, batch));
+    assert_eq!(umem.in_depot().0, POOL.frames as usize);
 }
 
 #[test]

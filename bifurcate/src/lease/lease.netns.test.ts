@@ -103,4 +103,19 @@ describe.skipIf(reason !== null)(`a lease${reason === null ? "" : ` (skipped: ${
     expect(veth.settings()).toBe(before);
     expect(ip("-n", veth.netns, "-br", "link", "show", "type", "veth").trim().split("\n")).toHaveLength(1);
   });
+
+  it("polls busily where that is asked for: its client may not set it, and the broker has", async () => {
+    await place.start();
+    const split = ["split", veth.card, "--flow", "udp dst port 53", "--do", `run=${DNS}`, "--json"];
+    for (const [more, busyPoll] of [
+      [["--busy-poll"], true],
+      [[], false],
+    ] as const) {
+      const client = place.client([...split, ...more]);
+      const { path } = JSON.parse(await client.line('"event":"split"')) as { path: object };
+      expect(path).toMatchObject({ steering: "lease", obtained: { busyPoll } });
+      expect(await resolve(veth, 5)).toBe(5);
+      expect(await client.end("SIGINT")).toBe(0);
+    }
+  });
 });

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -128,6 +128,41 @@ impl Lab {
                 let socket = bifurcate_linux::packet::PacketSocket::open()?;
                 socket.bind(bifurcate_linux::interface::index("wire")?, false)?;
                 Ok(std::fs::File::from(socket.as_fd().try_clone_to_owned().unwrap()))
+            })
+            .unwrap()
+    }
+
+    /// A file in the far namespace: each read of it gives a frame that came over `wire` and that its XDP program let
+    /// through, or fails at once where there is none.
+    pub fn raw_receiver(&self) -> std::fs::File {
+        self.far
+            .within(|| {
+                let socket = bifurcate_linux::packet::PacketSocket::open()?;
+                socket.ignore_outgoing()?;
+                socket.bind(bifurcate_linux::interface::index("wire")?, true)?;
+                let receiver = std::net::UdpSocket::from(socket.as_fd().try_clone_to_owned().unwrap());
+                receiver.set_nonblocking(true).unwrap();
+                Ok(std::fs::File::from(OwnedFd::from(receiver)))
+            })
+            .unwrap()
+    }
+
+    /// Lets nothing in at `device` of the far namespace but UDP over IPv4 from [`PORT`].
+    pub fn only_from_port(&self, device: &str) -> Attachment {
+        self.far
+            .within(|| {
+                let program = Program::load(&ProgramSource {
+                    kind: ProgramType::Xdp,
+                    name: "bf_test",
+                    instructions: &pass_from_port(),
+                    maps: &[],
+                    fragments: true,
+                })?;
+                Attachment::xdp(
+                    &program,
+                    bifurcate_linux::interface::index(device)?,
+                    XdpMode::Driver,
+                )
             })
             .unwrap()
     }
@@ -261,6 +296,26 @@ fn redirect_port() -> Vec<u8> {
         instruction(0x95, 0, 0, 0, 0),      // 16: exit
         instruction(0xb7, 0, 0, 0, 2),      // 17: r0 = XDP_PASS
         instruction(0x95, 0, 0, 0, 0),      // 18: exit
+    ]
+    .concat()
+}
+
+/// if the two bytes at 34 (UDP source port behind an IPv4 header without options) are PORT: XDP_PASS; else XDP_DROP.
+fn pass_from_port() -> Vec<u8> {
+    let wanted = i32::from(PORT.to_be());
+    [
+        instruction(0xb7, 2, 0, 0, 34),     // 0: r2 = 34
+        instruction(0xbf, 3, 10, 0, 0),     // 1: r3 = r10
+        instruction(0x07, 3, 0, 0, -8),     // 2: r3 -= 8
+        instruction(0xb7, 4, 0, 0, 2),      // 3: r4 = 2
+        instruction(0x85, 0, 0, 0, 189),    // 4: call bpf_xdp_load_bytes
+        instruction(0x55, 0, 0, 4, 0),      // 5: if r0 != 0 goto 10
+        instruction(0x69, 1, 10, -8, 0),    // 6: r1 = *(u16 *)(r10 - 8)
+        instruction(0x55, 1, 0, 2, wanted), // 7: if r1 != PORT goto 10
+        instruction(0xb7, 0, 0, 0, 2),      // 8: r0 = XDP_PASS
+        instruction(0x95, 0, 0, 0, 0),      // 9: exit
+        instruction(0xb7, 0, 0, 0, 1),      // 10: r0 = XDP_DROP
+        instruction(0x95, 0, 0, 0, 0),      // 11: exit
     ]
     .concat()
 }
