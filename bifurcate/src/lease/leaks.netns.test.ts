@@ -156,7 +156,7 @@ describe.skipIf(reason !== null)(`leaks${skipped}`, () => {
     await place.settled(() => Promise.resolve(whatIsLeft(place).descriptors <= left.descriptors));
     await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(left);
     await expect.poll(() => namespaces(place), { timeout: 50_000 }).toBe(tied);
-    expect(inKernel()).toEqual(kernel);
+    await expect.poll(inKernel, { timeout: 50_000 }).toEqual(kernel);
     expect(veth.settings()).toBe(settings);
     expect(mapped(place.pid)).toBe(maps);
     expect(resident(place.pid) - memory).toBeLessThan((pools * POOL) / 2 ** 20);
