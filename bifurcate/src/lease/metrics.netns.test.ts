@@ -86,7 +86,9 @@ describe.skipIf(reason !== null)(`metrics${reason === null ? "" : ` (skipped: ${
 
   it("are fetched from a port of loopback: what is leased, sent and ended", async () => {
     const broker = await place.startWith("--metrics", `${LOOPBACK.host}:${PORT}`);
-    expect(listening()).toEqual({ tcp: ["0100007F:24FB"], paths: [place.socket] });
+    await expect
+      .poll(listening, { timeout: 50_000 })
+      .toEqual({ tcp: ["0100007F:24FB"], paths: [place.socket] });
     const client = echo();
     const { id } = await opened(client);
     expect((await veth.ask(7777, 5)).answered).toBe(5);
@@ -121,7 +123,7 @@ describe.skipIf(reason !== null)(`metrics${reason === null ? "" : ` (skipped: ${
   it("are fetched from a socket, which goes with the broker", async () => {
     const socketPath = place.path("metrics.sock");
     const broker = await place.startWith("--metrics", socketPath);
-    expect(listening()).toEqual({ tcp: [], paths: [place.socket, socketPath] });
+    await expect.poll(listening, { timeout: 50_000 }).toEqual({ tcp: [], paths: [place.socket, socketPath] });
     const { status, lines } = await fetched({ socketPath });
     expect(status).toBe(200);
     expect(lines).toContain("bifurcated_connections 0");
