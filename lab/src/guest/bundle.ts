@@ -24,7 +24,7 @@ const PLACES: readonly (readonly [folder: string, names: RegExp])[] = [
   ["control/dist", /^(index|errors)\.js$/],
   ["control/dist/card", /\.js$/],
   ["lab/dist", /^index\.js$/],
-  ["lab/dist/traffic", /^(count|echo-client|http-client|resolver)\.js$/],
+  ["lab/dist/traffic", /\.js$/],
 ];
 
 /**
@@ -43,10 +43,11 @@ const PROGRAMS: readonly { readonly from: string; readonly name: string }[] = [
 const PROGRAMS_FOLDER = "bifurcate/dist/programs";
 
 function entries(checkout: string): string[] {
+  const scripts = new Set(PROGRAMS.map(({ name }) => path.join(checkout, name)));
   return PLACES.flatMap(([folder, names]) => {
     const at = path.join(checkout, folder);
     const found = existsSync(at) ? readdirSync(at).filter((name) => names.test(name)) : [];
-    return found.map((name) => path.join(at, name));
+    return found.map((name) => path.join(at, name)).filter((file) => !scripts.has(file));
   });
 }
 
