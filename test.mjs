@@ -137,6 +137,13 @@ async function lint() {
   ]);
 }
 
+/** Where and with which words a Rust test panicked, of what cargo printed. */
+function panicOf(name, text) {
+  const its = text.split(`---- ${name} stdout ----`)[1] ?? "";
+  const [, where, words] = /panicked at (\S+):\n(.*)/.exec(its) ?? [];
+  return where === undefined ? "no panic was printed" : `${where} ${words}`;
+}
+
 async function rust() {
   // A Rust test that cannot run prints `SKIPPED name: reason` and returns; --show-output lets us see it.
   const { status, text } = await stream("cargo", [
@@ -164,7 +171,7 @@ async function rust() {
   const said = [...text.matchAll(/^SKIPPED (.+)$/gm)].map((match) => match[1]);
   reasons.push(...said);
   const broken = [...(text + models.text).matchAll(/^test (.+) \.\.\. FAILED$/gm)];
-  failures.push(...broken.map((match) => `rust: ${match[1]}`));
+  failures.push(...broken.map((match) => `rust: ${match[1]}: ${panicOf(match[1], text + models.text)}`));
   for (const run of [{ status, text }, models]) {
     // It did not build, or a test process died.
     if (run.status === 0 || broken.length > 0) continue;
