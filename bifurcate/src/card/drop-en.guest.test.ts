@@ -47,7 +47,9 @@ it(
         // Flows are spread over both, and each has far more frames than a ring holds.
         expect(Math.min(...sent)).toBeGreaterThan(4 * RING);
         expect(received[polled]).toBe(sent[polled]);
-        expect(received[stopped]).toBe(RING - 1);
+        // The ring's slots, less what it held back: the card hears of free ones when they are an eighth of the ring.
+        expect(received[stopped]).toBeLessThan(RING);
+        expect(received[stopped]).toBeGreaterThanOrEqual(RING - RING / 8);
         // QEMU's emulation counts none, real cards each that was dropped.
         expect(rqdpc).toEqual([0, 0]);
       }
