@@ -197,6 +197,78 @@ fn a_packet_longer_than_the_driver_has_room_for_is_counted_and_lost() {
 }
 
 #[test]
+fn a_driver_that_does_not_merge_gets_whole_packets_alone() {
+    for without in [0, feature::RING_PACKED] {
+        let config = virtio::Config {
+            without,
+            ..virtio::Config::new("")
+        };
+        let (near, far) = Stream::pair().unwrap();
+        let mut device = vhost::attach(far, 1, &pool(8)).unwrap();
+        // Without jumbo frames it has nothing to merge into, and does not ask for that.
+        let mut driver = virtio::attach(near, &config, &pool(0)).unwrap();
+        assert_eq!(driver.status.status().features & feature::MRG_RXBUF, 0);
+        let (driver, device) = (&mut driver.port, &mut device.port);
+        let mut near = Batch::new(&driver.umem, 256);
+        let mut far = Batch::new(&device.umem, 256);
+        driver.queues[0].rx.poll(&mut near);
+        // One byte more than a buffer of the driver's holds, and many more; then as many that fit as the ring has
+        // buffers: the long ones have taken none.
+        let lengths: Vec<usize> = [1537, 9000].into_iter().chain(60..315).collect();
+        for chunk in [&lengths[..3], &lengths[3..]] {
+            for &length in chunk {
+                let frame = far.cache_mut().copy_in(&payload(length, length)).unwrap();
+                far.push_send(frame, 0).unwrap();
+            }
+            device.queues[0].tx.send(&mut far);
+            far.clear();
+        }
+        let frame = far.cache_mut().copy_in(&payload(1536, 1)).unwrap();
+        far.push_send(frame, 0).unwrap();
+        assert_eq!(device.queues[0].tx.send(&mut far), 1, "the longest that fits");
+        let totals = device.queues[0].tx.counters().totals();
+        assert_eq!((totals.too_long, totals.sent, totals.ring_full), (2, 256, 0));
+        let mut expected: Vec<_> = lengths[2..]
+            .iter()
+            .map(|&length| payload(length, length))
+            .collect();
+        expected.push(payload(1536, 1));
+        let mut got = Vec::new();
+        until("all of them", || {
+            driver.queues[0].rx.poll(&mut near);
+            got.extend((0..near.len()).map(|at| near.bytes(at).to_vec()));
+            near.clear();
+            got.len() >= expected.len()
+        });
+        assert!(got == expected, "without {without:#x}");
+        let totals = driver.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (256, 0));
+    }
+}
+
+#[test]
+fn a_packet_longer_than_all_buffers_of_the_ring_is_too_long_and_not_waited_with() {
+    let config = virtio::Config {
+        ring_size: 4,
+        ..virtio::Config::new("")
+    };
+    let mut ends = connect(&config, 8);
+    let (driver, device) = (&mut ends.driver.port.queues[0], &mut ends.device.port.queues[0]);
+    let mut near = Batch::new(&ends.driver.port.umem, 64);
+    let mut far = Batch::new(&ends.device.port.umem, 64);
+    driver.rx.poll(&mut near);
+    for length in [9000, 6000] {
+        let frame = far.cache_mut().copy_in(&payload(length, 1)).unwrap();
+        far.push_send(frame, 0).unwrap();
+    }
+    assert_eq!(device.tx.send(&mut far), 1);
+    let totals = device.tx.counters().totals();
+    assert_eq!((totals.too_long, totals.ring_full), (1, 0));
+    until("the shorter one", || driver.rx.poll(&mut near) > 0);
+    assert!(near.bytes(0) == payload(6000, 1));
+}
+
+#[test]
 fn queues_are_apart_in_either_layout() {
     for (packed, queues) in [(false, 1), (true, 1), (false, 3), (true, 3)] {
         let config = virtio::Config {

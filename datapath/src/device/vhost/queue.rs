@@ -14,6 +14,8 @@ use super::memory::Memory;
 pub(super) struct Live {
     pub(super) ring: AnyRing,
     pub(super) window: Window,
+    /// The driver takes packets that lie in several of its receive buffers (VIRTIO_NET_F_MRG_RXBUF).
+    pub(super) merges: bool,
     /// Keeps the driver's memory mapped, and knows when it vanished.
     pub(super) memory: Arc<Memory>,
     /// How the driver is told that something was used; `None` when it asked for no notification ever.

@@ -316,6 +316,7 @@ impl Session {
         self.rings[at].start(Live {
             ring,
             window: Window::new(Arc::clone(&memory.regions)),
+            merges: self.features & feature::MRG_RXBUF != 0,
             memory: Arc::clone(memory),
             call: copy(&vring.call)?,
             kick: copy(&vring.kick)?,

@@ -71,9 +71,10 @@ impl TxQueue for Tx {
             return 0;
         };
         let mut counts = Counts::default();
+        let merges = live.merges;
         match &mut live.ring {
-            AnyRing::Split(ring) => send(ring, &mut live.window, batch, &mut counts),
-            AnyRing::Packed(ring) => send(ring, &mut live.window, batch, &mut counts),
+            AnyRing::Split(ring) => send(ring, &mut live.window, batch, merges, &mut counts),
+            AnyRing::Packed(ring) => send(ring, &mut live.window, batch, merges, &mut counts),
         }
         let ring = live.ring.as_dyn();
         if ring.wants_call()
@@ -111,9 +112,10 @@ struct Counts {
     broken: bool,
 }
 
-/// Copies the frames of the batch that are to be sent into what is available.
+/// Copies the frames of the batch that are to be sent into what is available. `merges`: the driver takes packets that
+/// lie in several buffers.
 #[inline]
-fn send<R: DeviceRing>(ring: &mut R, window: &mut Window, batch: &Batch, counts: &mut Counts) {
+fn send<R: DeviceRing>(ring: &mut R, window: &mut Window, batch: &Batch, merges: bool, counts: &mut Counts) {
     let mut heads = Heads::default();
     let mut left = batch.left();
     batch.each_send(|bytes| {
@@ -129,7 +131,7 @@ fn send<R: DeviceRing>(ring: &mut R, window: &mut Window, batch: &Batch, counts:
                 Ok(true)
             }
             Some(_) => {
-                let placed = scatter(ring, window, bytes, counts);
+                let placed = scatter(ring, window, bytes, merges, counts);
                 heads.forget();
                 placed
             }
@@ -240,23 +242,32 @@ struct Room {
     len: usize,
 }
 
-/// Copies a packet into as many buffers as it takes, each of any pieces. False when it was lost, and counted.
+/// Copies a packet into as many buffers as it takes, each of any pieces; into one for a driver that does not merge.
+/// False when it was lost, and counted.
 #[cold]
 fn scatter<R: DeviceRing>(
     ring: &mut R,
     window: &mut Window,
     bytes: &[u8],
+    merges: bool,
     counts: &mut Counts,
 ) -> Result<bool, Broken> {
     let mut heads = [Head::default(); MERGED_MAX];
-    let there = ring.look(&mut heads)?;
+    // Section 5.1.6.4: without MRG_RXBUF every packet takes one buffer, and to such a driver the second would be a packet
+    // of its own. No packet takes more than the ring has either, however long the driver is waited for.
+    let most = if merges {
+        MERGED_MAX.min(usize::from(ring.size()))
+    } else {
+        1
+    };
+    let there = ring.look(&mut heads[..most])?;
     let need = bytes.len() + NET_HEADER as usize;
     let mut used = [0u32; MERGED_MAX];
     let mut places = [Room::default(); PIECES_MAX * 2];
     let (mut pieces, mut room, mut buffers) = (0, 0, 0);
     while room < need {
         let Some(head) = heads[..there].get(buffers) else {
-            if there == MERGED_MAX {
+            if there == most {
                 counts.too_long += 1;
             } else {
                 counts.full += 1;
