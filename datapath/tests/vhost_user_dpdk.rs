@@ -155,17 +155,31 @@ fn our_device_with_net_virtio_user() {
             queues,
             ..vhost::Config::new(&socket.0)
         };
-        let mut opened = vhost::open(&config, &pool(16)).unwrap();
+        let mut opened = vhost::open(&config, &pool(JUMBO_FRAMES)).unwrap();
         let device = format!(
             "net_virtio_user0,path={path},queues={queues},packed_vq={},mrg_rxbuf={}",
             u8::from(packed),
             u8::from(merging)
         );
         let _driver = Testpmd::start(&device, queues);
-        there_and_back(&mut opened.port, &[60, 1514, 64, 333]);
+        // Its buffers have room for 2,048 bytes (testpmd's --mbuf-size less the headroom): the longer ones take two of
+        // them, and five, and come back in as many pieces.
+        let lengths: &[usize] = if merging {
+            &[60, 1514, 2049, 64, 9000, 333]
+        } else {
+            &[60, 1514, 64, 333]
+        };
+        there_and_back(&mut opened.port, lengths);
         let features = opened.status.status().features;
         assert_eq!(features & feature::RING_PACKED != 0, packed);
         assert_eq!(features & feature::MRG_RXBUF != 0, merging);
+        if !merging {
+            let mut batch = Batch::new(&opened.port.umem, 64);
+            let frame = batch.cache_mut().copy_in(&packet(0, 2049)).unwrap();
+            batch.push_send(frame, 0).unwrap();
+            let tx = &mut opened.port.queues[0].tx;
+            assert_eq!((tx.send(&mut batch), tx.counters().totals().too_long), (0, 1));
+        }
         row("device", "net_virtio_user", packed, merging, queues);
     }
 }

@@ -104,7 +104,8 @@ impl RingMemory {
     }
 
     /// Writes the indirect table of id `id` of ring `index`, which is one that [`RingMemory::places`] gave: a header of
-    /// zeros, and `len` bytes at `addr`. Gives where the device finds it, and its bytes.
+    /// zeros, and `len` bytes at `addr`. Gives where the device finds it, and its bytes. As the split layout has it; what
+    /// chains the two there is an id and a flag in the packed one, neither of which means anything (section 2.8.7).
     pub(super) fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
         let size = usize::from(self.size);
         let from = self.from + index * self.stride + self.tables_at;

@@ -131,8 +131,9 @@ pub(super) fn split(addr: u64, rest: u64) -> (u64, u32, u16, u16) {
     (addr, rest as u32, (rest >> 32) as u16, (rest >> 48) as u16)
 }
 
-/// The pieces of an indirect table of `len` bytes at `addr`, which chains as the split layout does, or stands in order
-/// as the packed one (`next` is then not looked at).
+/// The pieces of an indirect table of `len` bytes at `addr`: chained as the split layout has them, with flags and next
+/// (section 2.7.5.3); or in order as the packed one has them, with an id and then the flags (section 2.8.7: the id means
+/// nothing there, nor does any flag but WRITE).
 pub(super) fn indirect(
     memory: &mut Window,
     addr: u64,
@@ -152,7 +153,8 @@ pub(super) fn indirect(
     for (count, piece) in out.iter_mut().enumerate() {
         // SAFETY: `at` is below `entries`, so within the `len` mapped bytes; aligned as checked.
         let (addr, rest) = unsafe { read_pair(table.add(at * DESCRIPTOR)) };
-        let (addr, len, flags, next) = split(addr, rest);
+        let (addr, len, third, fourth) = split(addr, rest);
+        let flags = if chained { third } else { fourth & WRITE };
         if flags & INDIRECT != 0 {
             return None;
         }
@@ -165,7 +167,7 @@ pub(super) fn indirect(
             if flags & NEXT == 0 {
                 return Some(count + 1);
             }
-            at = usize::from(next);
+            at = usize::from(fourth);
         } else {
             at += 1;
             if at == entries {

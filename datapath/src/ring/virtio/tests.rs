@@ -250,6 +250,29 @@ fn chains_and_indirect_tables_are_followed() {
     assert_eq!(indirect, Some(vec![piece(30, 3, false), piece(40, 4, true)]));
 }
 
+/// In a packed ring's table an id stands where a split one's has its flags, and Linux leaves there whatever it was.
+#[test]
+fn of_a_packed_table_neither_ids_nor_flags_count_but_one() {
+    let ground = Ground::new(1 << 16);
+    let (mut driver, mut device) = pair(&ground, 8, true, Options::default());
+    let any = NEXT | WRITE | INDIRECT | AVAIL | USED;
+    let inner: &[_] = &[
+        (30, 3, any, any & !WRITE),
+        (40, 4, 0, WRITE),
+        (50, 5, u16::MAX, 0),
+    ];
+    table(&ground, 0x1000, inner);
+    driver.add(0x10_1000, 48, INDIRECT);
+    driver.publish();
+    let mut heads = [Head::default(); 4];
+    assert_eq!(device.look(&mut heads), Ok(1));
+    let mut out = [Piece::default(); PIECES_MAX];
+    let count = device.pieces(&heads[0], &mut ground.window(0x10_0000), &mut out);
+    let piece = |addr, len, write| Piece { addr, len, write };
+    let expected = [piece(30, 3, false), piece(40, 4, true), piece(50, 5, false)];
+    assert_eq!((count, &out[..3]), (Some(3), &expected[..]));
+}
+
 #[test]
 fn a_chain_that_cannot_be_is_no_chain() {
     // A loop, an index beyond the ring, an indirect table in a chain, both flags at once.
