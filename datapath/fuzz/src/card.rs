@@ -14,6 +14,19 @@ const FRAME: u32 = 2048;
 const RECEIVE: u32 = 0xc000;
 const TRANSMIT: u32 = 0xe000;
 
+/// How far an input came, so that a run on fixed bytes can tell that it tried what it is there to try.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reached {
+    /// Frames that were received.
+    pub received: u64,
+    /// Descriptors that were no frame.
+    pub refused: u64,
+    /// Frames that the card sent.
+    pub sent: u64,
+    /// Descriptors that named memory which the card cannot reach: what it writes into a slot makes it wrong there itself.
+    pub faults: u64,
+}
+
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
 
 impl Bytes<'_> {
@@ -31,7 +44,8 @@ impl Bytes<'_> {
 ///
 /// # Panics
 /// When something is wrong.
-pub fn card(data: &[u8]) {
+pub fn card(data: &[u8]) -> Reached {
+    let mut reached = Reached::default();
     let mut bytes = Bytes(data.iter());
     let config = UmemConfig {
         frames: FRAMES,
@@ -39,9 +53,11 @@ pub fn card(data: &[u8]) {
         jumbo_frames: 0,
         pages: Pages::Ordinary,
     };
-    let Ok(umem) = Umem::map(&config) else { return };
+    let Ok(umem) = Umem::map(&config) else {
+        return reached;
+    };
     let Ok(mut pool) = Pool::anonymous(&umem, 2, 64, 1 << 32, 2 << 32) else {
-        return;
+        return reached;
     };
     let model = Model::new(
         Layout {
@@ -73,7 +89,7 @@ pub fn card(data: &[u8]) {
     let shared = Arc::new(Quiet::new(Box::new(Bare), None, pool.clone()));
     let words = if bytes.next() & 1 == 0 { ADVANCED } else { LEGACY };
     let Ok(port) = build("fuzz", rings, words, &registers, &pool, &shared, false) else {
-        return;
+        return reached;
     };
     let mut queues = port.queues;
     let mut batch = Batch::new(&umem, 32);
@@ -83,11 +99,20 @@ pub fn card(data: &[u8]) {
                 model.receive(0, &[3; 60]);
             }
             1 => {
-                model.receive_as(0, &[3; 60], bytes.word() as u32, bytes.word() as u32);
+                // Mostly done and of a length that can be: a slot that is not done stops the ring until it is written.
+                let (status, len) = (bytes.word() as u32, bytes.word() as u32);
+                let status = status | u32::from(status >> 28 != 0);
+                let len = if len >> 29 == 0 { len } else { len % 2100 };
+                model.receive_as(0, &[3; 60], status, len);
             }
             2 | 3 => {
-                let (receiving, slot, word) =
-                    (bytes.next() & 1 == 0, bytes.next().into(), bytes.next().into());
+                let (receiving, place, word) = (bytes.next() & 1 == 0, bytes.next(), bytes.next().into());
+                let head = model.register(if receiving { RECEIVE } else { TRANSMIT } + 0x10);
+                // Mostly near to where the two are at work.
+                let slot = match place & 0xc0 {
+                    0 => u32::from(place),
+                    _ => head.wrapping_add(u32::from(place % 8)).wrapping_sub(4),
+                };
                 model.scribble(receiving, 0, slot, word, bytes.word());
             }
             4 | 5 => {
@@ -105,9 +130,13 @@ pub fn card(data: &[u8]) {
                 queues[0].tx.send(&mut batch);
                 batch.clear();
             }
-            _ => drop(model.transmit(0)),
+            _ => reached.sent += model.transmit(0).len() as u64,
         }
     }
+    let counters = queues[0].rx.counters();
+    reached.received = counters.received.get();
+    reached.refused = counters.invalid_descriptor.get() + counters.too_long.get();
+    reached.faults = model.faults();
     drop((queues, batch));
     drop(shared);
     assert_eq!(
@@ -115,4 +144,5 @@ pub fn card(data: &[u8]) {
         FRAMES as usize,
         "a frame is lost, or there twice"
     );
+    reached
 }

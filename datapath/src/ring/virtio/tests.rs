@@ -1,5 +1,5 @@
-//! Both halves of a virtqueue against each other, in memory of the heap, and each half against an end that writes
-//! anything.
+//! Both halves of a virtqueue against each other, in memory of the heap; chains, tables and regions that cannot be. Each
+//! half against an end that writes anything: the fuzz targets `device_ring` and `driver_ring`.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
