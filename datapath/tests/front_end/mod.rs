@@ -1,11 +1,14 @@
 //! A vhost-user front end of the test's own, with memory that it can take away and rings that it can spoil.
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bifurcate_datapath::ring::virtio::{DriverRing, Options, Places, SplitDriver, WRITE, feature};
+use bifurcate_datapath::ring::virtio::{
+    DriverRing, Layout, NEXT, Options, PackedDriver, Places, SplitDriver, WRITE, feature,
+};
 use bifurcate_datapath::vhost_user::message::{Addresses, MemoryRegion};
 use bifurcate_datapath::vhost_user::{Link, Message, PROTOCOL_FEATURES, request};
 use bifurcate_linux::event::EventFd;
@@ -19,47 +22,68 @@ const RINGS: [usize; 2] = [0, 1 << 14];
 const BUFFERS: usize = 1 << 16;
 const SIZE: u16 = 64;
 
-/// The features that it wants.
-fn features() -> Message {
-    Message::of_number(request::SET_FEATURES, feature::VERSION_1 | PROTOCOL_FEATURES)
-}
+/// VIRTQ_DESC_F_AVAIL and VIRTQ_DESC_F_USED of the packed layout (VIRTIO 1.2, section 2.8.1).
+const LAPS: u16 = 1 << 7 | 1 << 15;
 
-/// A driver with two split rings of 64.
+/// The features of rings of every kind: either layout, by themselves and with what changes how they are used.
+pub const KINDS: [u64; 4] = [
+    0,
+    feature::EVENT_IDX | feature::IN_ORDER,
+    feature::RING_PACKED,
+    feature::RING_PACKED | feature::EVENT_IDX | feature::IN_ORDER,
+];
+
+/// A driver with two rings of 64.
 pub struct FrontEnd {
     link: Link,
     file: OwnedFd,
     memory: Arc<Mapping>,
-    receive: SplitDriver,
-    transmit: SplitDriver,
+    /// What it agrees to, beside what it must.
+    features: u64,
+    receive: Box<dyn DriverRing>,
+    transmit: Box<dyn DriverRing>,
     kick: EventFd,
     given: usize,
 }
 
 impl FrontEnd {
-    /// Attaches to the device that listens at `path`, and gives it 32 buffers to write.
+    /// Attaches to the device that listens at `path`, by split rings, and gives it 32 buffers to write.
     pub fn connect(path: &Path) -> FrontEnd {
-        FrontEnd::with(path, unsealed(LEN), LEN)
+        FrontEnd::agreeing(path, 0)
     }
 
-    /// As [`FrontEnd::connect`], with `len` bytes of memory in `file`.
-    pub fn with(path: &Path, file: OwnedFd, len: usize) -> FrontEnd {
+    /// As [`FrontEnd::connect`], with some features more.
+    pub fn agreeing(path: &Path, features: u64) -> FrontEnd {
+        FrontEnd::with(path, features, unsealed(LEN), LEN)
+    }
+
+    /// As [`FrontEnd::agreeing`], with `len` bytes of memory in `file`.
+    pub fn with(path: &Path, features: u64, file: OwnedFd, len: usize) -> FrontEnd {
         assert!(len >= LEN);
         let memory = Arc::new(Mapping::lazy(file.as_fd(), 0, len, "front end").unwrap());
-        let ring = |index: usize| {
-            let layout = Places::layout(SIZE, false);
+        let packed = features & feature::RING_PACKED != 0;
+        let layout = Places::layout(SIZE, packed);
+        let options = Options::of(features);
+        let ring = |index: usize| -> Box<dyn DriverRing> {
             // SAFETY: both rings and their lengths are within LEN, and the clone keeps the mapping.
             unsafe {
                 let base = memory.base().as_ptr().add(RINGS[index]);
                 let (driver, device) = (base.add(layout.driver), base.add(layout.device));
-                Places::new(base, driver, device, SIZE, false, Arc::clone(&memory) as _).unwrap()
+                let keep = Arc::clone(&memory) as _;
+                let places = Places::new(base, driver, device, SIZE, packed, keep).unwrap();
+                if packed {
+                    Box::new(PackedDriver::new(places, options))
+                } else {
+                    Box::new(SplitDriver::new(places, options))
+                }
             }
         };
-        let rings = [0, 1].map(|index| SplitDriver::new(ring(index), Options::default()));
+        let [receive, transmit] = [0, 1].map(ring);
         let mut link = Link::new(Stream::connect(path).unwrap());
         let kick = EventFd::new().unwrap();
         let ask = Message::new(request::GET_FEATURES, Vec::new());
         link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
-        link.send(&features(), &[]).unwrap();
+        link.send(&agreement(features), &[]).unwrap();
         let region = MemoryRegion {
             guest: AT,
             size: LEN as u64,
@@ -69,7 +93,6 @@ impl FrontEnd {
         link.send(&Message::of_memory(&[region]), &[file.as_fd()])
             .unwrap();
         for index in [0u32, 1] {
-            let layout = Places::layout(SIZE, false);
             let at = AT + RINGS[index as usize] as u64;
             let addresses = Addresses {
                 index,
@@ -80,6 +103,12 @@ impl FrontEnd {
             };
             for message in [
                 Message::of_state(request::SET_VRING_NUM, index, SIZE.into()),
+                // Slot 0, and of the packed layout a first lap.
+                Message::of_state(
+                    request::SET_VRING_BASE,
+                    index,
+                    if packed { 0x8000_8000 } else { 0 },
+                ),
                 Message::of_addresses(&addresses),
                 Message::of_state(request::SET_VRING_ENABLE, index, 1),
             ] {
@@ -88,11 +117,11 @@ impl FrontEnd {
             let kicked = Message::of_number(request::SET_VRING_KICK, index.into());
             link.send(&kicked, &[kick.as_fd()]).unwrap();
         }
-        let [receive, transmit] = rings;
         let mut this = FrontEnd {
             link,
             file,
             memory,
+            features,
             receive,
             transmit,
             kick,
@@ -100,15 +129,22 @@ impl FrontEnd {
         };
         for index in 0..32 {
             let addr = this.buffers() + 2048 * index;
-            this.receive.add(addr, 1600, WRITE);
+            this.give_at(addr, 1600, WRITE);
         }
-        this.receive.publish();
         this
+    }
+
+    fn layout(&self) -> Layout {
+        Places::layout(SIZE, self.is_packed())
+    }
+
+    fn is_packed(&self) -> bool {
+        self.features & feature::RING_PACKED != 0
     }
 
     /// Says again what was agreed on, and waits until the device has heard it.
     pub fn agree_again(&mut self) {
-        self.link.send(&features(), &[]).unwrap();
+        self.link.send(&agreement(self.features), &[]).unwrap();
         let ask = Message::new(request::GET_FEATURES, Vec::new());
         self.link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
     }
@@ -142,6 +178,55 @@ impl FrontEnd {
         self.kick.raise();
     }
 
+    /// Gives the device one descriptor to write, as it is.
+    pub fn give_at(&mut self, addr: u64, len: u32, flags: u16) {
+        while let Some(used) = self.receive.pop_used() {
+            self.receive.free(used.id);
+        }
+        self.receive.add(addr, len, flags);
+        self.receive.publish();
+    }
+
+    /// The bytes that the device says it wrote, of each buffer that it has given back.
+    pub fn written(&mut self) -> Vec<u32> {
+        let mut all = Vec::new();
+        while let Some(used) = self.receive.pop_used() {
+            self.receive.free(used.id);
+            all.push(used.len);
+        }
+        all
+    }
+
+    /// Writes an indirect table into the last page, in the rings' layout, each piece an address, a length and flags, and
+    /// gives where it is.
+    pub fn table(&mut self, pieces: &[(u64, u32, u16)]) -> u64 {
+        let at = LEN - 4096;
+        assert!(pieces.len() <= 256);
+        for (index, &(addr, len, flags)) in pieces.iter().enumerate() {
+            let more = if index + 1 < pieces.len() { NEXT } else { 0 };
+            // Of the packed layout the id means nothing there.
+            let last = if self.is_packed() {
+                [0xffff, flags]
+            } else {
+                [flags | more, index as u16 + 1]
+            };
+            let words = [
+                addr as u16,
+                (addr >> 16) as u16,
+                (addr >> 32) as u16,
+                (addr >> 48) as u16,
+            ];
+            let words = words
+                .into_iter()
+                .chain([len as u16, (len >> 16) as u16])
+                .chain(last);
+            for (word, value) in words.enumerate() {
+                self.poke(at + 16 * index + 2 * word, value);
+            }
+        }
+        AT + at as u64
+    }
+
     /// Takes the memory away.
     pub fn cut(&mut self) {
         let file: std::fs::File = self.file.try_clone().unwrap().into();
@@ -159,25 +244,58 @@ impl FrontEnd {
         self.memory.zero_in_place().unwrap();
     }
 
-    /// Says that more is available than the ring has slots.
-    pub fn break_index(&mut self) {
-        let layout = Places::layout(SIZE, false);
-        self.poke(RINGS[1] + layout.driver + 2, 0xb0f0);
+    /// Says that more is available to be read than the ring has slots: by an index, or by a chain without an end.
+    pub fn break_ring(&mut self) {
+        let layout = self.layout();
+        if !self.is_packed() {
+            self.poke(RINGS[1] + layout.driver + 2, 0xb0f0);
+            return;
+        }
+        for slot in 0..usize::from(SIZE) {
+            self.poke(RINGS[1] + 16 * slot + 14, NEXT | 1 << 7);
+        }
     }
 
     /// Writes anything anywhere in the rings.
     pub fn scribble(&mut self, at: u64, value: u64) {
-        let layout = Places::layout(SIZE, false);
         let ring = RINGS[(at >> 32) as usize & 1];
-        self.poke(ring + (at as usize % layout.len) / 2 * 2, value as u16);
+        self.poke(ring + (at as usize % self.layout().len) / 2 * 2, value as u16);
     }
 
-    /// Moves an available index a little, so that the scribbled descriptors are looked at.
+    /// Makes scribbled descriptors available, so that they are looked at: moves an index a little, or puts every slot
+    /// into one lap or the other.
     pub fn nudge(&mut self, by: u64) {
-        let layout = Places::layout(SIZE, false);
+        let layout = self.layout();
         let ring = RINGS[(by >> 32) as usize & 1];
-        let index = self.peek(ring + layout.device + 2).wrapping_add(by as u16 % SIZE);
-        self.poke(ring + layout.driver + 2, index);
+        if !self.is_packed() {
+            let index = self.peek(ring + layout.device + 2).wrapping_add(by as u16 % SIZE);
+            self.poke(ring + layout.driver + 2, index);
+            return;
+        }
+        self.lap(usize::from(ring != RINGS[0]), by & 1 != 0);
+    }
+
+    /// Packed: puts every slot of a ring into the first lap or the second, available.
+    pub fn lap(&mut self, ring: usize, first: bool) {
+        let ring = RINGS[ring];
+        let available = if first { 1 << 7 } else { 1 << 15 };
+        for slot in 0..usize::from(SIZE) {
+            let at = ring + 16 * slot + 14;
+            self.poke(at, self.peek(at) & !LAPS | available);
+        }
+    }
+
+    /// Packed: the id and the flags of a slot of the ring that the device reads.
+    pub fn slot(&self, slot: usize) -> (u16, u16) {
+        let at = RINGS[1] + 16 * slot;
+        (self.peek(at + 12), self.peek(at + 14))
+    }
+
+    /// Packed: writes them.
+    pub fn set_slot(&mut self, slot: usize, id: u16, flags: u16) {
+        let at = RINGS[1] + 16 * slot;
+        self.poke(at + 12, id);
+        self.poke(at + 14, flags);
     }
 
     fn poke(&self, at: usize, value: u16) {
@@ -198,6 +316,12 @@ impl FrontEnd {
         // SAFETY: within the mapping.
         unsafe { self.memory.base().as_ptr().add(at).cast::<u16>().read_volatile() }
     }
+}
+
+/// What it agrees to.
+fn agreement(features: u64) -> Message {
+    let all = features | feature::VERSION_1 | PROTOCOL_FEATURES;
+    Message::of_number(request::SET_FEATURES, all)
 }
 
 /// A memory file without the seals that the project's own have: an unlinked file in /dev/shm.

@@ -140,7 +140,7 @@ fn converse(mut link: Link, mut session: Session, inner: &Inner, trouble: &Event
             let what = if session.is_lost() {
                 "the driver's memory vanished: truncated, or a hole punched into it"
             } else {
-                "the driver wrote an index into a ring that cannot be"
+                "the driver wrote what cannot be into a ring: an index, or a chain without an end"
             };
             return Err(Error::new("vhost-user", what, 71));
         }

@@ -33,7 +33,7 @@ mod tests;
 pub use copy::{copy_in, copy_out, prefetch_read, prefetch_write};
 pub use packed_device::PackedDevice;
 pub use packed_driver::PackedDriver;
-pub use place::{Keep, Places};
+pub use place::{Keep, Layout, Places};
 pub use regions::{Region, Regions, Window};
 pub use split_device::SplitDevice;
 pub use split_driver::SplitDriver;
