@@ -1,4 +1,4 @@
-// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets] [--row ROW]`: runs benches and prints their rows.
+// `npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--table FILE] [--targets] [--row ROW]`: runs benches and prints their rows.
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -34,7 +34,7 @@ function usage(why: string): never {
   process.stderr.write(
     [
       why,
-      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--targets] [--row ROW]",
+      "usage: npm run bench -- NAME... [--json] [--runs N] [--seconds N] [--plot FILE] [--table FILE] [--targets] [--row ROW]",
       ...benches.map((bench) => `  ${bench.name.padEnd(12)} ${bench.about}`),
       "",
     ].join("\n"),
@@ -57,6 +57,7 @@ const { values, positionals } = parseArgs({
     runs: { type: "string", default: "5" },
     seconds: { type: "string", default: "3" },
     plot: { type: "string" },
+    table: { type: "string" },
     targets: { type: "boolean", default: false },
     row: { type: "string", multiple: true },
   },
@@ -70,6 +71,7 @@ const options = {
   seconds: whole("seconds", values.seconds, 1, 600),
   root: path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".."),
   plot: values.plot,
+  table: values.table,
   targets: values.targets,
   rows: values.row,
   progress: (text: string) => process.stderr.write(`bench: ${text}\n`),

@@ -7,6 +7,9 @@ const ROW = 22;
 const LETTER = 6.2;
 const PLOT = 510;
 
+const escape = (text: string) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 /** The drawing. Bars end where ours is as good as the peer at 1; larger is better for us. */
 export function svg(title: string, results: readonly Result[]): string {
   const labels = results.map(({ row, unit }) =>
@@ -21,7 +24,7 @@ export function svg(title: string, results: readonly Result[]): string {
     const y = 44 + at * ROW;
     const fill = reached(result) === false ? "#c2410c" : "#2563eb";
     return [
-      `<text x="${left - 8}" y="${y + 12}" text-anchor="end">${labels[at]!}</text>`,
+      `<text x="${left - 8}" y="${y + 12}" text-anchor="end">${escape(labels[at]!)}</text>`,
       `<rect x="${left}" y="${y}" width="${(x(result.ratio) - left).toFixed(1)}" height="14" fill="${fill}"/>`,
       `<line x1="${x(result.spread[0]).toFixed(1)}" x2="${x(result.spread[1]).toFixed(1)}" y1="${y + 7}" y2="${y + 7}" stroke="#111" stroke-width="1.5"/>`,
       `<text x="${x(Math.max(result.ratio, result.spread[1])) + 5}" y="${y + 12}">${result.ratio.toFixed(2)}</text>`,
@@ -31,7 +34,7 @@ export function svg(title: string, results: readonly Result[]): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width + 40} ${height}" font-family="sans-serif" font-size="11">`,
     `<rect width="100%" height="100%" fill="#fff"/>`,
-    `<text x="16" y="18" font-size="13">${title} (median ratio, larger is better for us)</text>`,
+    `<text x="16" y="18" font-size="13">${escape(title)} (median ratio, larger is better for us)</text>`,
     `<line x1="${one}" x2="${one}" y1="30" y2="${height - 10}" stroke="#666" stroke-dasharray="4 3"/>`,
     `<text x="${one}" y="34" text-anchor="middle" fill="#666">1</text>`,
     ...bars,

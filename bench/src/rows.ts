@@ -4,6 +4,8 @@
 export interface Sample {
   readonly value: number;
   readonly command: string;
+  /** What ran at the other end, where that is another program. */
+  readonly farCommand?: string;
 }
 
 /** One line of a bench's result. The ratio is always turned so that larger is better for us. */
@@ -20,6 +22,8 @@ export interface Row {
 /** A row together with what stands beside it on paper: the commands, the spread, and what to know. */
 export interface Result extends Row {
   readonly commands: { readonly ours: string; readonly peer: string };
+  /** What ran at the other end of each, where that is another program. */
+  readonly farCommands?: { readonly ours: string; readonly peer: string };
   /** The smallest and the largest ratio of a single interleaved pair. */
   readonly spread: readonly [number, number];
   /** The ratio asked of this row, or null where none is. */
@@ -65,6 +69,7 @@ export function compare(of: Comparison, ours: readonly Sample[], peer: readonly 
     const other = peer[at]!.value;
     return of.better === "more" ? sample.value / other : other / sample.value;
   });
+  const [far, farOfPeer] = [ours[0]!.farCommand, peer[0]!.farCommand];
   return {
     name: of.name,
     row: of.row,
@@ -74,6 +79,7 @@ export function compare(of: Comparison, ours: readonly Sample[], peer: readonly 
     unit: of.unit,
     runs: ours.length,
     commands: { ours: ours[0]!.command, peer: peer[0]!.command },
+    ...(far === undefined || farOfPeer === undefined ? {} : { farCommands: { ours: far, peer: farOfPeer } }),
     spread: [Math.min(...ratios), Math.max(...ratios)],
     target: of.target,
     ...(of.unmet === undefined ? {} : { unmet: of.unmet }),
@@ -112,7 +118,8 @@ export function toLine({ name, row, ours, peer, ratio, unit, runs }: Row): strin
   return JSON.stringify({ name, row, ours, peer, ratio, unit, runs });
 }
 
-function figure(value: number): string {
+/** A number for a reader: three digits of it. */
+export function figure(value: number): string {
   if (value >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
   if (value >= 1e3) return `${(value / 1e3).toFixed(1)} k`;
   return value.toPrecision(3);
@@ -123,10 +130,14 @@ export function toText(result: Result): string {
   const asked = result.unmet === undefined ? `${result.target}` : `${result.target}, and ${result.unmet}`;
   const verdict =
     result.target === null ? "" : `, asked ${asked}: ${reached(result) === true ? "reached" : "NOT REACHED"}`;
+  const far = (side: "ours" | "peer") =>
+    result.farCommands === undefined ? [] : [`    far end    ${result.farCommands[side]}`];
   return [
     `${result.name} / ${result.row} (${result.unit}, median of ${result.runs} interleaved runs)`,
     `  ours   ${figure(result.ours)}    ${result.commands.ours}`,
+    ...far("ours"),
     `  peer   ${figure(result.peer)}    ${result.commands.peer}`,
+    ...far("peer"),
     `  ratio  ${result.ratio.toFixed(2)} (${result.spread[0].toFixed(2)} to ${result.spread[1].toFixed(2)}${verdict})`,
     ...(result.note === undefined ? [] : [`  note   ${result.note}`]),
   ].join("\n");

@@ -11,8 +11,9 @@
 //! sends one frame, waits for its reflection and says how long that took, over and over. `--plain` leaves out merging
 //! buffers, event index, indirect tables and in-order use.
 //!
-//! The line has packets, seconds, and busy cycles a packet: of the time stamp counter, over turns in which at least one
-//! packet moved, as testpmd's `record-core-cycles` counts them.
+//! The line has packets, seconds, and busy cycles a packet: of the time stamp counter, over the turns that testpmd's
+//! `record-core-cycles` counts (22.11, app/test-pmd): where packets are received, those that found some; where they are
+//! sent, all that had some to send, also when the ring had no room for any.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -165,13 +166,13 @@ impl Meter {
         })
     }
 
-    /// Adds a turn; false when the time is over.
+    /// Adds a turn that had something to do, `packets` of which moved; false when the time is over.
     #[inline]
-    fn add(&mut self, packets: usize, busy: u64) -> bool {
-        if packets > 0 {
+    fn add(&mut self, had: usize, packets: usize, busy: u64) -> bool {
+        if had > 0 {
             self.packets += packets as u64;
             self.busy += busy;
-            self.bursts += 1;
+            self.bursts += u64::from(packets > 0);
         }
         self.looked += 1;
         self.looked & 1023 != 0 || self.look()
@@ -241,7 +242,7 @@ fn turn(
     loop {
         let from = cycles();
         let got = lane.turn();
-        if !meter.add(got, cycles().wrapping_sub(from)) {
+        if !meter.add(got, got, cycles().wrapping_sub(from)) {
             break;
         }
     }
@@ -258,13 +259,14 @@ fn send(args: &Args, mut pair: QueuePair, umem: &Arc<Umem>, status: &Inner) -> R
     loop {
         let from = cycles();
         batch.fill_free(burst, length);
+        let had = batch.len();
         batch.each(|bytes| {
             bytes[..42].copy_from_slice(&headers[..42]);
             bifurcate_datapath::engine::Verdict::Send
         });
         let sent = pair.tx.send(&mut batch);
         batch.clear();
-        if !meter.add(sent, cycles().wrapping_sub(from)) {
+        if !meter.add(had, sent, cycles().wrapping_sub(from)) {
             break;
         }
     }
@@ -303,6 +305,10 @@ fn probe(args: &Args, mut pair: QueuePair, umem: &Arc<Umem>) -> Result<()> {
             times.push(cycles().wrapping_sub(from));
         }
         batch.clear();
+    }
+    if times.is_empty() {
+        let what = format!("no frame came back of {lost} sent: nothing reflects at the other end");
+        return Err(Error::new("virtio_bench", what, 110));
     }
     let per_ns = cycles().wrapping_sub(tsc) as f64 / began.elapsed().as_nanos() as f64;
     times.drain(..times.len() / 10);

@@ -10,6 +10,8 @@ export interface BenchOptions {
   readonly root: string;
   /** Where to draw the rows, for a bench that draws. */
   readonly plot?: string | undefined;
+  /** Where to write the rows as the table that docs/benchmarks.md has, for a bench that has one. */
+  readonly table?: string | undefined;
   /** Only the rows that are to reach something, for a bench that has others. */
   readonly targets?: boolean | undefined;
   /** Only these rows, for a bench whose rows take minutes each. */
