@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { describe, expect, it } from "vitest";
+import { words } from "../testing/recipe.js";
 import { makeProgram } from "./program.js";
 
 const text = readFileSync(new URL("../../../docs/cli.md", import.meta.url), "utf8");
@@ -16,11 +17,6 @@ async function parser(): Promise<Command> {
   };
   hollow(program);
   return program;
-}
-
-/** Splits a line as a shell would; the docs use single quotes only. */
-export function words(line: string): string[] {
-  return [...line.matchAll(/(?:[^\s']|'[^']*')+/g)].map(([word]) => word.replaceAll("'", ""));
 }
 
 const whole = await makeProgram(streams);

@@ -1,11 +1,12 @@
 // `bifurcate forward` on real traffic: a card's flow reaches a network behind a vhost-user socket, as a VM's would, and
-// the card is as it was afterwards.
+// the card is as it was afterwards. The commands are those of docs/vhost-user.md.
 
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { cli, endAll, errorOf, RunningSplit, startHere } from "@bifurcate/lab/harness";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { recipe, words } from "../testing/recipe.js";
 import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -41,9 +42,15 @@ describe.skipIf(reason !== null)(`forward${reason === null ? "" : ` (skipped: ${
       await veth.serve(7777, far.netns);
       await veth.serve(7778);
       const before = veth.settings();
-      const device = `vhost-user:${socket},server,layout=${layout}`;
-      const flow = `ether dst ${mac} or arp dst host ${far.address}`;
-      const host = forward(veth.card, device, "--flow", flow);
+      const { host: typed, undo } = recipe({ card: veth.card, socket, mac, address: far.address });
+      expect(typed).toHaveLength(2);
+      const [prepare, join] = typed.map(words) as [string[], string[]];
+      expect([prepare[0], join[0], join[1], words(undo)[0]]).toEqual(["ip", "bifurcate", "forward", "ip"]);
+      ip("-n", veth.netns, ...prepare.slice(1));
+      expect(veth.settings()).not.toBe(before);
+      const host = forward(
+        ...join.slice(2).map((word) => (word.startsWith("vhost-user:") ? `${word},layout=${layout}` : word)),
+      );
       const introduced = await host.event("forward");
       expect(introduced).toMatchObject({
         ports: [
@@ -71,10 +78,50 @@ describe.skipIf(reason !== null)(`forward${reason === null ? "" : ` (skipped: ${
       expect(vhost.stats["sent"]).toBe(card.stats["received"]);
       expect(card.stats["sent"]).toBe(vhost.stats["received"]);
       expect(vhost.stats["invalidDescriptor"]).toBe(0);
+      ip("-n", veth.netns, ...words(undo).slice(1));
       expect(veth.settings()).toBe(before);
       expect(readdirSync(path.join(folder, "state")).filter((name) => name !== "lab")).toEqual([]);
     },
   );
+
+  it("two sockets joined: one VM reaches another, also after that one died and came again", async () => {
+    // The network behind each card stands for a VM: its driver is ours, in a process of its own.
+    const far = veth.behind();
+    const [one, two] = ["vm0", "vm1"].map((name) => path.join(folder, `${name}.sock`));
+    await veth.serve(7777, far.netns);
+    const ends = [`vhost-user:${one},server`, `vhost-user:${two},server`];
+    const host = new RunningSplit(startHere(ends, environment, "forward"));
+    await host.event("forward");
+    const boot = async (card: string, socket: string): Promise<RunningSplit> => {
+      const vm = forward(card, `virtio-user:${socket}`, "--flow", "all");
+      await vm.event("forward");
+      return vm;
+    };
+    const near = await boot(veth.card, one!);
+    const first = await boot(far.card, two!);
+    expect(await veth.ask(7777, 50, far.address)).toEqual({ sent: 50, answered: 50 });
+    await first.end("SIGKILL");
+    await host.event("warning", (event) => String(event["text"]).includes("the other end is gone"));
+    const second = await boot(far.card, two!);
+    expect(await veth.ask(7777, 50, far.address)).toEqual({ sent: 50, answered: 50 });
+    const said = host.events.filter(({ event }) => event === "warning").map(({ text }) => String(text));
+    expect(said.filter((text) => text.includes(two!)).map((text) => text.split(": ").at(-1))).toEqual([
+      "the other end is there",
+      "the other end is gone",
+      "the other end is there",
+    ]);
+    await second.end();
+    await near.end();
+    const ended = await host.end();
+    expect(ended.status).toBe(0);
+    const { ports } = host.events.at(-1) as unknown as { ports: { stats: Record<string, number> }[] };
+    // What one received went to the other, or found nobody there.
+    for (const [from, to] of [ports, ports.toReversed()].map((each) => each.map(({ stats }) => stats))) {
+      expect(from!["received"]).toBeGreaterThanOrEqual(100);
+      expect(to!["sent"]! + to!["ringFull"]!).toBe(from!["received"]);
+      expect(to!["invalidDescriptor"]).toBe(0);
+    }
+  });
 
   it("nobody listens, or somebody does already: coded errors, and the card is as it was", async () => {
     const before = veth.settings();
