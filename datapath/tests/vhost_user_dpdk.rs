@@ -98,11 +98,12 @@ fn there_and_back(port: &mut Port, lengths: &[usize]) {
     }
 }
 
+/// What met what, in the words of docs/vhost-user.md.
 fn row(ours: &str, theirs: &str, packed: bool, merging: bool, queues: u32) {
     let layout = if packed { "packed" } else { "split" };
     let merging = if merging { "merged" } else { "single" };
     println!(
-        "INTEROP | {ours:6} | testpmd {theirs:15} | {layout:6} | {merging} buffers | {queues} queue(s) | ok |"
+        "INTEROP | {ours:6} | testpmd {theirs} | {layout:6} | {merging} buffers | {queues} queue(s) | ok |"
     );
 }
 
@@ -189,25 +190,35 @@ fn our_device_as_a_client_of_a_driver_that_listens() {
     if !is_here("our_device_as_a_client_of_a_driver_that_listens") {
         return;
     }
-    let socket = Socket::new("net-virtio-server");
-    let path = socket.0.clone();
-    let device = format!("net_virtio_user0,path={},server=1", path.display());
-    // A driver that listens waits for its device before it is ready.
-    let driver = std::thread::spawn(move || Testpmd::start(&device, 1));
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let config = vhost::Config {
-        server: false,
-        ..vhost::Config::new(&path)
-    };
-    let mut opened = loop {
-        match vhost::open(&config, &pool(0)) {
-            Ok(opened) => break opened,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let _driver = driver.join().unwrap();
-    there_and_back(&mut opened.port, &[60, 1514]);
+    for (packed, queues) in [(false, 1), (true, 2)] {
+        let socket = Socket::new("net-virtio-server");
+        let path = socket.0.clone();
+        let device = format!(
+            "net_virtio_user0,path={},server=1,queues={queues},packed_vq={}",
+            path.display(),
+            u8::from(packed)
+        );
+        // A driver that listens waits for its device before it is ready.
+        let driver = std::thread::spawn(move || Testpmd::start(&device, queues));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let config = vhost::Config {
+            server: false,
+            queues,
+            ..vhost::Config::new(&path)
+        };
+        let mut opened = loop {
+            match vhost::open(&config, &pool(JUMBO_FRAMES)) {
+                Ok(opened) => break opened,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let _driver = driver.join().unwrap();
+        there_and_back(&mut opened.port, &[60, 1514, 4000]);
+        let features = opened.status.status().features;
+        assert_eq!(features & feature::RING_PACKED != 0, packed);
+        row("device", "net_virtio_user, which listens", packed, true, queues);
+    }
 }
 
 #[test]
@@ -215,48 +226,68 @@ fn a_net_vhost_that_dies_and_comes_again_costs_no_frame_that_waited() {
     if !is_here("a_net_vhost_that_dies_and_comes_again_costs_no_frame_that_waited") {
         return;
     }
-    let socket = Socket::new("net-vhost-again");
-    let device = format!("net_vhost0,iface={}", socket.0.display());
-    let mut first = Testpmd::start(&device, 1);
-    let mut opened = virtio::open(&virtio::Config::new(&socket.0), &pool(0)).unwrap();
-    there_and_back(&mut opened.port, &[60]);
-    first.kill();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while opened.status.status().connected {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // Sent while nobody is there.
-    let mut batch = Batch::new(&opened.port.umem, 64);
-    for number in 0..50 {
-        let frame = batch.cache_mut().copy_in(&packet(number, 60)).unwrap();
-        batch.push_send(frame, 0).unwrap();
-    }
-    let pair = &mut opened.port.queues[0];
-    assert_eq!(pair.tx.send(&mut batch), 50);
-    batch.clear();
-    let _ = std::fs::remove_file(&socket.0);
-    pair.rx.poll(&mut batch);
-    batch.clear();
-    assert_ne!(pair.rx.state(), State::Up);
-    let mut second = Testpmd::at_its_prompt(&device, 1);
-    // It forwards once it has both rings, and buffers for what comes back: testpmd drops what it cannot send on, which
-    // would be no loss of ours.
-    while pair.rx.state() != State::Up {
-        assert!(Instant::now() < deadline, "{:?}", opened.status.status());
-        pair.rx.poll(&mut batch);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    second.type_line("start");
-    let mut missing: BTreeSet<u32> = (0..50).collect();
-    while !missing.is_empty() {
-        assert!(Instant::now() < deadline, "{missing:?} are lost");
-        pair.tx.send(&mut batch);
-        pair.rx.poll(&mut batch);
-        for at in 0..batch.len() {
-            missing.remove(&u32::from_be_bytes(batch.bytes(at)[14..18].try_into().unwrap()));
+    for (packed, queues) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+        let socket = Socket::new("net-vhost-again");
+        let device = format!("net_vhost0,iface={},queues={queues}", socket.0.display());
+        let mut first = Testpmd::start(&device, queues);
+        let config = virtio::Config {
+            queues,
+            without: if packed { 0 } else { feature::RING_PACKED },
+            require: if packed { feature::RING_PACKED } else { 0 },
+            ..virtio::Config::new(&socket.0)
+        };
+        let mut opened = virtio::open(&config, &pool(0)).unwrap();
+        there_and_back(&mut opened.port, &[60]);
+        first.kill();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while opened.status.status().connected {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(10));
         }
-        batch.clear();
-        std::thread::sleep(Duration::from_millis(1));
+        // Sent while nobody is there.
+        let mut batch = Batch::new(&opened.port.umem, 64);
+        for pair in &mut opened.port.queues {
+            for number in 0..50 {
+                let frame = batch.cache_mut().copy_in(&packet(number, 60)).unwrap();
+                batch.push_send(frame, 0).unwrap();
+            }
+            assert_eq!(pair.tx.send(&mut batch), 50);
+            batch.clear();
+            pair.rx.poll(&mut batch);
+            batch.clear();
+            assert_ne!(pair.rx.state(), State::Up);
+        }
+        let _ = std::fs::remove_file(&socket.0);
+        let mut second = Testpmd::at_its_prompt(&device, queues);
+        // It forwards once it has every ring, and buffers for what comes back: testpmd drops what it cannot send on,
+        // which would be no loss of ours.
+        for pair in &mut opened.port.queues {
+            while pair.rx.state() != State::Up {
+                assert!(Instant::now() < deadline, "{:?}", opened.status.status());
+                pair.rx.poll(&mut batch);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        second.type_line("start");
+        for (index, pair) in opened.port.queues.iter_mut().enumerate() {
+            let mut missing: BTreeSet<u32> = (0..50).collect();
+            while !missing.is_empty() {
+                assert!(Instant::now() < deadline, "pair {index}: {missing:?} are lost");
+                pair.tx.send(&mut batch);
+                pair.rx.poll(&mut batch);
+                for at in 0..batch.len() {
+                    missing.remove(&u32::from_be_bytes(batch.bytes(at)[14..18].try_into().unwrap()));
+                }
+                batch.clear();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        row(
+            "driver",
+            "net_vhost, killed and started again",
+            packed,
+            false,
+            queues,
+        );
     }
 }

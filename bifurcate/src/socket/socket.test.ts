@@ -77,8 +77,20 @@ async function errorOf(promise: Promise<unknown>): Promise<BifurcateError> {
   );
 }
 
+/** What met what, in the words of docs/vhost-user.md: `npm test` prints all such lines at its end. */
+function met(
+  ours: string,
+  theirs: string,
+  layout: "packed" | "split",
+  queues = 1,
+  what = "round trips",
+): void {
+  const row = [ours, theirs, layout.padEnd(6), what, `${queues} queue(s)`, "ok"];
+  console.log(`INTEROP | ${row.join(" | ")} |`);
+}
+
 describe("two processes", () => {
-  it.each(["packed", "split"])(
+  it.each(["packed", "split"] as const)(
     "a handler file answers a driver in another process: %s ring",
     async (layout) => {
       const device = await opened(`vhost-user:${socket},server,layout=${layout}`);
@@ -109,17 +121,19 @@ describe("two processes", () => {
       await device.close();
       await running;
       expect(existsSync(socket)).toBe(false);
+      met("device", "our driver in another process", layout);
     },
   );
 
-  it("jumbo frames travel whole both ways", async () => {
+  it.each(["packed", "split"] as const)("jumbo frames travel whole both ways: %s ring", async (layout) => {
     const device = await opened(`vhost-user:${socket},server`);
     const running = device.run(swap);
-    const driver = new Peer(`virtio-user:${socket}`);
+    const driver = new Peer(`virtio-user:${socket},layout=${layout}`);
     await driver.answer();
     expect(await driver.ask({ trips: 200, length: 3800 })).toEqual({ sent: 200, returned: 200 });
     await device.close();
     await running;
+    met("device", "our driver in another process", layout, 1, "merged buffers");
   });
 
   it("the driver may be the one that listens, and several queue pairs are served", async () => {
@@ -131,6 +145,7 @@ describe("two processes", () => {
     await until("the agreement", () => driver.connection!.features.length > 0);
     expect(driver.connection!.features).toContain("VIRTIO_NET_F_MQ");
     expect(await roundTrip(driver, 3000)).toEqual({ sent: 3000, returned: 3000 });
+    met("driver", "our device in another process, which connects", "split", 2);
   });
 
   it("ports that never sleep carry frames, in workers and here, and close", async () => {
@@ -148,48 +163,56 @@ describe("two processes", () => {
     await native;
   });
 
-  it("a driver that is killed is told of, the socket waits, and the next one is served", async () => {
-    const said: string[] = [];
-    const device = await opened(`vhost-user:${socket},server`, { onWarning: (text) => said.push(text) });
-    const running = device.run(swap);
-    for (const connections of [1, 2]) {
-      const driver = new Peer(`virtio-user:${socket}`);
-      await driver.answer();
-      expect(await driver.ask({ trips: 500, length: 60 })).toEqual({ sent: 500, returned: 500 });
-      expect(device.connection).toMatchObject({ connected: true, connections });
-      await until(
-        "the greeting",
-        () => said.filter((text) => text.endsWith("is there")).length === connections,
-      );
-      await driver.die();
-      await until(
-        "the farewell",
-        () => said.filter((text) => /gone|ended/.test(text)).length === connections,
-      );
-    }
-    expect(device.connection!.connected).toBe(false);
-    await device.close();
-    await running;
-  });
+  it.each(["packed", "split"] as const)(
+    "a driver that is killed is told of, and the next one is served: %s ring",
+    async (layout) => {
+      const said: string[] = [];
+      const device = await opened(`vhost-user:${socket},server`, { onWarning: (text) => said.push(text) });
+      const running = device.run(swap);
+      for (const connections of [1, 2]) {
+        const driver = new Peer(`virtio-user:${socket},layout=${layout}`);
+        await driver.answer();
+        expect(await driver.ask({ trips: 500, length: 60 })).toEqual({ sent: 500, returned: 500 });
+        expect(device.connection).toMatchObject({ connected: true, connections });
+        await until(
+          "the greeting",
+          () => said.filter((text) => text.endsWith("is there")).length === connections,
+        );
+        await driver.die();
+        await until(
+          "the farewell",
+          () => said.filter((text) => /gone|ended/.test(text)).length === connections,
+        );
+      }
+      expect(device.connection!.connected).toBe(false);
+      await device.close();
+      await running;
+      met("device", "our driver in another process, killed and started again", layout);
+    },
+  );
 
-  it("a device that is killed comes back, and the driver goes on by itself", async () => {
-    let device = new Peer(`vhost-user:${socket},server`);
-    await device.answer();
-    await device.ask({ swap: true });
-    const driver = await opened(`virtio-user:${socket}`);
-    expect(await roundTrip(driver, 500)).toEqual({ sent: 500, returned: 500 });
-    await device.die();
-    await until("it is noticed", () => driver.connection?.connected === false);
-    // The file of the socket was left behind: whoever listens next takes it over.
-    device = new Peer(`vhost-user:${socket},server`);
-    await device.answer();
-    await device.ask({ swap: true });
-    await until(
-      "it is there again",
-      () => driver.connection!.connections >= 2 && driver.connection!.connected,
-    );
-    expect(await roundTrip(driver, 500)).toEqual({ sent: 500, returned: 500 });
-  });
+  it.each(["packed", "split"] as const)(
+    "a device that is killed comes back, and the driver goes on: %s ring",
+    async (layout) => {
+      let device = new Peer(`vhost-user:${socket},server`);
+      await device.answer();
+      await device.ask({ swap: true });
+      const driver = await opened(`virtio-user:${socket},layout=${layout}`);
+      expect(await roundTrip(driver, 500)).toEqual({ sent: 500, returned: 500 });
+      await device.die();
+      await until("it is noticed", () => driver.connection?.connected === false);
+      // The file of the socket was left behind: whoever listens next takes it over.
+      device = new Peer(`vhost-user:${socket},server`);
+      await device.answer();
+      await device.ask({ swap: true });
+      await until(
+        "it is there again",
+        () => driver.connection!.connections >= 2 && driver.connection!.connected,
+      );
+      expect(await roundTrip(driver, 500)).toEqual({ sent: 500, returned: 500 });
+      met("driver", "our device in another process, killed and started again", layout);
+    },
+  );
 
   it("a peer that stops polling stops its own port alone", async () => {
     const [idle, busy] = [`${socket}1`, `${socket}2`];
