@@ -10,6 +10,7 @@ use bifurcate_datapath::device::virtio;
 use bifurcate_datapath::device::{QueuePair, State};
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
+use bifurcate_datapath::vhost_user::PROTOCOL_FEATURES;
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
 use place::until;
@@ -154,6 +155,20 @@ fn packets_travel_both_ways_with_every_combination_of_features() {
             );
             assert_eq!((totals.received, totals.sent), (1513, 1513));
         }
+    }
+}
+
+/// Then nobody enables rings: they run from the start (vhost-user, "Ring states").
+#[test]
+fn packets_travel_without_protocol_features() {
+    for without in [0, feature::RING_PACKED] {
+        let config = virtio::Config {
+            without: without | PROTOCOL_FEATURES,
+            ..virtio::Config::new("")
+        };
+        let mut ends = connect(&config, 0);
+        assert_eq!(ends.device.status.status().features & PROTOCOL_FEATURES, 0);
+        both_ways(&mut ends, 0, &[60, 1500]);
     }
 }
 

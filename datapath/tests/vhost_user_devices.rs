@@ -3,11 +3,17 @@
 mod back_end;
 mod place;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use back_end::BackEnd;
 use bifurcate_datapath::device::virtio;
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
+use bifurcate_datapath::ring::virtio::feature;
+use bifurcate_datapath::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol, request};
+use bifurcate_linux::event::{Interest, wait_one};
+use bifurcate_linux::stream::Stream;
 use place::{Place, until};
 
 /// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4.
@@ -40,6 +46,67 @@ fn drain(driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) {
     let mut batch = Batch::new(&driver.port.umem, 32);
     driver.port.queues[0].rx.poll(&mut batch);
     got.extend((0..batch.len()).map(|at| batch.bytes(at).to_vec()));
+}
+
+/// Answers what a driver asks before it hands anything over, until it is gone.
+fn answer(far: Stream, features: u64, protocol_features: u64, queues: u64) {
+    let mut link = Link::new(far);
+    loop {
+        match link.receive() {
+            Ok(Some(message)) => {
+                let number = match message.request {
+                    request::GET_FEATURES => features,
+                    request::GET_PROTOCOL_FEATURES => protocol_features,
+                    request::GET_QUEUE_NUM => queues,
+                    _ => continue,
+                };
+                link.send(&Message::of_number(message.request, number).as_reply(), &[])
+                    .unwrap();
+            }
+            Ok(None) => drop(wait_one(
+                link.as_fd(),
+                Interest::Read,
+                Some(Duration::from_secs(10)),
+            )),
+            Err(_) => return,
+        }
+    }
+}
+
+#[test]
+fn a_device_that_lacks_what_the_driver_needs_is_refused_and_told_what() {
+    let both = feature::VERSION_1 | PROTOCOL_FEATURES;
+    let all = both | feature::MQ;
+    for (queues, features, protocol_features, pairs, why) in [
+        (1, PROTOCOL_FEATURES, 0, 1, "VIRTIO_F_VERSION_1"),
+        (1, both, 0, 1, "VIRTIO_F_RING_PACKED"),
+        (2, feature::VERSION_1, 0, 1, "no protocol features, so one queue"),
+        (2, all, 0, 2, "the device has 1 queues, 2 were"),
+        (2, all, protocol::MQ, 1, "the device has 1 queues, 2 were"),
+        (2, both, protocol::MQ, 2, "VIRTIO_NET_F_MQ"),
+    ] {
+        let (near, far) = Stream::pair().unwrap();
+        let device = std::thread::spawn(move || answer(far, features, protocol_features, pairs));
+        let config = virtio::Config {
+            queues,
+            require: if why.ends_with("PACKED") {
+                feature::RING_PACKED
+            } else {
+                0
+            },
+            ..virtio::Config::new("")
+        };
+        let umem = Umem::map(&UmemConfig {
+            frames: 1024,
+            frame_size: 2048,
+            jumbo_frames: 0,
+            pages: Pages::Ordinary,
+        });
+        let error = virtio::attach(near, &config, &umem.unwrap()).err().expect(why);
+        assert_eq!(error.code(), "EOPNOTSUPP", "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        device.join().unwrap();
+    }
 }
 
 /// Bytes of a packet in a buffer that is full, after the header.

@@ -47,7 +47,7 @@ fn features_and_queues_that_the_device_lacks_are_named() {
     for (change, why) in [
         (
             (|c| c.require = feature::RING_PACKED) as fn(&mut virtio::Config),
-            "features 0x400000000",
+            "does not offer VIRTIO_F_RING_PACKED",
         ),
         (|c| c.queues = 2, "the device has 1 queues, 2 were asked for"),
     ] {

@@ -61,28 +61,13 @@ pub struct Connection {
     pub over: bool,
 }
 
-/// The names that the specification has for the features that are used here.
-const NAMES: [(u64, &str); 7] = [
-    (feature::MRG_RXBUF, "VIRTIO_NET_F_MRG_RXBUF"),
-    (feature::MQ, "VIRTIO_NET_F_MQ"),
-    (feature::INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC"),
-    (feature::EVENT_IDX, "VIRTIO_F_EVENT_IDX"),
-    (feature::VERSION_1, "VIRTIO_F_VERSION_1"),
-    (feature::RING_PACKED, "VIRTIO_F_RING_PACKED"),
-    (feature::IN_ORDER, "VIRTIO_F_IN_ORDER"),
-];
-
 impl Connection {
     pub(super) fn of(inner: &Inner) -> Connection {
         let status = inner.status();
         Connection {
             connected: status.connected,
             connections: status.connections as i64,
-            features: NAMES
-                .iter()
-                .filter(|(bit, _)| status.features & bit != 0)
-                .map(|(_, name)| (*name).to_owned())
-                .collect(),
+            features: feature::names(status.features).map(str::to_owned).collect(),
             error: status.error,
             over: status.over,
         }

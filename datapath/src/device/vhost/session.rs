@@ -196,7 +196,8 @@ impl Session {
 
     fn set_features(&mut self, wanted: u64) -> Result<()> {
         if wanted & !self.offered != 0 {
-            return refuse(format!("features {wanted:#x}, offered {:#x}", self.offered));
+            let what = feature::list(wanted & !self.offered);
+            return refuse(format!("{what}, which was not offered"));
         }
         if wanted & feature::VERSION_1 == 0 {
             return refuse("features without VIRTIO_F_VERSION_1: a legacy driver".into());

@@ -96,7 +96,10 @@ fn requests_that_cannot_be_are_refused() {
         })
     };
     for (message, why) in [
-        (Message::of_number(request::SET_FEATURES, 1), "offered"),
+        (
+            Message::of_number(request::SET_FEATURES, 1 | feature::CTRL_VQ),
+            "for VIRTIO_NET_F_CTRL_VQ, feature bit 0, which was not offered",
+        ),
         (Message::of_number(request::SET_FEATURES, 0), "legacy"),
         (
             Message::of_number(request::SET_PROTOCOL_FEATURES, 1 << 40),
@@ -171,6 +174,32 @@ fn a_ring_runs_when_everything_is_there_and_says_where_it_stood() {
         .handle(Message::of_state(request::SET_VRING_ENABLE, 0, 0))
         .unwrap();
     assert!(!session.is_live());
+}
+
+#[test]
+fn without_protocol_features_a_ring_runs_that_nobody_enabled() {
+    let places = Addresses {
+        desc: 0,
+        avail: PAGE,
+        used: 2 * PAGE,
+        ..Addresses::default()
+    };
+    for (features, runs) in [
+        (feature::VERSION_1, true),
+        (feature::VERSION_1 | PROTOCOL_FEATURES, false),
+    ] {
+        let mut session = Session::alone(1).unwrap();
+        for message in [
+            Message::of_number(request::SET_FEATURES, features),
+            table(&[region(0, 16 * PAGE, 0)], vec![memory(16)]),
+            Message::of_state(request::SET_VRING_NUM, 0, 16),
+            Message::of_addresses(&places),
+            event(request::SET_VRING_KICK, 0, 1),
+        ] {
+            session.handle(message).unwrap();
+        }
+        assert_eq!(session.is_live(), runs, "{features:#x}");
+    }
 }
 
 #[test]

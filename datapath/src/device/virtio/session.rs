@@ -42,7 +42,10 @@ pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
     }
     let missing = shared.required() & !offered;
     if missing != 0 {
-        let what = format!("the device does not offer features {missing:#x}, which were asked for");
+        let what = format!(
+            "the device does not offer {}, as was asked for",
+            feature::list(missing)
+        );
         return Err(Error::new("vhost-user", what, EOPNOTSUPP));
     }
     let mut features = offered & shared.wanted();
@@ -68,7 +71,12 @@ pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
         return Err(Error::new("vhost-user", what, EOPNOTSUPP));
     }
     if pairs > 1 {
-        features |= offered & feature::MQ;
+        // Section 5.1.2: without it there is one pair.
+        if offered & feature::MQ == 0 {
+            let what = format!("{pairs} queues were asked for; the device does not offer VIRTIO_NET_F_MQ");
+            return Err(Error::new("vhost-user", what, EOPNOTSUPP));
+        }
+        features |= feature::MQ;
     }
     link.send(&Message::new(request::SET_OWNER, Vec::new()), &[])?;
     link.send(&Message::of_number(request::SET_FEATURES, features), &[])?;

@@ -20,6 +20,7 @@
 //! shared memory are little-endian, as the machines are that this runs on.
 
 mod copy;
+pub mod feature;
 mod packed_device;
 mod packed_driver;
 mod place;
@@ -37,38 +38,6 @@ pub use place::{Keep, Layout, Places};
 pub use regions::{Region, Regions, Window};
 pub use split_device::SplitDevice;
 pub use split_driver::SplitDriver;
-
-/// Feature bits that the rings and the network header know (VIRTIO 1.2, sections 5.1.3 and 6).
-pub mod feature {
-    /// The device has an address.
-    pub const MAC: u64 = 1 << 5;
-    /// The driver can merge receive buffers (section 5.1.3).
-    pub const MRG_RXBUF: u64 = 1 << 15;
-    /// The device says whether there is a link.
-    pub const STATUS: u64 = 1 << 16;
-    /// There is a control queue.
-    pub const CTRL_VQ: u64 = 1 << 17;
-    /// What is received can be chosen through it.
-    pub const CTRL_RX: u64 = 1 << 18;
-    /// The driver may send the packets that announce a guest after its migration.
-    pub const GUEST_ANNOUNCE: u64 = 1 << 21;
-    /// There are several queue pairs.
-    pub const MQ: u64 = 1 << 22;
-    /// The address can be set through the control queue.
-    pub const CTRL_MAC_ADDR: u64 = 1 << 23;
-    /// Descriptors may point to tables of descriptors (section 2.7.5.3).
-    pub const INDIRECT_DESC: u64 = 1 << 28;
-    /// Notifications are asked for by index (section 2.7.7).
-    pub const EVENT_IDX: u64 = 1 << 29;
-    /// The specification's first version and newer, not what came before it.
-    pub const VERSION_1: u64 = 1 << 32;
-    /// Addresses go through an IOMMU.
-    pub const ACCESS_PLATFORM: u64 = 1 << 33;
-    /// The packed layout.
-    pub const RING_PACKED: u64 = 1 << 34;
-    /// Buffers are used in the order in which they were made available (section 2.7.9).
-    pub const IN_ORDER: u64 = 1 << 35;
-}
 
 /// Bytes of the header before every packet (struct virtio_net_hdr, section 5.1.6): VERSION_1 has `num_buffers`
 /// always.

@@ -262,7 +262,8 @@ fn negotiate(registers: &dyn Structures, config: &Config, protected: bool, jumbo
     registers.write(DEVICE_STATUS, agreed);
     if registers.read(DEVICE_STATUS) & status::FEATURES_OK == 0 {
         return Err(unsupported(format!(
-            "the device refuses the features {features:#x}"
+            "the device refuses {} together",
+            feature::list(features)
         )));
     }
     Ok(features)
