@@ -16,7 +16,16 @@ use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
 use place::{Place, until};
 
-/// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4.
+/// The features of rings of every kind: either layout, by themselves and with what changes how they are used.
+const KINDS: [u64; 4] = [
+    0,
+    feature::EVENT_IDX | feature::IN_ORDER,
+    feature::RING_PACKED,
+    feature::RING_PACKED | feature::EVENT_IDX | feature::IN_ORDER,
+];
+
+/// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4. It uses what of rings
+/// its device has.
 fn merging_driver(place: &Place) -> (virtio::Opened, Arc<Umem>) {
     let umem = Umem::map(&UmemConfig {
         frames: 1024,
@@ -27,18 +36,20 @@ fn merging_driver(place: &Place) -> (virtio::Opened, Arc<Umem>) {
     .unwrap();
     let config = virtio::Config {
         server: true,
+        without: 0,
         ..virtio::Config::new(&place.0)
     };
     (virtio::open(&config, &umem).unwrap(), umem)
 }
 
 /// The next device of the driver, when it has buffers.
-fn next_device(place: &Place, driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) -> BackEnd {
-    let mut device = BackEnd::connect(&place.0, 256);
+fn next_device(place: &Place, features: u64, driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) -> BackEnd {
+    let mut device = BackEnd::connect(&place.0, 256, features);
     until("buffers", || {
         drain(driver, got);
         device.has(8)
     });
+    assert_eq!(driver.status.status().features & features, features);
     device
 }
 
@@ -114,41 +125,44 @@ const ROOM: usize = 1536;
 
 #[test]
 fn a_device_that_goes_leaves_whole_packets_and_nothing_else() {
-    let place = Place::new("merged");
-    let (mut driver, umem) = merging_driver(&place);
-    let mut got = Vec::new();
-    let mut device = next_device(&place, &mut driver, &mut got);
-    // Before the driver looks: one in one buffer, one in three, a buffer longer than it is, one of which the last is
-    // missing.
-    device.put_first(1, &[1; 60]);
-    device.put_first(3, &[2; ROOM]);
-    device.put(&[3; ROOM + 12], ROOM as u32 + 12);
-    device.put(&[4; 100], 100);
-    device.put(&[5; 60], ROOM as u32 + 13);
-    device.put_first(3, &[6; ROOM]);
-    device.put(&[7; ROOM + 12], ROOM as u32 + 12);
-    drop(device);
-    until("the end", || !driver.status.status().connected);
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(1, &[8; 61]);
-    until("the last", || {
-        drain(&mut driver, &mut got);
-        got.iter().any(|bytes| bytes.contains(&8))
-    });
-    let merged = [&[2; ROOM][..], &[3; ROOM + 12], &[4; 100]].concat();
-    assert_eq!(got, [vec![1; 60], merged, vec![8; 61]]);
-    let totals = driver.port.queues[0].rx.counters().totals();
-    assert_eq!((totals.received, totals.invalid_descriptor), (3, 2));
-    drop((driver, device));
-    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    for features in KINDS {
+        let place = Place::new("merged");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        // Before the driver looks: one in one buffer, one in three, a buffer longer than it is, one of which the last is
+        // missing.
+        device.put_first(1, &[1; 60]);
+        device.put_first(3, &[2; ROOM]);
+        device.put(&[3; ROOM + 12], ROOM as u32 + 12);
+        device.put(&[4; 100], 100);
+        device.put(&[5; 60], ROOM as u32 + 13);
+        device.put_first(3, &[6; ROOM]);
+        device.put(&[7; ROOM + 12], ROOM as u32 + 12);
+        drop(device);
+        until("the end", || !driver.status.status().connected);
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        device.put_first(1, &[8; 61]);
+        until("the last", || {
+            drain(&mut driver, &mut got);
+            got.iter().any(|bytes| bytes.contains(&8))
+        });
+        let merged = [&[2; ROOM][..], &[3; ROOM + 12], &[4; 100]].concat();
+        assert_eq!(got, [vec![1; 60], merged, vec![8; 61]]);
+        let totals = driver.port.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (3, 2));
+        drop((driver, device));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
 }
 
 #[test]
 fn buffers_that_a_device_cannot_have_used_are_counted_though_none_comes() {
+    let features = 0;
     let place = Place::new("claims");
     let (mut driver, _umem) = merging_driver(&place);
     let mut got = Vec::new();
-    let mut device = next_device(&place, &mut driver, &mut got);
+    let mut device = next_device(&place, features, &mut driver, &mut got);
     let invalid = |driver: &virtio::Opened| driver.port.queues[0].rx.counters().totals().invalid_descriptor;
     assert_eq!(invalid(&driver), 0);
     device.claim(300);
@@ -167,34 +181,120 @@ fn buffers_that_a_device_cannot_have_used_are_counted_though_none_comes() {
 
 #[test]
 fn a_packet_that_a_device_did_not_finish_is_lost_with_it() {
-    let place = Place::new("unfinished");
-    let (mut driver, umem) = merging_driver(&place);
-    let mut got = Vec::new();
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(3, &[1; ROOM]);
-    // The driver has begun to merge.
-    until("a look", || {
-        drain(&mut driver, &mut got);
-        umem.in_depot().1 == 3
-    });
-    drop(device);
-    until("the end", || !driver.status.status().connected);
-    let mut device = next_device(&place, &mut driver, &mut got);
-    device.put_first(1, &[2; 60]);
-    device.put_first(1, &[3; 60]);
-    until("the packets", || {
-        drain(&mut driver, &mut got);
-        got.iter().any(|bytes| bytes.contains(&3))
-    });
-    assert_eq!(got, [[2; 60], [3; 60]]);
-    let totals = driver.port.queues[0].rx.counters().totals();
-    assert_eq!((totals.received, totals.invalid_descriptor), (2, 1));
-    // And one that nobody comes after.
-    device.put_first(2, &[4; ROOM]);
-    until("a look", || {
-        drain(&mut driver, &mut got);
-        umem.in_depot().1 == 3
-    });
-    drop((driver, device));
-    assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    for features in KINDS {
+        let place = Place::new("unfinished");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        device.put_first(3, &[1; ROOM]);
+        // The driver has begun to merge.
+        until("a look", || {
+            drain(&mut driver, &mut got);
+            umem.in_depot().1 == 3
+        });
+        drop(device);
+        until("the end", || !driver.status.status().connected);
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        device.put_first(1, &[2; 60]);
+        device.put_first(1, &[3; 60]);
+        until("the packets", || {
+            drain(&mut driver, &mut got);
+            got.iter().any(|bytes| bytes.contains(&3))
+        });
+        assert_eq!(got, [[2; 60], [3; 60]]);
+        let totals = driver.port.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (2, 1));
+        // And one that nobody comes after.
+        device.put_first(2, &[4; ROOM]);
+        until("a look", || {
+            drain(&mut driver, &mut got);
+            umem.in_depot().1 == 3
+        });
+        drop((driver, device));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
+}
+
+#[test]
+fn a_name_that_no_buffer_has_costs_the_buffer() {
+    for features in KINDS {
+        let place = Place::new("names");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        device.put_first(1, &[1; 60]);
+        // Beyond the ring, and one that is given back already.
+        device.put_as(&[2; 72], 72, Some(0xfff0));
+        if features & feature::IN_ORDER == 0 {
+            device.put_as(&[3; 72], 72, Some(0));
+        }
+        device.put_first(1, &[4; 60]);
+        until("the last", || {
+            drain(&mut driver, &mut got);
+            got.iter().any(|bytes| bytes.contains(&4))
+        });
+        assert_eq!(got, [[1; 60], [4; 60]], "with {features:#x}");
+        let bad = if features & feature::IN_ORDER == 0 { 2 } else { 1 };
+        let totals = driver.port.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (2, bad));
+        drop((driver, device));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
+}
+
+/// Whatever the device writes into the rings while the driver polls them: no panic, no frame lost to the pool.
+#[test]
+fn a_device_that_scribbles_over_the_rings_harms_its_own_packets_alone() {
+    let mut random = 88_172_645_463_325_252u64;
+    let mut next = move || {
+        // Xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for features in KINDS {
+        let place = Place::new("scribbles");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut batch = Batch::new(&umem, 32);
+        for round in 0..16 {
+            let mut device = next_device(&place, features, &mut driver, &mut got);
+            for _ in 0..300 {
+                device.scribble(next(), next());
+                if round % 2 == 0 {
+                    device.nudge(next(), features & feature::RING_PACKED != 0);
+                }
+                drain(&mut driver, &mut got);
+                got.clear();
+                let pair = &mut driver.port.queues[0];
+                if let Some(frame) = batch.cache_mut().copy_in(&[7; 60]) {
+                    batch.push_send(frame, 0).unwrap();
+                }
+                pair.tx.send(&mut batch);
+                batch.clear();
+                // As a loop does that is about to sleep, and is woken.
+                pair.rx.prepare_to_wait();
+            }
+            drop(device);
+            until("its end", || !driver.status.status().connected);
+        }
+        let pair = &driver.port.queues[0];
+        let invalid = [pair.rx.counters(), pair.tx.counters()].map(|c| c.totals().invalid_descriptor);
+        assert!(
+            invalid.iter().all(|&count| count > 0),
+            "with {features:#x}: {invalid:?}"
+        );
+        // And the next device is served.
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        got.clear();
+        device.put_first(1, &[8; 61]);
+        until("a packet", || {
+            drain(&mut driver, &mut got);
+            !got.is_empty()
+        });
+        assert_eq!(got, [vec![8; 61]]);
+        drop((driver, device, batch));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
 }

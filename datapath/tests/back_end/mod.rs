@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifurcate_datapath::ring::virtio::{
-    DeviceRing, Head, NUM_BUFFERS_AT, Options, Places, SplitDevice, feature,
+    DeviceRing, Head, NUM_BUFFERS_AT, Options, PackedDevice, Places, SplitDevice, feature,
 };
 use bifurcate_datapath::vhost_user::message::MemoryRegion;
 use bifurcate_datapath::vhost_user::{Link, request};
@@ -14,20 +14,21 @@ use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::stream::Stream;
 
-/// A device with one pair of split rings that merges receive buffers. It goes when it is dropped.
+/// A device with one pair of rings that merges receive buffers. It goes when it is dropped.
 pub struct BackEnd {
     _link: Link,
     memory: Vec<(MemoryRegion, Arc<Mapping>)>,
-    receive: SplitDevice,
-    /// The used ring of ring 0.
-    used: *mut u8,
+    receive: Box<dyn DeviceRing>,
+    /// The parts of both rings, each with its bytes.
+    parts: Vec<(*mut u8, usize)>,
 }
 
 impl BackEnd {
-    /// Attaches to the driver that listens at `path`, and has its memory and rings.
-    pub fn connect(path: &Path, size: u16) -> BackEnd {
+    /// Attaches to the driver that listens at `path`, and has its memory and rings of `size` slots, with these features
+    /// of rings.
+    pub fn connect(path: &Path, size: u16, features: u64) -> BackEnd {
         let mut link = Link::new(Stream::connect(path).unwrap());
-        let (mut asked, mut memory, mut ring) = (0, Vec::new(), None);
+        let (mut asked, mut memory, mut rings) = (0, Vec::new(), [None; 2]);
         // Twice: at the beginning, and when everything is handed over.
         while asked < 2 {
             let Some(mut message) = link.receive().unwrap() else {
@@ -38,8 +39,8 @@ impl BackEnd {
             match message.request {
                 request::GET_FEATURES => {
                     asked += 1;
-                    let features = feature::VERSION_1 | feature::MRG_RXBUF;
-                    message.payload = features.to_le_bytes().to_vec();
+                    let all = features | feature::VERSION_1 | feature::MRG_RXBUF;
+                    message.payload = all.to_le_bytes().to_vec();
                     link.send(&message.as_reply(), &[]).unwrap();
                 }
                 request::SET_MEM_TABLE => {
@@ -58,23 +59,36 @@ impl BackEnd {
                 }
                 request::SET_VRING_ADDR => {
                     let at = message.addresses().unwrap();
-                    if at.index == 0 {
-                        ring = Some(at);
-                    }
+                    rings[at.index as usize] = Some(at);
                 }
                 _ => {}
             }
         }
-        let at = ring.expect("ring 0");
-        let [desc, driver, device] = [at.desc, at.avail, at.used].map(|addr| place(&memory, addr));
+        let packed = features & feature::RING_PACKED != 0;
+        let rings = rings.map(|at| {
+            let at = at.expect("two rings");
+            [at.desc, at.avail, at.used].map(|addr| place(&memory, addr))
+        });
+        let (desc, driver, device) = Places::lengths(size, packed);
+        let parts = rings
+            .iter()
+            .flat_map(|ring| ring.iter().copied().zip([desc, driver, device]))
+            .collect();
         let keep = Arc::clone(&memory.last().expect("two regions").1);
+        let [desc, driver, device] = rings[0];
         // SAFETY: the driver's rings of `size` slots are in its last region, which the clone keeps mapped.
-        let places = unsafe { Places::new(desc, driver, device, size, false, keep as _) };
+        let places = unsafe { Places::new(desc, driver, device, size, packed, keep as _) }.unwrap();
+        let options = Options::of(features);
+        let receive: Box<dyn DeviceRing> = if packed {
+            Box::new(PackedDevice::new(places, options, 0x8000_8000).unwrap())
+        } else {
+            Box::new(SplitDevice::new(places, options, 0))
+        };
         BackEnd {
             _link: link,
             memory,
-            receive: SplitDevice::new(places.unwrap(), Options::default(), 0),
-            used: device,
+            receive,
+            parts,
         }
     }
 
@@ -88,20 +102,56 @@ impl BackEnd {
 
     /// Writes into the next buffer, and says that it wrote `used` bytes.
     pub fn put(&mut self, bytes: &[u8], used: u32) {
+        self.put_as(bytes, used, None);
+    }
+
+    /// As `put`, under another name than the driver gave it.
+    pub fn put_as(&mut self, bytes: &[u8], used: u32, id: Option<u16>) {
         let mut heads = [Head::default()];
         assert_eq!(self.receive.look(&mut heads).unwrap(), 1, "a buffer");
         assert!(bytes.len() <= heads[0].len as usize);
         let to = place(&self.memory, heads[0].addr);
         // SAFETY: the driver's buffer has that many bytes, in a region that is mapped.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        heads[0].id = id.unwrap_or(heads[0].id);
         self.receive.complete(&heads[0], used);
         self.receive.publish();
     }
 
-    /// Says that it has used so many buffers since the beginning.
+    /// Split: says that it has used so many buffers since the beginning.
     pub fn claim(&mut self, used: u16) {
-        // SAFETY: the second word of the used ring, which the driver's region has and `memory` keeps mapped.
-        unsafe { self.used.cast::<u16>().add(1).write_volatile(used) };
+        let (at, _) = self.parts[2];
+        // SAFETY: the second word of ring 0's used ring, which the driver's region has and `memory` keeps mapped.
+        unsafe { at.cast::<u16>().add(1).write_volatile(used) };
+    }
+
+    /// Writes a word anywhere in the rings.
+    pub fn scribble(&mut self, at: u64, value: u64) {
+        let (part, len) = self.parts[(at >> 32) as usize % self.parts.len()];
+        // SAFETY: within the part, which is aligned to 2; the driver copes with anything.
+        unsafe {
+            part.cast::<u16>()
+                .add(at as u32 as usize % (len / 2))
+                .write_volatile(value as u16);
+        }
+    }
+
+    /// Makes what was scribbled look used: moves a used index a little, or puts every slot into one lap or the other.
+    pub fn nudge(&mut self, by: u64, packed: bool) {
+        let ring = &self.parts[(by >> 32) as usize % 2 * 3..][..3];
+        // SAFETY: words within the parts, as above: the index of the used ring, or the flags of each descriptor.
+        unsafe {
+            if packed {
+                let lap = if by & 1 != 0 { 1 << 7 | 1 << 15 } else { 0 };
+                for slot in 0..ring[0].1 / 16 {
+                    let flags = ring[0].0.cast::<u16>().add(8 * slot + 7);
+                    flags.write_volatile(flags.read_volatile() & !(1 << 7 | 1 << 15) | lap);
+                }
+            } else {
+                let index = ring[2].0.cast::<u16>().add(1);
+                index.write_volatile(index.read_volatile().wrapping_add(by as u16 % 40));
+            }
+        }
     }
 
     /// Whether the driver has given so many buffers.
