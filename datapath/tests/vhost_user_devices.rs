@@ -2,6 +2,7 @@
 
 mod back_end;
 mod place;
+mod rings;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,14 +16,7 @@ use bifurcate_datapath::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol,
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
 use place::{Place, until};
-
-/// The features of rings of every kind: either layout, by themselves and with what changes how they are used.
-const KINDS: [u64; 4] = [
-    0,
-    feature::EVENT_IDX | feature::IN_ORDER,
-    feature::RING_PACKED,
-    feature::RING_PACKED | feature::EVENT_IDX | feature::IN_ORDER,
-];
+use rings::{KINDS, anything};
 
 /// A driver that listens for its devices and merges receive buffers, and its pool of 1,024 and 4. It uses what of rings
 /// its device has.
@@ -215,6 +209,28 @@ fn a_packet_that_a_device_did_not_finish_is_lost_with_it() {
     }
 }
 
+/// Section 2.7.9: the entries that a device skips are of buffers that it has used completely.
+#[test]
+fn a_merged_packet_of_which_one_entry_tells_arrives_whole() {
+    for features in KINDS.into_iter().filter(|kind| kind & feature::IN_ORDER != 0) {
+        let place = Place::new("at-once");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        device.put_at_once(&[1, 2, 3], 100);
+        until("the packet", || {
+            drain(&mut driver, &mut got);
+            !got.is_empty()
+        });
+        let whole = [&[1; ROOM][..], &[2; ROOM + 12], &[3; 100]].concat();
+        assert!(got == [whole], "with {features:#x}: {:?}", got[0].len());
+        let totals = driver.port.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (1, 0));
+        drop((driver, device));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
+}
+
 #[test]
 fn a_name_that_no_buffer_has_costs_the_buffer() {
     for features in KINDS {
@@ -245,14 +261,7 @@ fn a_name_that_no_buffer_has_costs_the_buffer() {
 /// Whatever the device writes into the rings while the driver polls them: no panic, no frame lost to the pool.
 #[test]
 fn a_device_that_scribbles_over_the_rings_harms_its_own_packets_alone() {
-    let mut random = 88_172_645_463_325_252u64;
-    let mut next = move || {
-        // Xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut next = anything();
     for features in KINDS {
         let place = Place::new("scribbles");
         let (mut driver, umem) = merging_driver(&place);
@@ -263,7 +272,7 @@ fn a_device_that_scribbles_over_the_rings_harms_its_own_packets_alone() {
             for _ in 0..300 {
                 device.scribble(next(), next());
                 if round % 2 == 0 {
-                    device.nudge(next(), features & feature::RING_PACKED != 0);
+                    device.nudge(next());
                 }
                 drain(&mut driver, &mut got);
                 got.clear();

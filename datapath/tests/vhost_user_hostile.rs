@@ -3,6 +3,7 @@
 mod ends;
 mod front_end;
 mod place;
+mod rings;
 
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use bifurcate_datapath::device::{Port, State};
 use bifurcate_datapath::frame::Batch;
 use bifurcate_datapath::ring::virtio::{INDIRECT, NEXT, WRITE, feature};
 use ends::{Bystander, device, error_of, receive, send, still_works};
-use front_end::{FrontEnd, KINDS};
+use front_end::FrontEnd;
 use place::{Place, until};
+use rings::{KINDS, anything};
 
 /// What a port has counted of bad buffers: those that it read, and those that it was to write.
 fn invalid(port: &Port) -> [u64; 2] {
@@ -252,14 +254,7 @@ fn slots_of_the_wrong_lap_are_not_there_and_those_of_the_right_one_once() {
 /// Whatever the driver writes into its rings while the device polls them: no panic, no frame lost to the pool.
 #[test]
 fn a_driver_that_scribbles_over_its_rings_harms_itself_alone() {
-    let mut random = 88_172_645_463_325_252u64;
-    let mut next = move || {
-        // Xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut next = anything();
     for features in KINDS {
         let place = Place::new("scribbles");
         let mut device = device(&place);

@@ -4,6 +4,7 @@ mod ends;
 mod front_end;
 mod huge_pages;
 mod place;
+mod rings;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -17,9 +18,10 @@ use bifurcate_linux::event::EventFd;
 use bifurcate_linux::memory::{MemoryFile, PageKind};
 use bifurcate_linux::stream::{Listener, Stream};
 use ends::{Bystander, device, error_of, pool, receive, send, still_works};
-use front_end::{FrontEnd, KINDS};
+use front_end::FrontEnd;
 use huge_pages::HugePages;
 use place::{Place, until};
+use rings::KINDS;
 use std::os::fd::AsFd;
 
 #[test]

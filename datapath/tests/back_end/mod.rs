@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bifurcate_datapath::ring::virtio::{
-    DeviceRing, Head, NUM_BUFFERS_AT, Options, PackedDevice, Places, SplitDevice, feature,
+    DeviceRing, Head, NUM_BUFFERS_AT, Options, PackedDevice, Places, SplitDevice, WRITE, feature,
 };
 use bifurcate_datapath::vhost_user::message::MemoryRegion;
 use bifurcate_datapath::vhost_user::{Link, request};
@@ -19,6 +19,7 @@ pub struct BackEnd {
     _link: Link,
     memory: Vec<(MemoryRegion, Arc<Mapping>)>,
     receive: Box<dyn DeviceRing>,
+    packed: bool,
     /// The parts of both rings, each with its bytes.
     parts: Vec<(*mut u8, usize)>,
 }
@@ -88,6 +89,7 @@ impl BackEnd {
             _link: link,
             memory,
             receive,
+            packed,
             parts,
         }
     }
@@ -118,6 +120,41 @@ impl BackEnd {
         self.receive.publish();
     }
 
+    /// In order, first of all that it uses: a packet of which the first byte of each buffer is given, told of by the last
+    /// buffer's entry alone, in the place of the first one's. All but the last are full.
+    pub fn put_at_once(&mut self, firsts: &[u8], last: u32) {
+        let mut heads = vec![Head::default(); firsts.len()];
+        assert_eq!(self.receive.look(&mut heads).unwrap(), firsts.len());
+        for (at, (head, &first)) in heads.iter().zip(firsts).enumerate() {
+            let mut bytes = vec![first; head.len as usize];
+            if at == 0 {
+                bytes[..12].fill(0);
+                bytes[NUM_BUFFERS_AT..12].copy_from_slice(&(firsts.len() as u16).to_le_bytes());
+            }
+            let to = place(&self.memory, head.addr);
+            // SAFETY: the driver's buffer has that many bytes, in a region that is mapped.
+            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+        let id = heads.last().expect("a buffer").id;
+        let [(desc, _), _, (used, _)] = self.parts[..3] else {
+            unreachable!("three parts a ring")
+        };
+        // SAFETY: the first entry and the index of the used ring, or the first descriptor, of ring 0: aligned, and mapped.
+        unsafe {
+            if self.packed {
+                desc.add(8).cast::<u32>().write_volatile(last);
+                desc.add(12).cast::<u16>().write_volatile(id);
+                desc.add(14)
+                    .cast::<u16>()
+                    .write_volatile(WRITE | 1 << 7 | 1 << 15);
+            } else {
+                used.add(4).cast::<u32>().write_volatile(id.into());
+                used.add(8).cast::<u32>().write_volatile(last);
+                used.add(2).cast::<u16>().write_volatile(firsts.len() as u16);
+            }
+        }
+    }
+
     /// Split: says that it has used so many buffers since the beginning.
     pub fn claim(&mut self, used: u16) {
         let (at, _) = self.parts[2];
@@ -137,11 +174,11 @@ impl BackEnd {
     }
 
     /// Makes what was scribbled look used: moves a used index a little, or puts every slot into one lap or the other.
-    pub fn nudge(&mut self, by: u64, packed: bool) {
+    pub fn nudge(&mut self, by: u64) {
         let ring = &self.parts[(by >> 32) as usize % 2 * 3..][..3];
         // SAFETY: words within the parts, as above: the index of the used ring, or the flags of each descriptor.
         unsafe {
-            if packed {
+            if self.packed {
                 let lap = if by & 1 != 0 { 1 << 7 | 1 << 15 } else { 0 };
                 for slot in 0..ring[0].1 / 16 {
                     let flags = ring[0].0.cast::<u16>().add(8 * slot + 7);

@@ -25,14 +25,6 @@ const SIZE: u16 = 64;
 /// VIRTQ_DESC_F_AVAIL and VIRTQ_DESC_F_USED of the packed layout (VIRTIO 1.2, section 2.8.1).
 const LAPS: u16 = 1 << 7 | 1 << 15;
 
-/// The features of rings of every kind: either layout, by themselves and with what changes how they are used.
-pub const KINDS: [u64; 4] = [
-    0,
-    feature::EVENT_IDX | feature::IN_ORDER,
-    feature::RING_PACKED,
-    feature::RING_PACKED | feature::EVENT_IDX | feature::IN_ORDER,
-];
-
 /// A driver with two rings of 64.
 pub struct FrontEnd {
     link: Link,

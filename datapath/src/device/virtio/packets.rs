@@ -1,7 +1,7 @@
 //! Packets out of the buffers that the device has used: one each, or several merged (VIRTIO 1.2, section 5.1.6.4).
 
 use crate::frame::{Cache, Frame, HEADROOM, Umem};
-use crate::ring::virtio::{NET_HEADER, NUM_BUFFERS_AT, feature};
+use crate::ring::virtio::{NET_HEADER, NUM_BUFFERS_AT, WHOLE, feature};
 
 /// Bytes of the largest packet without merging: an MTU of 1,500, Ethernet, two VLAN tags.
 const PACKET: u32 = 1522;
@@ -12,6 +12,8 @@ pub(super) struct Packets {
     room: u32,
     /// The device may use several buffers for a packet.
     merges: bool,
+    /// The device uses buffers in order, and may say of the last of several alone how much of it.
+    in_order: bool,
     /// A packet in several buffers, of which some are still to come.
     merging: Option<Merging>,
 }
@@ -46,6 +48,7 @@ impl Packets {
         Packets {
             room: (umem.frame_size() - HEADROOM - NET_HEADER).min(PACKET.next_multiple_of(64)),
             merges: features & feature::MRG_RXBUF != 0,
+            in_order: features & feature::IN_ORDER != 0,
             merging: None,
         }
     }
@@ -76,6 +79,12 @@ impl Packets {
     /// A buffer that is full, belongs to a packet in several, or cannot be.
     #[cold]
     fn merge(&mut self, mut frame: Frame, used: u32, cache: &mut Cache, lost: &mut Lost) -> Option<Frame> {
+        let used = if self.in_order && used == WHOLE {
+            cache.set_len(&mut frame, self.room as usize);
+            self.room + NET_HEADER
+        } else {
+            used
+        };
         let fits = used <= self.room + NET_HEADER;
         if let Some(mut merging) = self.merging.take() {
             // Every buffer after the first is packet from its first byte on, where the first has its header.

@@ -96,9 +96,13 @@ impl Options {
 pub struct Used {
     /// The driver's name of it. Below the ring's size; whether the device had it, the caller's table says.
     pub id: u16,
-    /// Bytes that the device says it wrote. Untrusted.
+    /// Bytes that the device says it wrote, or [`WHOLE`]. Untrusted.
     pub len: u32,
 }
+
+/// As the length of a used buffer: all of it. In order a device may tell of several buffers by the last one's entry; it
+/// has then used the others completely (section 2.7.9).
+pub const WHOLE: u32 = u32::MAX;
 
 /// The driver's half of a virtqueue. Every buffer takes one slot of the ring.
 pub trait DriverRing: Send {

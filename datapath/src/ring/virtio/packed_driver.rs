@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::place::{full_fence, word};
 use super::{
     AVAIL, DESCRIPTOR, DriverRing, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Options, Places, USED, Used,
+    WHOLE,
 };
 
 /// The driver's half of a packed virtqueue. Its buffers take one slot each.
@@ -28,8 +29,8 @@ pub struct PackedDriver {
     used_wrap: bool,
     /// Buffers that the device has: added less popped.
     out: u16,
-    /// In order: the id that ends the batch being given out, while there is one.
-    batch: Option<u16>,
+    /// In order: the buffer that ends the batch being given out, while there is one.
+    batch: Option<Used>,
     hostile: u64,
 }
 
@@ -181,10 +182,11 @@ impl DriverRing for PackedDriver {
             // In order, ids follow the slots.
             let id = self.used;
             self.advance_used();
-            if id == last || self.out == 0 {
+            if id == last.id || self.out == 0 {
                 self.batch = None;
             }
-            return Some(Used { id, len: u32::MAX });
+            let len = if id == last.id { last.len } else { WHOLE };
+            return Some(Used { id, len });
         }
         if self.out == 0 || !self.is_used() {
             return None;
@@ -210,12 +212,9 @@ impl DriverRing for PackedDriver {
             if far > u32::from(self.out) {
                 self.hostile += 1;
             } else {
-                self.batch = Some(id);
+                self.batch = Some(Used { id, len });
             }
-            return Some(Used {
-                id: slot,
-                len: u32::MAX,
-            });
+            return Some(Used { id: slot, len: WHOLE });
         }
         Some(Used { id, len })
     }

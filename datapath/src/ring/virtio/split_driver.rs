@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::copy::{prefetch_read, prefetch_write};
 use super::place::{full_fence, read_pair, word};
-use super::{DESCRIPTOR, DriverRing, NO_NOTIFY, Options, Places, Used, passes};
+use super::{DESCRIPTOR, DriverRing, NO_NOTIFY, Options, Places, Used, WHOLE, passes};
 
 /// Descriptors on a line of the cache, and how many lines ahead of its turn one is asked for.
 const LINE: u16 = 64 / DESCRIPTOR as u16;
@@ -28,8 +28,8 @@ pub struct SplitDriver {
     /// The next slot of the used ring, and the device's index when last looked at.
     used: u16,
     used_seen: u16,
-    /// In order: the id that ends the batch being given out, while there is one.
-    batch: Option<u16>,
+    /// In order: the buffer that ends the batch being given out, while there is one.
+    batch: Option<Used>,
     /// The last descriptor had to be written: so will those after it.
     rewrites: bool,
     hostile: u64,
@@ -120,10 +120,11 @@ impl SplitDriver {
         if let Some(last) = self.batch {
             let id = self.used & self.mask;
             self.used = self.used.wrapping_add(1);
-            if id == last {
+            if id == last.id {
                 self.batch = None;
+                return Some(last);
             }
-            return Some(Used { id, len: u32::MAX });
+            return Some(Used { id, len: WHOLE });
         }
         loop {
             if self.used == self.used_seen && !self.refresh() {
@@ -151,7 +152,7 @@ impl SplitDriver {
             // An entry that names an id further on stands for all up to it.
             let far = used.id.wrapping_sub(id) & self.mask;
             if far < self.used_seen.wrapping_sub(self.used) {
-                self.batch = Some(used.id);
+                self.batch = Some(used);
             } else {
                 self.hostile += 1;
             }
@@ -160,7 +161,7 @@ impl SplitDriver {
         if used.id == id {
             return used;
         }
-        Used { id, len: u32::MAX }
+        Used { id, len: WHOLE }
     }
 }
 
