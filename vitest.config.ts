@@ -33,7 +33,8 @@ export default defineConfig({
           name: "unit",
           include: ["**/*.test.ts"],
           exclude: [...ignored, "**/*.netns.test.ts", "**/*.guest.test.ts"],
-          testTimeout: 60_000,
+          testTimeout: 200_000,
+          hookTimeout: 200_000,
         },
       },
       {
@@ -44,8 +45,9 @@ export default defineConfig({
           pool: "forks",
           fileParallelism: false,
           sequence: { groupOrder: 1 },
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          // Far more than any takes: a machine may be slow, and stand still for seconds.
+          testTimeout: 400_000,
+          hookTimeout: 400_000,
         },
       },
       {

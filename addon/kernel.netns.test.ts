@@ -99,7 +99,7 @@ describe.skipIf(!built || !root)("the native kernel (needs the built addon, and 
     expect(netns.xdpFeatures(v0().index)?.features).toContain("redirect");
   });
 
-  it("attaches a program, names its owner, and takes it away again", () => {
+  it("attaches a program, names its owner, and takes it away again", async () => {
     const program = kernel.loadProgram({
       type: "xdp",
       name: "bf_addon",
@@ -118,7 +118,8 @@ describe.skipIf(!built || !root)("the native kernel (needs the built addon, and 
     expect(attachment.attached()).toBe(false);
     const { id } = program;
     program.close();
-    expect(kernel.programOwner(id)).toBeNull();
+    // Whoever looks at the kernel's programs has it open for a moment.
+    await until(() => kernel.programOwner(id) === null);
   });
 
   it("gives maps to programs and keeps what is put into them", () => {
@@ -187,7 +188,7 @@ describe.skipIf(!built || !root)("the native kernel (needs the built addon, and 
       process.on("exit", () => console.log(typeof watch.close));`;
     const said = execFileSync(process.execPath, ["--input-type=module", "-e", code], {
       encoding: "utf8",
-      timeout: 30_000,
+      timeout: 200_000,
     });
     expect(said).toBe("function\n");
   });

@@ -93,6 +93,11 @@ export class RunningSplit {
     return this.child.pid!;
   }
 
+  /** What it has said on stderr so far. */
+  get told(): string {
+    return this.stderr;
+  }
+
   /** The first event of that name (and that kind), when it comes. Rejects with the command's own words if it ends before. */
   async event(name: string, such: (event: StreamEvent) => boolean = () => true): Promise<StreamEvent> {
     const is = (each: StreamEvent): boolean => each.event === name && such(each);

@@ -121,10 +121,10 @@ async function settle(card: LabCard): Promise<void> {
       !/ state UP /.test(await ip([`-o link show dev ${end.ifname}`], end.netns));
       tries += 1
     ) {
-      if (tries >= 100) {
+      if (tries >= 600) {
         throw new BifurcateError("E_LAB", {
           what: `bring up ${end.ifname}`,
-          why: "no carrier after 5 seconds",
+          why: "no carrier after 30 seconds",
         });
       }
       await delay(50);

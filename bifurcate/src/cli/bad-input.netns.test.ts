@@ -211,7 +211,7 @@ describe("somebody else was there first", () => {
       owner.kill("SIGKILL");
       await new Promise((resolve) => owner.once("exit", resolve));
     }
-    await expectRestored();
+    await vi.waitFor(expectRestored, 60_000);
   });
 
   it("a flow that another split has", async () => {
@@ -258,9 +258,13 @@ describe("a handler", () => {
     const file = handlerFile(
       'interface Gone {\n  x: number;\n}\nexport function handle() {\n  throw new Error("x");\n}\n',
     );
-    const sending = setInterval(() => void sendUdp(), 300);
-    const ended = await cli("split", ...onCard(...flow, "--do", `run=${file}`, "--seconds", "20"));
-    clearInterval(sending);
+    let over = false;
+    const sending = (async () => {
+      while (!over) await sendUdp();
+    })();
+    const ended = await cli("split", ...onCard(...flow, "--do", `run=${file}`, "--seconds", "100"));
+    over = true;
+    await sending;
     expect(ended.stderr).toContain(`  at handle (${file}:5:9)\n`);
   });
 
@@ -282,13 +286,15 @@ describe("a handler", () => {
   });
 
   it("that hangs does not keep Ctrl-C from ending the split", async () => {
-    const split = new RunningSplit(
-      onCard(...flow, "--do", `run=${handlerFile("export function handle() { for (;;); }")}`),
+    const called = path.join(folder, "called");
+    const file = handlerFile(
+      `import { writeFileSync } from "node:fs";
+       export function handle() { writeFileSync(${JSON.stringify(called)}, ""); for (;;); }`,
     );
+    const split = new RunningSplit(onCard(...flow, "--do", `run=${file}`));
     await split.event("split");
-    await split.event("rates");
     await sendUdp();
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await vi.waitFor(() => expect(existsSync(called)).toBe(true), 60_000);
     const ended = await split.end("SIGINT");
     expect(errorOf(ended).code).toBe("E_HANDLER_HANGS");
     expect(ended.status).toBe(1);
@@ -355,7 +361,7 @@ describe("a full disk under the journal", () => {
       const anew = expect.objectContaining({
         text: expect.stringContaining("split anew") as string,
       }) as unknown;
-      await vi.waitFor(() => expect(split.events).toContainEqual(anew), 10_000);
+      await vi.waitFor(() => expect(split.events).toContainEqual(anew), 60_000);
       const ended = await split.end();
       expect([ended.status, ended.stderr]).toEqual([0, ""]);
       await ip([`link set dev ${card.ifname} mtu 1500`], card.netns);

@@ -30,7 +30,7 @@ afterAll(async () => {
 });
 
 const onCard = (...more: string[]): string[] => [
-  ...["compare", card.ifname, "--netns", card.netns, "--run", "--seconds", "1"],
+  ...["compare", card.ifname, "--netns", card.netns, "--run", "--seconds", "3"],
   ...["--peer", card.peer.ifname, "--peer-netns", card.peer.netns, "--json", ...more],
 ];
 
@@ -62,7 +62,7 @@ describe("compare --run", () => {
     async () => {
       const file = path.join(folder, "comparison.json");
       const labs = (await labList()).length;
-      const ended = await cli("compare", "--run", "--seconds", "1", "--json", "--output", file);
+      const ended = await cli("compare", "--run", "--seconds", "3", "--json", "--output", file);
       expect([ended.status, ended.stdout]).toEqual([0, ""]);
       expect((await labList()).length).toBe(labs);
       const { comparisons } = JSON.parse(readFileSync(file, "utf8")) as { comparisons: Comparison[] };

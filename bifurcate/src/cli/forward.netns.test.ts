@@ -60,6 +60,7 @@ describe.skipIf(reason !== null)(`forward${reason === null ? "" : ` (skipped: ${
       });
       const vm = forward(far.card, `virtio-user:${socket}`, "--flow", "all");
       await vm.event("forward");
+      await veth.reach(7777, far.address);
       expect(await veth.ask(7777, 50, far.address)).toEqual({ sent: 50, answered: 50 });
       // The host's own services stay with the kernel.
       expect(await veth.ask(7778, 10)).toEqual({ sent: 10, answered: 10 });

@@ -131,8 +131,8 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     expect(await asks(7777)).toBe(20);
     expect(await running.ended).toBe(128 + 9);
     await place.settled(() => place.leases().then((all) => all.length === 0));
-    expect(whatIsLeft(place)).toEqual(before);
-    expect(veth.settings()).toBe(settings);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+    await expect.poll(() => veth.settings(), { timeout: 50_000 }).toBe(settings);
     expect(await place.logged(({ event }) => event === "lease")).toMatchObject({
       outcome: "done",
       uid: NOBODY,
@@ -144,7 +144,7 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     // As they came: the sender's own address as the source, which is not the card's.
     const running = outsider("use_cni=1,dp_path={socket}", "io");
     await forwards(running);
-    expect((await veth.ask(7777, 2)).answered).toBe(0);
+    expect(await veth.tell(7777, 2)).toBe(0);
     const sent = (): number =>
       Math.max(0, ...running.lines.map((line) => Number(/TX-packets: (\d+)/.exec(line)?.[1] ?? 0)));
     await running.until(() => (sent() >= 2 ? true : undefined));

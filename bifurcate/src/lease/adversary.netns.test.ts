@@ -39,7 +39,7 @@ class Raw {
 
   /** The next message; null at the end of the connection. */
   async next(): Promise<(BrokerMessage & { descriptors: Descriptor[] }) | null> {
-    for (let tries = 0; tries < 1000; tries++) {
+    for (const end = Date.now() + 100_000; Date.now() < end;) {
       const got = this.connection.receive(2 ** 20);
       if (got !== null) {
         if (got.bytes === undefined || got.bytes === null) return null;

@@ -117,8 +117,12 @@ describe.skipIf(reason !== null)(
       const child = spawn("ip", words, { stdio: ["ignore", out, "pipe"] });
       listening = child;
       closeSync(out);
+      let said = "";
       await new Promise<void>((resolve, reject) => {
-        child.stderr!.on("data", (text) => /listening on/.test(String(text)) && resolve());
+        child.stderr!.on("data", (text) => {
+          said += String(text);
+          if (said.includes("listening on")) resolve();
+        });
         child.once("close", () => reject(new Error("tcpdump has ended")));
       });
       return async () => {
@@ -158,6 +162,13 @@ describe.skipIf(reason !== null)(
       await veth.serve(7000);
       const [rubbish, other] = [lease(NOBODY, 7001, "rubbish.mjs"), lease(OTHER, 7002, "handler.mjs")];
       await Promise.all([opened(rubbish), opened(other)]);
+      // The first is written over with all of the memory, and so is what waits behind it: nothing does.
+      await veth.node(
+        veth.peerNetns,
+        `const socket = require("node:dgram").createSocket("udp4");
+         socket.send("${MARK}ish", 7001, "${veth.address}", () => socket.close());`,
+      );
+      expect(await veth.ask(7001, 1)).toEqual({ sent: 1, answered: 1 });
       const frames = await caught();
       const sender = veth.node(
         veth.peerNetns,
@@ -174,7 +185,10 @@ describe.skipIf(reason !== null)(
       expect(await veth.ask(7002, 5)).toEqual({ sent: 5, answered: 5 });
       expect(await veth.ask(7000, 5)).toEqual({ sent: 5, answered: 5 });
       await sender;
-      // Behind all of them; and it serves as before.
+      // Behind all of them, when its ring has room again; and it serves as before.
+      let tries = 0;
+      do tries++;
+      while ((await veth.ask(7001, 1, veth.address, 2000)).answered === 0);
       expect(await veth.ask(7001, 5)).toEqual({ sent: 5, answered: 5 });
       const came = await frames();
       const mac = (JSON.parse(veth.settings()) as { address: string }[])[0]!.address.replaceAll(":", "");
@@ -186,7 +200,7 @@ describe.skipIf(reason !== null)(
       expect(await rubbish.end("SIGINT")).toBe(0);
       const { stats } = JSON.parse(rubbish.lines.at(-1)!) as { stats: Record<string, number> };
       expect(stats["received"]).toBeGreaterThan(answers.length);
-      expect(stats["received"]).toBeLessThanOrEqual(4005);
+      expect(stats["received"]).toBeLessThanOrEqual(2 + 4000 + tries + 5);
       expect(stats["sent"]).toBeGreaterThan(answers.length);
       expect(stats["sent"]).toBeLessThanOrEqual(stats["received"]!);
       for (const [name, count] of Object.entries(stats).filter(([, value]) => typeof value === "number")) {

@@ -50,7 +50,7 @@ describe.skipIf(reason !== null)(`the shipped unit${reason === null ? "" : ` (sk
   const leases = (): Listed[] =>
     (JSON.parse(systemd.sh("bifurcate leases --json")) as { leases: Listed[] }).leases;
   const answers = (): string => {
-    const dig = ["dig", "+tries=30", "+time=2", "+short", `@${veth.address}`, "www.bifurcate.test"];
+    const dig = ["dig", "+tries=30", "+time=5", "+short", `@${veth.address}`, "www.bifurcate.test"];
     return execFileSync("ip", ["netns", "exec", veth.peerNetns, ...dig], { encoding: "utf8" }).trim();
   };
 
@@ -104,7 +104,7 @@ describe.skipIf(reason !== null)(`the shipped unit${reason === null ? "" : ` (sk
     const tight = `sed -i 's/^leases = 4/leases = 1/' /etc/bifurcate/policy`;
     systemd.sh(`${tight} && systemctl reload bifurcated`);
     const second = `setpriv --reuid=nobody --regid=nogroup --clear-groups -- ${commands()[4]!} --via broker 2>&1 || true`;
-    await expect.poll(() => systemd.sh(second), { timeout: 60_000 }).toContain("E_LEASE_DENIED");
+    await expect.poll(() => systemd.sh(second), { timeout: 120_000 }).toContain("E_LEASE_DENIED");
     systemd.sh("echo rubbish >> /etc/bifurcate/policy");
     expect(systemd.sh("systemctl reload bifurcated 2>&1 || echo refused")).toMatch(/refused$/m);
     expect(systemd.sh(second)).toContain("E_LEASE_DENIED");
@@ -121,7 +121,7 @@ describe.skipIf(reason !== null)(`the shipped unit${reason === null ? "" : ` (sk
     systemd.sh(`kill -9 ${lease.pid}`);
     await ended;
     systemd.sh("systemctl start bifurcated");
-    await expect.poll(() => leases(), { timeout: 60_000 }).toEqual([]);
+    await expect.poll(() => leases(), { timeout: 120_000 }).toEqual([]);
     systemd.sh("systemctl stop bifurcated");
     expect(systemd.sh("ls /run/bifurcate/leases /run/bifurcate-bpf/names | grep lease- || true")).toBe("");
     expect(systemd.sh("ip -o link | grep -c bfn || true")).toBe("0\n");

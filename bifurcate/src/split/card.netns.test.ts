@@ -3,7 +3,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { split, type Batch, type BifurcateError, type Port, type SplitOptions } from "bifurcate";
 import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
@@ -86,12 +86,13 @@ describe.skipIf(reason !== null)(
            socket.send(sent[answers.length], 7777, "${veth.address}");
          });
          socket.send(sent[0], 7777, "${veth.address}");
-         setTimeout(() => { console.log(answers.join()); process.exit(0); }, 10000);`,
+         setTimeout(() => { console.log(answers.join()); process.exit(0); }, 100000);`,
       );
       expect(back).toBe("true,true,true,true\n");
       expect(sizes).toEqual([9014, 5042, 142, 9014]);
       expect(ends).toEqual([1, 2, 3, 4]);
-      expect(port.stats).toMatchObject({ received: 4, sent: 4, tooLong: 0, noFrames: 0 });
+      const counted = { received: 4, sent: 4, tooLong: 0, noFrames: 0 };
+      await vi.waitFor(() => expect(port.stats).toMatchObject(counted), 60_000);
       await port.close();
       await run;
     });
@@ -114,10 +115,7 @@ describe.skipIf(reason !== null)(
       const run = port.run(echo);
       expect((await veth.ask(7777, 1)).answered).toBe(1);
       channels("2");
-      const end = Date.now() + 20_000;
-      while (port.path.queues.length !== 2 && Date.now() < end) {
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
+      await vi.waitFor(() => expect(port.path.queues).toHaveLength(2), 60_000);
       expect((await veth.ask(7777, 2)).answered).toBe(2);
       await port.close();
       await run;
@@ -129,9 +127,9 @@ describe.skipIf(reason !== null)(
     it("its flow back to the kernel, and its port an end, when it is not confirmed in time", async () => {
       await veth.serve(7777);
       const before = veth.settings();
-      const port = await open({ confirmSeconds: 2 });
+      const port = await open({ confirmSeconds: 12 });
       const ended = port.run(() => undefined).catch((thrown: unknown) => (thrown as BifurcateError).code);
-      expect((await veth.ask(7777, 1)).answered).toBe(0);
+      expect(await veth.tell(7777, 1)).toBe(0);
       expect(await ended).toBe("E_NOT_CONFIRMED");
       await port.close();
       expect(port.closed).toBe(true);
@@ -145,10 +143,10 @@ describe.skipIf(reason !== null)(
     });
 
     it("the same port beyond that time once it was confirmed", async () => {
-      const port = await open({ confirmSeconds: 2 });
+      const port = await open({ confirmSeconds: 10 });
       const run = port.run(echo);
       port.confirm();
-      await new Promise((resolve) => setTimeout(resolve, 3_500));
+      await new Promise((resolve) => setTimeout(resolve, 11_500));
       expect(port.closed).toBe(false);
       expect(await veth.ask(7777, 3)).toEqual({ sent: 3, answered: 3 });
       await port.close();

@@ -83,13 +83,15 @@ describe.skipIf(reason !== null)(
       readonly timestamp: bigint | undefined;
     }
 
-    /** What is known of each frame that a split takes while `send` runs. */
-    async function metadataOf(port: Port, send: () => Promise<unknown>): Promise<Said[]> {
+    /** What is known of each frame that a split takes of what `send` sends: `count` of them. */
+    async function metadataOf(port: Port, count: number, send: () => Promise<unknown>): Promise<Said[]> {
       const seen: Said[] = [];
       const run = port.run((batch) => {
         for (const { hash, vlan, timestamp } of batch) seen.push({ hash, vlan, timestamp });
       });
       await send();
+      // What has been sent may wait in the ring.
+      await vi.waitFor(() => expect(seen.length).toBeGreaterThanOrEqual(count), 60_000);
       await port.close();
       await run;
       return seen;
@@ -104,7 +106,7 @@ describe.skipIf(reason !== null)(
     it("each frame's hash and receive time from packet sockets", async () => {
       const port = await open({ backend: "af_packet", metadata: ["hash"] });
       expect(named(port)).toEqual(["hash", "timestamp"]);
-      const seen = await metadataOf(port, () => veth.ask(7777, 1));
+      const seen = await metadataOf(port, 1, () => veth.tell(7777, 1));
       expect(seen).toEqual([{ hash: expect.any(Number), vlan: undefined, timestamp: expect.any(BigInt) }]);
       const ago = BigInt(Date.now()) * 1_000_000n - seen[0]!.timestamp!;
       expect(Number(ago / 1_000_000_000n)).toBeLessThan(60);
@@ -113,7 +115,7 @@ describe.skipIf(reason !== null)(
     it("no hash from packet sockets that were not asked for it", async () => {
       const port = await open({ backend: "af_packet" });
       expect(named(port)).toEqual(["timestamp"]);
-      const seen = await metadataOf(port, () => veth.ask(7777, 1));
+      const seen = await metadataOf(port, 1, () => veth.tell(7777, 1));
       expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: expect.any(BigInt) }]);
     });
 
@@ -132,7 +134,7 @@ describe.skipIf(reason !== null)(
            socket.bind(5000, next);`,
         );
       };
-      const seen = await metadataOf(port, async () => {
+      const seen = await metadataOf(port, 6, async () => {
         await send(veth.address);
         await send("10.92.0.1");
       }).finally(tagged);
@@ -154,7 +156,7 @@ describe.skipIf(reason !== null)(
       const said = `not available: ${why}`;
       expect(port.path.metadata).toMatchObject({ hash: said, vlan: said });
       expect(named(port)).toEqual([]);
-      const seen = await metadataOf(port, () => veth.ask(7777, 1));
+      const seen = await metadataOf(port, 1, () => veth.tell(7777, 1));
       expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: undefined }]);
     });
 
@@ -171,7 +173,7 @@ describe.skipIf(reason !== null)(
         expect(port.path).toMatchObject({ backend: "af_xdp", xdp: "driver" });
         expect(port.path.notes).toContain(`no hash, vlan from the driver: ${call}: EOPNOTSUPP`);
         expect(named(port)).toEqual([]);
-        const seen = await metadataOf(port, () => veth.ask(7777, 1));
+        const seen = await metadataOf(port, 1, () => veth.tell(7777, 1));
         expect(seen).toEqual([{ hash: undefined, vlan: undefined, timestamp: undefined }]);
       } finally {
         refuse.mockRestore();
@@ -183,7 +185,7 @@ describe.skipIf(reason !== null)(
       ip("-n", veth.peerNetns, "link", "set", veth.peer, "mtu", "9000");
       const port = await open({ metadata: ["hash"] });
       expect(port.path.obtained.multiBuffer).toBe(true);
-      const seen = await metadataOf(port, () =>
+      const seen = await metadataOf(port, 1, () =>
         veth.node(
           veth.peerNetns,
           `const socket = require("node:dgram").createSocket("udp4");

@@ -96,7 +96,8 @@ describe.skipIf(reason !== null)(
       const run = port.run((batch) => {
         received += batch.count;
       });
-      await veth.ask(7777, 1);
+      await veth.tell(7777, 1);
+      await vi.waitFor(() => expect(received).toBe(1), 60_000);
       await port.close();
       await run;
       expect(received).toBe(1);

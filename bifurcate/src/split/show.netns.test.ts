@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { split, type Port, type SplitOptions } from "bifurcate";
 import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
@@ -38,8 +38,12 @@ describe.skipIf(reason !== null)(
       const lines = new Promise<string[]>((resolve) =>
         child.once("close", () => resolve(out.trim().split("\n"))),
       );
+      let said = "";
       await new Promise<void>((resolve) =>
-        child.stderr.on("data", (text) => /listening on/.test(String(text)) && resolve()),
+        child.stderr.on("data", (text) => {
+          said += String(text);
+          if (said.includes("listening on")) resolve();
+        }),
       );
       return { lines };
     }
@@ -54,8 +58,11 @@ describe.skipIf(reason !== null)(
       const heard = veth.node(
         veth.netns,
         `const socket = require("node:dgram").createSocket("udp4"), texts = [];
-         socket.on("message", (text) => { if (String(text) === "end") { console.log(texts.length); process.exit(0); }
-           texts.push(text); });
+         const end = () => { console.log(texts.length); process.exit(0); };
+         socket.on("message", (text, from) => {
+           if (String(text) === "end") socket.send("heard", from.port, from.address, end);
+           else texts.push(text);
+         });
          socket.bind(7777);`,
       );
       const state = path.join(folder, "state");
@@ -83,7 +90,9 @@ describe.skipIf(reason !== null)(
         `const socket = require("node:dgram").createSocket("udp4");
          socket.bind(0, () => { socket.setBroadcast(true);
            socket.send("one", 7777, "10.91.0.255", () => socket.send("three", 7777, "10.91.0.255", () => {
-             setTimeout(() => socket.send("end", 7777, "${veth.address}", () => process.exit(0)), 500); })); });`,
+             setInterval(() => socket.send("end", 7777, "${veth.address}"), 500); })); });
+         // Again until it is heard: who listens may still be starting.
+         socket.on("message", (text) => { if (String(text) === "heard") process.exit(0); });`,
       );
       const seen = (await lines).map((line) => /> (\S+): UDP, length (\d+)/.exec(line)?.slice(1).join(" "));
       expect(seen.sort()).toEqual([
@@ -93,7 +102,8 @@ describe.skipIf(reason !== null)(
         "10.91.0.255.7779 5",
       ]);
       expect(await heard).toBe("0\n");
-      expect(port.stats).toMatchObject({ received: 2, sent: 2, tapLost: 0 });
+      const counted = { received: 2, sent: 2, tapLost: 0 };
+      await vi.waitFor(() => expect(port!.stats).toMatchObject(counted), 60_000);
       await port.close();
       await run;
       expect(ip("-n", veth.netns, "-j", "link", "show")).not.toContain(name);
@@ -105,8 +115,9 @@ describe.skipIf(reason !== null)(
       port = await split(veth.card, { ...flow, tap: true });
       const run = port.runNative("drop");
       ip("-n", veth.netns, "link", "set", port.path.obtained.tap!, "down");
-      await veth.ask(7777, 1);
-      expect(port.stats).toMatchObject({ received: 1, dropped: 1, tapLost: 1 });
+      await veth.tell(7777, 1);
+      const counted = { received: 1, dropped: 1, tapLost: 1 };
+      await vi.waitFor(() => expect(port!.stats).toMatchObject(counted), 60_000);
       await port.close();
       await run;
     });

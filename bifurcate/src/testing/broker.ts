@@ -62,6 +62,9 @@ export const HANDLER = `
     }
   }`;
 
+/** How long is waited for what is to come to be so, ms: a busy machine may keep any process waiting for seconds. */
+const PATIENCE_MS = 100_000;
+
 /** The user of the clients: nobody. */
 export const NOBODY = 65_534;
 
@@ -237,11 +240,25 @@ export class BrokerPlace {
 
   /** Waits until it is so. */
   async settled(so: () => Promise<boolean | undefined>): Promise<void> {
-    for (let tries = 0; tries < 1000; tries++) {
+    for (const end = Date.now() + PATIENCE_MS; Date.now() < end;) {
       if ((await so()) === true) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     throw new Error("it never came to be so");
+  }
+
+  /** Waits until the broker has noticed the end of every connection: from then on it holds nothing of their clients. */
+  async alone(): Promise<void> {
+    await this.settled(() => Promise.resolve(this.connections().length === 0));
+  }
+
+  /** The broker's connections, by inode: an accepted socket has the listener's path (unix(7)), and is in state 03. */
+  connections(): string[] {
+    const rows = readFileSync(`/proc/${this.pid}/net/unix`, "utf8").split("\n");
+    return rows.flatMap((row) => {
+      const [, inode, at] = / 03 +(\d+) (\S+)$/.exec(row) ?? [];
+      return at === this.socket ? [inode!] : [];
+    });
   }
 
   /** Runs a command in the namespace that brokers serve. */
@@ -265,17 +282,17 @@ export class BrokerPlace {
     );
   }
 
-  /** The audit log so far. */
+  /** The audit log so far: its whole lines, since the broker may be writing another. */
   log(): AuditLine[] {
     return readFileSync(this.audit, "utf8")
       .split("\n")
-      .filter((line) => line !== "")
+      .slice(0, -1)
       .map((line) => JSON.parse(line) as AuditLine);
   }
 
   /** Waits for an entry of the audit log. */
   async logged(match: (entry: AuditLine) => boolean): Promise<AuditLine> {
-    for (let tries = 0; tries < 500; tries++) {
+    for (const end = Date.now() + PATIENCE_MS; Date.now() < end;) {
       const found = this.log().find(match);
       if (found !== undefined) return found;
       await new Promise((resolve) => setTimeout(resolve, 20));

@@ -51,7 +51,7 @@ export async function roundTrip(port: Port, count: number, length = 60): Promise
     },
     { outputs: [] },
   );
-  const end = AbortSignal.timeout(30_000);
+  const end = AbortSignal.timeout(100_000);
   await source.run(
     (batch) => {
       const { view } = batch;

@@ -83,7 +83,7 @@ export class Systemd {
 
   /** Waits until it runs. */
   async boot(): Promise<void> {
-    for (let tries = 0; tries < 600 && this.outer.exitCode === null; tries++) {
+    for (let tries = 0; tries < 1500 && this.outer.exitCode === null; tries++) {
       await new Promise((resolve) => setTimeout(resolve, 100));
       try {
         this.first = Number(execFileSync("pgrep", ["-P", String(this.outer.pid)], { encoding: "utf8" }));
@@ -126,7 +126,7 @@ export class Systemd {
     await ended;
     // Its cgroups are empty when the kernel has reaped it all.
     const sweep = `mount --make-rprivate / && mount -t cgroup2 cgroup2 $0/cgroup && cd $0/cgroup
-      for i in $(seq 100); do [ -d $1 ] || exit 0; find $1 -depth -type d -exec rmdir {} + 2>/dev/null; sleep 0.1; done; exit 1`;
+      for i in $(seq 600); do [ -d $1 ] || exit 0; find $1 -depth -type d -exec rmdir {} + 2>/dev/null; sleep 0.1; done; exit 1`;
     execFileSync("unshare", ["--mount", "sh", "-c", sweep, this.folder, this.cgroup], { stdio: "inherit" });
     rmSync(this.folder, { recursive: true, force: true });
   }

@@ -46,6 +46,23 @@ export class VethPair {
     ip("-n", this.peerNetns, "address", "add", "10.91.0.2/24", "dev", this.peer);
     ip("-n", this.netns, "link", "set", this.card, "up");
     ip("-n", this.peerNetns, "link", "set", this.peer, "up");
+    this.settle();
+  }
+
+  /**
+   * Waits until both ends carry: the kernel tells of a carrier, and gives the queues their discipline, in a work item of
+   * its own (net/core/link_watch.c). Until then the settings are not those of a card that is up, and what is sent is lost.
+   */
+  settle(): void {
+    for (const [netns, name] of [
+      [this.netns, this.card],
+      [this.peerNetns, this.peer],
+    ] as const) {
+      const end = Date.now() + 60_000;
+      while (!/ state UP /.test(ip("-n", netns, "-o", "link", "show", "dev", name))) {
+        if (Date.now() > end) throw new Error(`${name} has no carrier`);
+      }
+    }
   }
 
   /**
@@ -71,8 +88,9 @@ export class VethPair {
   /**
    * Sends UDP datagrams one by one and counts those that come back as they were sent. One that has not come back after
    * two seconds holds the next no longer, and counts all the same when it comes: a busy machine is not a loss.
+   * @param patience How long the last ones may take, ms: less where no answer is to come, which says that none has.
    */
-  async ask(port: number, count: number, address = this.address): Promise<Answers> {
+  async ask(port: number, count: number, address = this.address, patience = 60_000): Promise<Answers> {
     const out = await this.node(
       this.peerNetns,
       `const socket = require("node:dgram").createSocket("udp4");
@@ -82,9 +100,9 @@ export class VethPair {
        const next = () => {
          clearTimeout(timer);
          if (sent === ${count} && open.size === 0) return end();
-         if (sent === ${count}) return (timer = setTimeout(end, 10000));
+         if (sent === ${count}) return (timer = setTimeout(end, ${patience}));
          open.add(last = "question " + sent++);
-         timer = setTimeout(next, 2000);
+         timer = setTimeout(next, ${Math.min(patience, 2000)});
          socket.send(last, ${port}, "${address}");
        };
        socket.on("message", (answer) => {
@@ -99,17 +117,34 @@ export class VethPair {
     return JSON.parse(out) as Answers;
   }
 
-  /** Sends lines over one TCP connection, and counts those that come back. */
+  /** Sends UDP datagrams to which no answer comes; how many came all the same. */
+  async tell(port: number, count: number): Promise<number> {
+    return (await this.ask(port, count, this.address, 1000)).answered;
+  }
+
+  /**
+   * Waits until an address answers there: the kernel gives up a neighbour that has not answered for three seconds, and
+   * what was to be sent to it (arp(7)); whoever stands between may take longer than that to come up.
+   */
+  async reach(port: number, address: string): Promise<void> {
+    for (const end = Date.now() + 100_000; Date.now() < end;) {
+      if ((await this.ask(port, 1, address, 2000)).answered === 1) return;
+    }
+    throw new Error(`nobody answers at ${address}, port ${port}`);
+  }
+
+  /** Sends lines over one TCP connection, and counts those that come back; the next may take a minute at most. */
   async askTcp(port: number, count: number): Promise<Answers> {
     const out = await this.node(
       this.peerNetns,
       `const socket = require("node:net").connect(${port}, "${this.address}");
        let answered = 0, sent = 0;
        const end = () => { console.log(JSON.stringify({ sent, answered })); process.exit(0); };
-       socket.on("connect", () => { sent++; socket.write("line"); });
-       socket.on("data", () => { answered++; if (sent === ${count}) end(); else { sent++; socket.write("line"); } });
-       socket.on("error", end);
-       setTimeout(end, 60000);`,
+       const idle = setTimeout(end, 60000);
+       const next = () => { sent++; socket.write("line"); idle.refresh(); };
+       socket.on("connect", next);
+       socket.on("data", () => { answered++; if (sent === ${count}) end(); else next(); });
+       socket.on("error", end);`,
     );
     return JSON.parse(out) as Answers;
   }

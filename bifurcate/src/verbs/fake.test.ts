@@ -69,7 +69,7 @@ async function ends(
   const reflector = command(["open", `verbs:fake0,server=127.0.0.1:${port}`, "--do", "reflect"], here);
   await reflector.event("open");
   const spec = `verbs:fake1,peer=127.0.0.1:${port}`;
-  const source = command(["forward", "loopback:length=200", spec, "--seconds", "3"], there);
+  const source = command(["forward", "loopback:length=200", spec, "--seconds", "8"], there);
   return { reflector, source };
 }
 
@@ -186,7 +186,7 @@ describe.skipIf(cannotBuild !== null)(
         await new Promise((resolve) => setTimeout(resolve, 2));
       }
       const swapped = wanted.map((rest) => Buffer.concat([from, to, rest]).toString("hex"));
-      const deadline = Date.now() + 20_000;
+      const deadline = Date.now() + 100_000;
       while (seen.size < wanted.length && Date.now() < deadline)
         await new Promise((resolve) => setTimeout(resolve, 20));
       out.close();

@@ -457,6 +457,6 @@ describe("own queues on a card with rules", () => {
 });
 
 async function settled(so: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 200 && !so(); tries++) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let tries = 0; tries < 3000 && !so(); tries++) await new Promise((resolve) => setTimeout(resolve, 20));
   expect(so()).toBe(true);
 }

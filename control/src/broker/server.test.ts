@@ -15,6 +15,9 @@ const CARD = {
   lease: { ...REQUEST, device: "0000:01:00.0", flows: [], mechanism: "vfio", transmit: "raw" },
 };
 
+/** What the broker does later is waited for so long at most, ms. */
+const WAIT_MS = 60_000;
+
 /** One end of a connection, and what the broker does with the other. */
 class FakeClient {
   readonly answers: BrokerMessage[] = [];
@@ -104,11 +107,11 @@ describe("a broker whose kernel takes its time", () => {
     const [slow, other] = [connect(), connect()];
     slow.say(CARD, { type: "list", request: 2 });
     other.say({ type: "list", request: 1 });
-    await vi.waitFor(() => expect(other.kinds).toEqual(["welcome", "leases 1"]));
+    await vi.waitFor(() => expect(other.kinds).toEqual(["welcome", "leases 1"]), WAIT_MS);
     expect(other.answers[1]).toMatchObject({ leases: [{ state: "reserved", mechanism: "vfio" }] });
     expect(slow.kinds).toEqual(["welcome"]);
     answer();
-    await vi.waitFor(() => expect(slow.kinds).toEqual(["welcome", "granted 1", "leases 2"]));
+    await vi.waitFor(() => expect(slow.kinds).toEqual(["welcome", "granted 1", "leases 2"]), WAIT_MS);
     expect(slow.answers[2]).toMatchObject({ leases: [{ state: "granted" }] });
   });
 
@@ -116,10 +119,10 @@ describe("a broker whose kernel takes its time", () => {
     const before = broker.left().descriptors;
     const slow = connect();
     slow.say(CARD);
-    await vi.waitFor(() => expect(server.leases.list(CLIENT)).toHaveLength(1));
+    await vi.waitFor(() => expect(server.leases.list(CLIENT)).toHaveLength(1), WAIT_MS);
     slow.closed = true;
     answer();
-    await vi.waitFor(() => expect(server.leases.list(CLIENT)).toEqual([]));
+    await vi.waitFor(() => expect(server.leases.list(CLIENT)).toEqual([]), WAIT_MS);
     expect(broker.left().descriptors).toBe(before);
     expect(place.log.at(-1)).toMatchObject({ event: "refuse", outcome: "closed" });
     expect(server.connections).toBe(0);
@@ -130,14 +133,20 @@ describe("a broker whose kernel takes its time", () => {
     const lease = "lease-00000000";
     for (const [request, type] of ["release", "return", "resume"].entries())
       client.say({ type, request, lease });
-    await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", "error 0", "error 1", "error 2"]));
+    await vi.waitFor(
+      () => expect(client.kinds).toEqual(["welcome", "error 0", "error 1", "error 2"]),
+      WAIT_MS,
+    );
     const who = { uid: 1000, pid: process.pid };
     expect(place.log).toMatchObject(
       ["release", "return", "resume"].map((event) => ({ event, outcome: "E_NO_SUCH_LEASE", lease, ...who })),
     );
     connect();
     const third = connect();
-    await vi.waitFor(() => expect(third.answers).toMatchObject([{ error: { code: "E_BROKER_FULL" } }]));
+    await vi.waitFor(
+      () => expect(third.answers).toMatchObject([{ error: { code: "E_BROKER_FULL" } }]),
+      WAIT_MS,
+    );
     expect(place.log.at(-1)).toMatchObject({ event: "refuse", outcome: "E_BROKER_FULL", ...who });
     expect(place.log.at(-1)!.why).toContain("user 1000 has 2 connections");
   });
@@ -146,7 +155,7 @@ describe("a broker whose kernel takes its time", () => {
     broker.kernel.lendCard = () => Promise.reject(Object.assign(new Error("open"), { code: "EACCES" }));
     const client = connect();
     client.say(CARD, { type: "list", request: 2 });
-    await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", "error 1", "leases 2"]));
+    await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", "error 1", "leases 2"]), WAIT_MS);
     expect(client.answers[1]).toMatchObject({ error: { code: "E_CARD_NOT_TAKEN" } });
   });
 });

@@ -250,6 +250,7 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
       owner.child.kill("SIGSTOP"); // so that it starts no other guardian
       process.kill(guardian?.pid ?? 0, "SIGKILL");
       await kill(owner.child);
+      await until(() => guardian == null || !isAlive(guardian));
       expect(listSplits(state).splits).toMatchObject([{ id, state: "stale" }]);
       expect(settings()).not.toEqual(before);
       if (way === "release") {
@@ -283,10 +284,10 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
     expect((await owner.hear("undone")).why).toBe("expired");
     expect(settings()).toEqual(before);
 
-    const other = own({ confirmSeconds: 1 });
+    const other = own({ confirmSeconds: 10 });
     const { id } = await other.hear("live");
     confirmSplit(state, id ?? "");
-    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    await new Promise((resolve) => setTimeout(resolve, 11_000));
     expect(listSplits(state).splits).toMatchObject([{ id, state: "live" }]);
     expect(settings()).not.toEqual(before);
   });

@@ -97,7 +97,7 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
         }),
       );
       expect(said).toBe(right ? "" : `E_BROKER_PROTOCOL: ${count} descriptors came with a lease of 2 queues`);
-      expect(openDescriptors()).toBe(before);
+      await expect.poll(openDescriptors, { timeout: 50_000 }).toBe(before);
       broker.close();
     }
   });

@@ -135,7 +135,7 @@ describe("the first use", () => {
     const { stdout, stderr } = spawnSync(both[0]!, both.slice(1), {
       env: { ...process.env, XDG_CACHE_HOME: home },
       encoding: "utf8",
-      timeout: 60_000,
+      timeout: 200_000,
     });
     expect(stdout.trim().split("\n").sort(), stderr).toEqual(['["whole",false]', '["whole",true]']);
     expect(readFileSync(path.join(home, "made"), "utf8")).toBe("x");

@@ -2,7 +2,8 @@
 //
 //   node resolver.js SERVER...          e.g. 192.0.2.1 2001:db8:1::1
 //
-// Every query is sent once, never again: a query without an answer stays visible.
+// It asks again when it gets no answer, as stock resolvers do: c-ares waits 250 ms only for a server that has been quick
+// (ares_metrics_server_timeout()), whatever it is told, and a busy machine may need longer.
 
 import { Resolver } from "node:dns/promises";
 import { traffic } from "./count.js";
@@ -44,7 +45,7 @@ async function ask(resolver: Resolver, who: number, n: number): Promise<number> 
 
 const loops = process.argv.slice(2).flatMap((server, s) =>
   Array.from({ length: EACH }, (_, r) => {
-    const resolver = new Resolver({ timeout: 2000, tries: 1 });
+    const resolver = new Resolver({ timeout: 2000, tries: 10 });
     resolver.setServers([server.includes(":") ? `[${server}]` : server]);
     return (n: number) => ask(resolver, s * EACH + r, n);
   }),

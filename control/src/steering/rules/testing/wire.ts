@@ -74,12 +74,18 @@ export function layWire(): Wire {
       throw new Error(`ip ${args.join(" ")}: ${stderr}`);
     }
   };
+  const carry = (): boolean => {
+    const { stdout } = spawnSync("ip", ["-o", "link", "show", "type", "veth"], { encoding: "utf8" });
+    return stdout.match(/ state UP /g)?.length === 2;
+  };
   ip("link", "add", "near", "type", "veth", "peer", "name", "far");
   for (const end of ["near", "far"]) {
     // Nothing of the kernel's own shall cross the wire.
     ip("link", "set", end, "addrgenmode", "none");
     ip("link", "set", end, "up");
   }
+  // Without a queue discipline, which comes with the carrier, the kernel throws away what is sent.
+  for (const up = Date.now() + 60_000; !carry() && Date.now() < up;);
   return {
     open: (end) => rawSocket(c.index(end)),
     attachIngress: (program) => attachTcx(program, c.index("far")),
@@ -95,7 +101,7 @@ function rawSocket(ifindex: number): RawSocket {
   address.writeInt32LE(ifindex, 4);
   check(c.bind(fd, address, address.length), "bind");
   const timeout = Buffer.alloc(16);
-  timeout.writeBigInt64LE(500_000n, 8); // microseconds
+  timeout.writeBigInt64LE(60n, 0); // struct timeval: seconds; the kernel may take its time to hand a frame over
   check(c.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeout, 16), "SO_RCVTIMEO");
   const buffer = Buffer.alloc(2048);
   const receive = (wait: boolean): number | null => {
