@@ -8,7 +8,7 @@ use bifurcate_datapath::device::{QueuePair, State};
 use bifurcate_datapath::engine::pass::TapPass;
 use bifurcate_datapath::engine::{self, Handler, Lane, Options, Out, PassPath, Run};
 use bifurcate_datapath::frame::{Batch, Umem, checksum};
-use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait};
+use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait, wait_one};
 
 use crate::broker::{Broker, SEARCHING};
 use crate::error::{Error, Result};
@@ -80,6 +80,21 @@ impl Link {
             },
             Err(_) => Ok(()),
         }
+    }
+
+    /// Why nothing comes any more. A broker deletes a port before it tells of it: it has a moment to say why.
+    fn gone(&mut self) -> Error {
+        let until = Instant::now() + LOOK;
+        while let Some(broker) = &self.broker {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || wait_one(broker.as_fd(), Interest::Read, Some(left)).is_err() {
+                break;
+            }
+            if let Err(error) = self.check() {
+                return error;
+            }
+        }
+        self.revoked("its port, or its card, is gone".into())
     }
 
     fn revoked(&self, why: String) -> Error {
@@ -209,7 +224,7 @@ impl Lease {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.link.check()?;
         if self.pairs.iter().all(|pair| pair.rx.state() == State::Gone) {
-            return Err(self.link.revoked("its port, or its card, is gone".into()));
+            return Err(self.link.gone());
         }
         if !self.pairs.iter_mut().all(|pair| pair.rx.prepare_to_wait()) {
             return Ok(());
@@ -301,7 +316,7 @@ impl Serving {
     pub fn check(&mut self) -> Result<()> {
         self.link.check()?;
         if self.run.is_finished() {
-            return Err(self.link.revoked("its port, or its card, is gone".into()));
+            return Err(self.link.gone());
         }
         Ok(())
     }
@@ -327,7 +342,6 @@ impl Serving {
 
 #[cfg(test)]
 mod tests {
-    use bifurcate_linux::event::wait_one;
     use bifurcate_linux::seqpacket::{Connection, Listener, Received};
 
     use super::*;
@@ -386,6 +400,28 @@ mod tests {
         let broker = answering(listener, r#"{"type":"done","request":1}"#);
         link.give_back().unwrap();
         assert_eq!(broker.join().unwrap(), RETURN);
+    }
+
+    #[test]
+    fn a_port_that_is_gone_is_told_of_in_the_words_of_the_broker_that_deleted_it() {
+        let (_socket, listener, mut link) = orphan("gone");
+        let (found, deleted) = std::sync::mpsc::channel();
+        let broker = std::thread::spawn(move || {
+            wait_one(listener.as_fd(), Interest::Read, None).unwrap();
+            let client = listener.accept().unwrap().unwrap();
+            hear(&client);
+            let welcome = r#"{"type":"welcome","version":3,"broker":"test","pid":1,"netns":1}"#;
+            client.send(welcome.as_bytes(), &[]).unwrap();
+            deleted.recv().unwrap();
+            let revoked = r#"{"type":"revoked","lease":"lease-00000001","why":"user 0 took it back"}"#;
+            client.send(revoked.as_bytes(), &[]).unwrap();
+            client
+        });
+        link.broker = Some(Broker::connect_at(&link.path).unwrap());
+        found.send(()).unwrap();
+        let said = link.gone().to_string();
+        assert!(said.contains("user 0 took it back"), "{said}");
+        broker.join().unwrap();
     }
 
     #[test]

@@ -67,8 +67,9 @@ describe.skipIf(reason !== null)(`forward${reason === null ? "" : ` (skipped: ${
       expect(await host.event("warning")).toMatchObject({
         text: expect.stringContaining("is there") as string,
       });
-      await vm.end();
+      // Before the VM does: what comes for that afterwards has no way.
       const ended = await host.end();
+      await vm.end();
       expect(ended.status).toBe(0);
       const [card, vhost] = (
         host.events.at(-1) as unknown as {

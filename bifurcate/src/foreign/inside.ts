@@ -11,7 +11,7 @@ import { BrokerConnection } from "@bifurcate/control/protocol/client";
 import { jsonLine, renderError } from "../cli/io.js";
 import { LeaseHold } from "../lease/hold.js";
 import { DevicePlugin } from "./device-plugin.js";
-import { statusOf, type ForeignRequest } from "./namespaces.js";
+import { statusOf, type ForeignRequest, type InsideRequest } from "./namespaces.js";
 
 /** How long a program has to end by itself when its lease was taken back, ms. */
 const PATIENCE_MS = 5_000;
@@ -116,7 +116,9 @@ async function lease(request: ForeignRequest): Promise<number> {
   }
 }
 
-const request = JSON.parse(process.argv[2] ?? "{}") as ForeignRequest;
+const request = JSON.parse(process.argv[2] ?? "{}") as InsideRequest;
+// Killed before this process was set to end with it: nobody would ever end this one.
+if (process.ppid !== request.outside) process.exit(statusOf(null, "SIGTERM"));
 try {
   process.exit(await lease(request));
 } catch (thrown) {

@@ -15,6 +15,12 @@ export interface ForeignRequest {
   readonly json: boolean;
 }
 
+/** The same, as it is told inside. */
+export interface InsideRequest extends ForeignRequest {
+  /** The process outside, which may have ended before what is inside was set to end with it (prctl(2)). */
+  readonly outside: number;
+}
+
 /** unshare(1) and setpriv(1), of util-linux. */
 const UNSHARE = ["--user", "--map-root-user", "--net"];
 /** Ends what is inside in good order when this process is killed. */
@@ -51,7 +57,8 @@ function checkNamespaces(): void {
 export async function runInOwnNamespaces(request: ForeignRequest): Promise<number> {
   checkNamespaces();
   const inside = fileURLToPath(new URL("inside.js", import.meta.url));
-  const args = [...UNSHARE, ...WITH_US, process.execPath, inside, JSON.stringify(request)];
+  const told: InsideRequest = { ...request, outside: process.pid };
+  const args = [...UNSHARE, ...WITH_US, process.execPath, inside, JSON.stringify(told)];
   const child = spawn("unshare", args, { stdio: "inherit" });
   const end = (): void => void child.kill("SIGTERM");
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
