@@ -183,14 +183,17 @@ describe("real packets, counted", () => {
     );
     await split("--do", `run=${file}`);
     await send(1);
-    // Until what the ring holds is used up.
+    // Until what the ring holds is used up; nothing arrives while the sender sleeps.
+    const before = new Set<string>();
     await until(({ vanish }) => {
+      if (vanish?.complaint.name !== "fill-ring-empty") before.add(vanish?.complaint.name ?? "none");
       expect(vanish).toMatchObject({ stage: "socket", complaint: { name: "fill-ring-empty" } });
       // A ring of 2,048, less what is in the batch that the handler is stuck in when nothing was refilled since.
       const says = /its owner read 0 meanwhile, and (\d+) wait unread/.exec(vanish!.complaint.says);
       expect(Number(says?.[1])).toBeGreaterThanOrEqual(2048 - 64);
       expect(Number(says?.[1])).toBeLessThanOrEqual(2048);
     });
+    expect(["handler-stalled", "nothing-arrives"]).toEqual(expect.arrayContaining([...before]));
     expect(names(await explain())).toContain("fill-ring-empty");
   });
 
