@@ -43,7 +43,7 @@ async function feed(to: Port, signal: AbortSignal): Promise<void> {
     (batch) => {
       while (batch.next()) {
         if (Date.now() < next) continue;
-        next = Date.now() + 10_000;
+        next = Date.now() + 60_000;
         for (let at = 0; at < 60; at += 1) batch.view.setUint8(batch.at + at, 1);
         batch.send(60, 1);
       }

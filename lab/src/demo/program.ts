@@ -46,7 +46,7 @@ export class Program {
   }
 
   /** Asks it to end, and waits until it has; after `graceMs` it is killed. */
-  async stop(signal: NodeJS.Signals = "SIGINT", graceMs = 10_000): Promise<number | null> {
+  async stop(signal: NodeJS.Signals = "SIGINT", graceMs = 30_000): Promise<number | null> {
     if (!this.running) return this.ended;
     this.child.kill(signal);
     const timer = setTimeout(() => this.child.kill("SIGKILL"), graceMs);

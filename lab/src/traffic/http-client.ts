@@ -9,7 +9,7 @@ const agent = new Agent({ keepAlive: true, maxSockets: 16 });
 
 function download(host: string): Promise<number> {
   return new Promise((resolve, reject) => {
-    const request = get({ host, port: 80, agent, timeout: 60_000 }, (response) => {
+    const request = get({ host, port: 80, agent, timeout: 20_000 }, (response) => {
       let bytes = 0;
       response.on("data", (chunk: Buffer) => (bytes += chunk.length));
       response.on("end", () =>
@@ -19,7 +19,7 @@ function download(host: string): Promise<number> {
       );
       response.on("error", reject);
     });
-    request.on("timeout", () => request.destroy(new Error("no answer within a minute")));
+    request.on("timeout", () => request.destroy(new Error("no answer within 20 seconds")));
     request.on("error", reject);
   });
 }

@@ -45,7 +45,7 @@ async function ask(resolver: Resolver, who: number, n: number): Promise<number> 
 
 const loops = process.argv.slice(2).flatMap((server, s) =>
   Array.from({ length: EACH }, (_, r) => {
-    const resolver = new Resolver({ timeout: 2000, tries: 10 });
+    const resolver = new Resolver({ timeout: 2000, tries: 6 });
     resolver.setServers([server.includes(":") ? `[${server}]` : server]);
     return (n: number) => ask(resolver, s * EACH + r, n);
   }),
