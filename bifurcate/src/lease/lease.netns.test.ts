@@ -19,7 +19,7 @@ pass = yes
 
 /**
  * Asks the DNS server at the card's address, each question once; how many were answered rightly. Not by Node's resolver:
- * c-ares gives a server that has been quick 250 ms (ares_metrics_server_timeout()), whatever it is told.
+ * its c-ares gives up after 250 ms to a second on a server that has been quick (ares_metrics_server_timeout()).
  */
 async function resolve(veth: VethPair, count: number): Promise<number> {
   const out = await veth.node(

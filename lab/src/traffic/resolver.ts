@@ -2,8 +2,8 @@
 //
 //   node resolver.js SERVER...          e.g. 192.0.2.1 2001:db8:1::1
 //
-// It asks again when it gets no answer, as stock resolvers do: c-ares waits 250 ms only for a server that has been quick
-// (ares_metrics_server_timeout()), whatever it is told, and a busy machine may need longer.
+// It asks again when it gets no answer, as stock resolvers do: a server that has been quick has 250 ms with c-ares
+// (ares_metrics_server_timeout()), whatever that is told, and Node looks each second; a busy machine may need longer.
 
 import { Resolver } from "node:dns/promises";
 import { traffic } from "./count.js";
