@@ -15,7 +15,7 @@ const namespaces = (pid: number): string[] =>
   readdirSync("/run/netns").filter((netns) => netns.includes(`bfd${pid}-`));
 
 it("ends with one line of real counts, everything answered and restored", () => {
-  const { status, stdout, stderr, pid } = spawnSync(process.execPath, [main, "--seconds", "3", "--json"], {
+  const { status, stdout, stderr, pid } = spawnSync(process.execPath, [main, "--seconds", "15", "--json"], {
     encoding: "utf8",
   });
   expect(stdout.trim().split("\n"), stderr).toHaveLength(1);
