@@ -182,12 +182,19 @@ export async function runFile(
   return running;
 }
 
-/** Waits for the end, `graceMs` at most, however it ends. */
+/** The most that one wait counts, in milliseconds: a machine that stands still for longer keeps whoever is waited for too. */
+const STEP_MS = 50;
+
+/** Waits for the end, `graceMs` of a machine that gets on at most, however it ends. */
 async function within(graceMs: number, done: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, graceMs)));
-  await Promise.race([done.catch(() => undefined), late]);
-  clearTimeout(timer);
+  let over = false;
+  const ended = done.catch(() => undefined).finally(() => (over = true));
+  for (let left = graceMs; left > 0 && !over; left -= STEP_MS) {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, Math.min(left, STEP_MS))));
+    await Promise.race([ended, late]);
+    clearTimeout(timer);
+  }
 }
 
 /** Waits for all; when one fails, asks the others to stop, and fails with the first error. */

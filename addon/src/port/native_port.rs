@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
 use bifurcate_datapath::device::Totals;
 use bifurcate_datapath::device::pmd::{Presence, Quiet};
@@ -15,6 +14,7 @@ use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 
+use super::grace::Grace;
 use super::open::Obtained;
 use super::run;
 use super::shared::PortShared;
@@ -276,7 +276,7 @@ impl NativePort {
         // Asked now: a thread that starts late would ask whoever has the queue by then.
         let asked = shared.ask_all();
         promised(env, "bf-stop", move || {
-            Ok(shared.stopped(&asked, deadline(grace_ms)))
+            Ok(shared.stopped(&asked, &mut Grace::of_millis(grace_ms)))
         })
     }
 
@@ -285,7 +285,7 @@ impl NativePort {
     #[napi(ts_return_type = "Promise<number[]>")]
     pub fn close<'e>(&self, env: &'e Env, grace_ms: u32) -> napi::Result<PromiseRaw<'e, Vec<u32>>> {
         let shared = Arc::clone(&self.shared);
-        promised(env, "bf-close", move || shared.close(deadline(grace_ms)))
+        promised(env, "bf-close", move || shared.close(Grace::of_millis(grace_ms)))
     }
 }
 
@@ -337,10 +337,6 @@ impl NativePort {
         self.shared.set_pass(opened.into_ways());
         Ok(told)
     }
-}
-
-fn deadline(grace_ms: u32) -> Instant {
-    Instant::now() + Duration::from_millis(grace_ms.into())
 }
 
 fn counters(totals: &Totals) -> Counters {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use bifurcate_datapath::device::af_xdp::QueueSocket;
 use bifurcate_datapath::device::tap::Tap;
@@ -12,6 +11,7 @@ use bifurcate_datapath::engine::PassPath;
 use bifurcate_datapath::filter::Program;
 use bifurcate_datapath::frame::Umem;
 
+use super::grace::Grace;
 use super::pass::SharedPass;
 use super::slot::Slot;
 
@@ -137,26 +137,26 @@ impl PortShared {
         self.slots.iter().map(|slot| slot.ask()).collect()
     }
 
-    /// Waits for the loops that `ask_all` asked; gives the places of those still missing at the deadline.
-    pub(crate) fn stopped(&self, asked: &[u64], deadline: Instant) -> Vec<u32> {
+    /// Waits for the loops that `ask_all` asked; gives the places of those still missing after the grace.
+    pub(crate) fn stopped(&self, asked: &[u64], grace: &mut Grace) -> Vec<u32> {
         (0u32..)
             .zip(self.slots.iter().zip(asked))
-            .filter(|(_, (slot, asked))| !slot.wait_until(**asked, deadline))
+            .filter(|(_, (slot, asked))| !slot.wait(**asked, grace))
             .map(|(place, _)| place)
             .collect()
     }
 
-    /// Asks every loop for its queue and waits; gives the places of those still missing at the deadline.
-    pub(crate) fn stop(&self, deadline: Instant) -> Vec<u32> {
-        self.stopped(&self.ask_all(), deadline)
+    /// Asks every loop for its queue and waits; gives the places of those still missing after the grace.
+    pub(crate) fn stop(&self, grace: &mut Grace) -> Vec<u32> {
+        self.stopped(&self.ask_all(), grace)
     }
 
     /// Stops every loop, closes the device and puts zero pages in the place of the pool. When queues are
-    /// missing at the deadline, gives their places and leaves everything as it is.
-    pub(crate) fn close(&self, deadline: Instant) -> bifurcate_linux::Result<Vec<u32>> {
+    /// missing after the grace, gives their places and leaves everything as it is.
+    pub(crate) fn close(&self, mut grace: Grace) -> bifurcate_linux::Result<Vec<u32>> {
         // First, so that nobody takes a queue between the stop and the end.
         self.set_shut(true);
-        let missing = self.stop(deadline);
+        let missing = self.stop(&mut grace);
         if !missing.is_empty() {
             self.set_shut(false);
             return Ok(missing);
@@ -164,7 +164,7 @@ impl PortShared {
         let senders: Vec<_> = lock(&self.senders).drain(..).collect();
         for sender in senders.iter().filter_map(Weak::upgrade) {
             if sender.id != self.id {
-                sender.stop(deadline);
+                sender.stop(&mut grace);
             }
         }
         self.shut()?;

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bifurcate_datapath::device::{Counters, QueuePair, RxQueue, Totals, TxQueue};
 use bifurcate_datapath::engine::SharedTx;
 use bifurcate_linux::event::EventFd;
+
+use super::grace::Grace;
 
 /// What a queue's thread and its port share.
 pub(crate) struct Slot {
@@ -181,19 +183,20 @@ impl Slot {
         &self.wake
     }
 
-    /// Waits until the loop that was asked has given the queue back; false when it still has it by then.
-    pub(crate) fn wait_until(&self, asked: u64, deadline: Instant) -> bool {
+    /// Waits until the loop that was asked has given the queue back; false when it still has it after the grace.
+    pub(crate) fn wait(&self, asked: u64, grace: &mut Grace) -> bool {
         let mut halves = self.lock();
         while halves.out && halves.taken == asked {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
+            let Some(step) = grace.step() else {
                 return false;
-            }
+            };
+            let began = Instant::now();
             halves = self
                 .returned
-                .wait_timeout(halves, left)
+                .wait_timeout(halves, step)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            grace.waited(began.elapsed());
         }
         true
     }

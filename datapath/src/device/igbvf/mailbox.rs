@@ -102,8 +102,13 @@ impl Mailbox<'_> {
 
     fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) -> Result<()> {
         let end = Instant::now() + LONGEST;
-        while !done(self) {
-            if Instant::now() > end {
+        loop {
+            // Before it is asked: a thread that stood still beyond the end asks once more.
+            let late = Instant::now() > end;
+            if done(self) {
+                return Ok(());
+            }
+            if late {
                 let why = format!(
                     "waited {LONGEST:?} for {what}: is the physical function up, with the kernel's driver?"
                 );
@@ -111,6 +116,5 @@ impl Mailbox<'_> {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        Ok(())
     }
 }

@@ -134,6 +134,8 @@ impl<A: Readable> Register<A> {
     ) -> Result<u32> {
         let end = Instant::now() + longest;
         loop {
+            // Before it is read: a thread that stood still beyond the end reads once more.
+            let late = Instant::now() > end;
             let value = self.read(registers);
             if value == u32::MAX {
                 return Err(Error::new(
@@ -145,7 +147,7 @@ impl<A: Readable> Register<A> {
             if done(value) {
                 return Ok(value);
             }
-            if Instant::now() > end {
+            if late {
                 let why = format!("register {}={value:#x} after {longest:?}", self.name);
                 return Err(Error::new("card", why, ETIMEDOUT));
             }

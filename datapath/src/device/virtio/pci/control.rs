@@ -110,9 +110,11 @@ impl Control<'_> {
         }
         let end = Instant::now() + PATIENCE;
         let used = loop {
+            // Before it is looked for: a thread that stood still beyond the end looks once more.
+            let late = Instant::now() > end;
             match ring.pop_used() {
                 Some(used) => break used,
-                None if Instant::now() > end => {
+                None if late => {
                     return refused(format!("no answer in {PATIENCE:?}"), ETIMEDOUT);
                 }
                 None => std::thread::sleep(Duration::from_micros(50)),

@@ -85,13 +85,15 @@ impl Virtio {
         structures.write(DEVICE_STATUS, 0);
         let end = Instant::now() + LONGEST;
         loop {
+            // Before it is read: a thread that stood still beyond the end reads once more.
+            let late = Instant::now() > end;
             match structures.read(DEVICE_STATUS) {
                 0 => return Ok(()),
                 0xff => {
                     let why = "its status reads as all ones: it is gone";
                     return Err(bifurcate_linux::Error::new("virtio", why, 19));
                 }
-                now if Instant::now() > end => {
+                now if late => {
                     let why = format!("reset: status {now:#x} after {LONGEST:?}");
                     return Err(bifurcate_linux::Error::new("virtio", why, 110));
                 }
