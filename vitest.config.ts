@@ -59,8 +59,9 @@ export default defineConfig({
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
           isolate: false,
-          testTimeout: 300_000,
-          hookTimeout: 300_000,
+          // Beyond the limits that the tests set for what runs in a guest: those end it, and show its console.
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
         },
       },
     ],

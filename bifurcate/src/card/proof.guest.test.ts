@@ -41,7 +41,7 @@ async function prove(via: "vfio" | "uio_pci_generic"): Promise<Proof> {
   const { far, nic } = wire;
   const said = await shell(
     guest,
-    `ip netns exec ${far.netns} ping -q -i 0.2 -c 600 ${nic.v4} > /dev/null & ping=$!; ` +
+    `ip netns exec ${far.netns} ping -q -i 0.2 ${nic.v4} > /dev/null & ping=$!; ` +
       `/tmp/dma_proof ${address} ${via}; kill $ping`,
   );
   await shell(guest, `bifurcate give ${address}`);

@@ -1,5 +1,5 @@
 // Splits on the drivers of real cards, in the guest: zero-copy, copies beside the kernel, refusals, long frames, tags.
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { endAll } from "@bifurcate/lab/harness";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
@@ -11,6 +11,7 @@ import {
   endSplit,
   failure,
   kernelEcho,
+  receives,
   settings,
   shell,
   startSplit,
@@ -65,8 +66,12 @@ describe.each([
       expect(path.obtained.zeroCopy).toBe(true);
       // igb closes and opens the device when the program comes: the split waited for the link.
       expect(await carrierNow(name)).toBe("1");
-      expect(await datagrams(guest, at.wire, 7777, { count: 1500 })).toEqual({ sent: 1500, echoed: 1500 });
-      expect(await endSplit(split)).toMatchObject({ received: 1500, sent: 1500, noFrames: 0 });
+      const all = { sent: 1500, echoed: 1500 };
+      expect(await datagrams(guest, at.wire, 7777, { count: 1500 })).toMatchObject(all);
+      const { received, ...rest } = await endSplit(split);
+      expect(rest).toMatchObject({ sent: 1500, noFrames: 0 });
+      // All that comes is the split's: also what the far kernel says of its groups (MLD) when its card comes up.
+      expect(received).toBeGreaterThanOrEqual(1500);
       expect(await settings(guest, name)).toBe(before);
     },
     MINUTES,
@@ -84,7 +89,7 @@ describe.each([
         `run=${echo}`,
       ]);
       expect(path).toMatchObject({ backend: "af_xdp", xdp: "driver", mode: "copy" });
-      const all = { sent: 300, echoed: 300 };
+      const all = expect.objectContaining({ sent: 300, echoed: 300 }) as unknown;
       const both = await Promise.all([
         datagrams(guest, at.wire, 7777, { count: 300, rate: 200 }),
         datagrams(guest, at.wire, 7, { count: 300, rate: 200 }),
@@ -102,15 +107,13 @@ describe.each([
       const { split, process } = await startSplit(guest, [name, "--flow", "udp port 7777", "--do", "count"]);
       process.kill("SIGSTOP");
       // More than a ring holds (2,048): nobody takes them, and nobody gives frames back.
-      const flood = datagrams(guest, at.wire, 7777, { count: 3000, rate: 1000, quiet: 1 });
-      const kernel = await datagrams(guest, at.wire, 7, { count: 400, rate: 100 });
-      expect((await flood).sent).toBe(3000);
-      expect(kernel).toEqual({ sent: 400, echoed: 400 });
+      const stream = { count: 400, rate: 100, beside: { port: 7777, each: 8 } };
+      const all = { sent: 400, echoed: 400, beside: 3200 };
+      expect(await datagrams(guest, at.wire, 7, stream)).toEqual(all);
       process.kill("SIGCONT");
-      const { received } = await endSplit(split);
       // What the rings held is there; what came after has been dropped, as its owner's own loss.
-      expect(received).toBeGreaterThan(0);
-      expect(received).toBeLessThan(3000);
+      await receives(split, 1);
+      expect((await endSplit(split)).received).toBeLessThan(all.beside);
     },
     MINUTES,
   );
@@ -143,19 +146,21 @@ describe.each([
       // Cards filter VLANs themselves: those of the VLAN devices on them come through.
       const vlan = (id: number): string =>
         `ip link add link ${name} name ${name}.${id} type vlan id ${id}; ip link set ${name}.${id} up`;
+      onTestFinished(async () => {
+        const gone = `ip -n ${far.netns} link del far.5; ip -n ${far.netns} link del far.9`;
+        await shell(guest, `${gone}; ip link del ${name}.5; ip link del ${name}.9`);
+      });
       await shell(guest, `${tag(5)}; ${tag(9)}; ${vlan(5)}; ${vlan(9)}`);
       const before = await settings(guest, name);
       const { split } = await startSplit(guest, [name, "--flow", "vlan 5 and udp", "--do", "count"]);
-      const stream = { count: 50, rate: 100, quiet: 1 };
-      await datagrams(guest, at.wire, 7777, { ...stream, host: "198.51.100.6" });
+      const stream = { count: 50, rate: 100, oneWay: true };
       await datagrams(guest, at.wire, 7777, { ...stream, host: "198.51.100.10" });
       await datagrams(guest, at.wire, 7777, stream);
+      await datagrams(guest, at.wire, 7777, { ...stream, host: "198.51.100.6" });
+      // Last: the others have come before.
+      await receives(split, 50);
       expect((await endSplit(split)).received).toBe(50);
       expect(await settings(guest, name)).toBe(before);
-      await shell(
-        guest,
-        `ip -n ${far.netns} link del far.5; ip -n ${far.netns} link del far.9; ip link del ${name}.5; ip link del ${name}.9`,
-      );
     },
     MINUTES,
   );
@@ -215,7 +220,7 @@ describe("long frames", () => {
           `run=${echo}`,
         ]);
         expect(path).toMatchObject({ xdp: "driver", mode: "copy" });
-        expect(await datagrams(guest, at.wire, 7777, { count: 200, rate: 100, size: 8972 })).toEqual({
+        expect(await datagrams(guest, at.wire, 7777, { count: 200, rate: 100, size: 8972 })).toMatchObject({
           sent: 200,
           echoed: 200,
         });
@@ -240,7 +245,7 @@ describe("long frames", () => {
         ]);
         expect(path).toMatchObject({ xdp: "driver", mode: "copy" });
         const stream = { count: 100, rate: 100, size: 3046 - 28 };
-        expect(await datagrams(guest, at.wire, 7777, stream)).toEqual({ sent: 100, echoed: 100 });
+        expect(await datagrams(guest, at.wire, 7777, stream)).toMatchObject({ sent: 100, echoed: 100 });
         await endSplit(split);
       },
       MINUTES,

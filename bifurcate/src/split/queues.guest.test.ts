@@ -7,6 +7,9 @@ import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { datagrams, echoHandler, endSplit, settings, shell, startSplit } from "../testing/guest-split.js";
 
 const MINUTES = 600_000;
+/** A key of the hash that spreads flows: Microsoft's, of "Verifying the RSS Hash Calculation". */
+const KEY =
+  "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
 
 let guest: Guest;
 let echo: string;
@@ -53,7 +56,7 @@ describe("several queues", () => {
       // drivers/net/virtio_net.c virtnet_xdp_set(): one more for each of the guest's two processors.
       expect(path.queues).toEqual([0, 1, 2, 3]);
       const stream = { count: 800, rate: 200, sources: await sources(wire) };
-      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      expect(await datagrams(guest, wire, 7777, stream)).toMatchObject({ sent: 800, echoed: 800 });
       // It was not planned anew because of the queues that it brought along.
       expect(split.events.filter((each) => each.event === "warning")).toEqual([]);
       expect((await endSplit(split)).received).toBe(800);
@@ -70,7 +73,7 @@ describe("several queues", () => {
       const { split, path } = await startSplit(guest, words);
       expect(path).toMatchObject({ mode: "zero-copy", queues: [0, 1, 2, 3] });
       const stream = { count: 800, rate: 200, sources: await sources(wire) };
-      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      expect(await datagrams(guest, wire, 7777, stream)).toMatchObject({ sent: 800, echoed: 800 });
       await endSplit(split);
     },
     MINUTES,
@@ -81,11 +84,14 @@ describe("several queues", () => {
     async () => {
       wire = await bringUp(guest, "nic1");
       await shell(guest, "ethtool -L nic1 combined 4");
+      // The kernel's own key is another at each boot, and of 32 there is one that sends all these sources to one queue.
+      // An igb that takes no other (before Linux 6.17) keeps it.
+      await shell(guest, `ethtool -X nic1 hkey ${KEY} || true`);
       const words = ["nic1", "--flow", "all", "--zero-copy", "require", "--do", `run=${echo}`];
       const { split, path } = await startSplit(guest, words);
       expect(path).toMatchObject({ mode: "zero-copy", queues: [0, 1, 2, 3] });
       const stream = { count: 800, rate: 200, sources: await sources(wire) };
-      expect(await datagrams(guest, wire, 7777, stream)).toEqual({ sent: 800, echoed: 800 });
+      expect(await datagrams(guest, wire, 7777, stream)).toMatchObject({ sent: 800, echoed: 800 });
       const { queues } = await endSplit(split);
       expect(queues.filter((queue) => queue.received > 0).length).toBeGreaterThan(1);
       await shell(guest, "ethtool -L nic1 combined 2");

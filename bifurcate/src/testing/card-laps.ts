@@ -4,6 +4,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { giveCard } from "@bifurcate/control/card/give";
 import { takeCard } from "@bifurcate/control/card/take";
+import type { Stream } from "@bifurcate/lab/traffic/datagrams";
 import { open } from "bifurcate";
 import type { CardRow } from "./card-rows.js";
 import { echo } from "./echo.js";
@@ -12,13 +13,11 @@ const run = promisify(execFile);
 
 /** Slots of each ring: what a user gets who names none. Their descriptors fill more than one page. */
 const RING = 512;
-/** Datagrams to a card: nearly four laps. */
-const COUNT = 2_000;
-/** Datagrams a second, and bytes of each. */
-const RATE = 1_000;
-const SIZE = 64;
-/** Seconds without an echo after which the rest is lost: a handler's worker comes up slowly in software emulation. */
-const QUIET = 60;
+/**
+ * The datagrams to a card: nearly four laps. Without an echo for a minute the rest is lost: a handler's worker comes up
+ * slowly in software emulation.
+ */
+const STREAM = { port: 9, count: 2_000, rate: 1_000, size: 64, quiet: 60, sources: [] } as const;
 
 /** What was seen of one card. */
 export interface CardLaps {
@@ -38,13 +37,14 @@ async function lap(row: CardRow): Promise<CardLaps> {
     const port = await open(`pci:${address},via=${via},ringSize=${RING}`);
     try {
       const running = port.run(echo);
-      const words = ["lab/dist/traffic/datagrams.js", target, 9, COUNT, RATE, SIZE, QUIET].map(String);
-      const { stdout } = await run("ip", ["netns", "exec", netns, "node", ...words]);
+      const stream: Stream = { ...STREAM, host: target };
+      const words = ["node", "lab/dist/traffic/datagrams.js", JSON.stringify(stream)];
+      const { stdout } = await run("ip", ["netns", "exec", netns, ...words]);
       await port.stop();
       await running;
       const { invalidDescriptor, noFrames } = port.stats;
-      const seen = JSON.parse(stdout) as { sent: number; echoed: number };
-      return { driver, ...seen, invalidDescriptor, noFrames };
+      const { sent, echoed } = JSON.parse(stdout) as { sent: number; echoed: number };
+      return { driver, sent, echoed, invalidDescriptor, noFrames };
     } finally {
       await port.close();
     }

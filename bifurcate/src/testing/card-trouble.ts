@@ -32,8 +32,8 @@ export interface TroubleCard {
 const BUS_MASTER = 1 << 2;
 const COMMAND = 4;
 
-/** Looks, and the time between two, until something that the kernel or the guardian does has happened. */
-const LOOKS = 250;
+/** Looks, and the time between two, until something that the kernel or the guardian does has happened: a minute. */
+const LOOKS = 3000;
 const LOOK_MS = 20;
 
 const said = (command: string, ...words: string[]): string =>
@@ -122,7 +122,7 @@ async function killUnderTraffic(card: TroubleCard, child: ChildProcess): Promise
  * Kills the owner of a card without memory protection while its guardian stands still: `held` when none of its huge
  * pages is free then. The kernel's UIO driver has switched Bus Master off by itself; it is switched on again, so that
  * `quiet` tells of the guardian, which goes on: the card is off when the pages are free.
- * @param before Free huge pages before the owner opened the card.
+ * @param before Free huge pages while nobody has the card.
  */
 async function killGuarded(card: TroubleCard, child: ChildProcess, before: number) {
   const guardian = guardianOf(child.pid!);
@@ -178,6 +178,7 @@ export async function trouble(card: TroubleCard) {
   results["noModule"] = (await code(() => take(address, "igb_uio", false, true))).code;
   results["anIommuStandsBefore"] = (await code(() => take(address, "vfio-noiommu", false, true))).code;
 
+  const pages = freeHugePages();
   said("ip", "route", "add", "default", "via", router, "dev", card.interface);
   const before = standing();
   results["defaultRoute"] = await code(() => take(address));
@@ -188,7 +189,6 @@ export async function trouble(card: TroubleCard) {
   for (const via of ["vfio", "uio_pci_generic"] as const) {
     const whole = standing();
     take(address, via, false, true);
-    const before = freeHugePages();
     const child = await owner(address, via);
     const busy = await code(() => giveCard(address));
     const again = await code(() => take(address, via, false, true));
@@ -196,7 +196,7 @@ export async function trouble(card: TroubleCard) {
     if (via === "vfio") {
       await killUnderTraffic(card, child);
       killed = { quiet: await soon(() => !masters(address)) };
-    } else killed = await killGuarded(card, child, before);
+    } else killed = await killGuarded(card, child, pages);
     await giveCard(address);
     results[via] = {
       busy: busy.code,

@@ -139,7 +139,7 @@ export class GuestBroker {
     ];
     const process = this.run([...before, ...asBroker(), ...command, "--bpffs", `${BPF}/names`]);
     this.current = process;
-    return this.said.get(process)!.until(process, (text) => (text.includes("serves") ? text : undefined));
+    return this.said.get(process)!.until(process, (text) => (/serves.*\n/.test(text) ? text : undefined));
   }
 
   /** Where it listens. */
@@ -222,7 +222,7 @@ export class GuestBroker {
 
   /** Whether all leases end. */
   async free(): Promise<boolean> {
-    for (let tries = 0; tries < 100; tries++) {
+    for (let tries = 0; tries < 300; tries++) {
       if ((await this.states()).length === 0) return true;
       await new Promise((resolve) => setTimeout(resolve, 200));
     }

@@ -2,7 +2,7 @@
 
 import { appendFileSync, readFileSync } from "node:fs";
 import type { Guest } from "@bifurcate/lab/guest/guest";
-import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
+import { bringUp, carrier, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { expect } from "vitest";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import type { CardResult, CardRow } from "./card-rows.js";
@@ -126,6 +126,8 @@ export async function withFunction<T>(
       `ip -n ${far.netns} neigh replace ${target} lladdr ${VF_MAC} dev ${far.name} nud permanent`,
   );
   const address = (await shell(guest, `basename $(readlink ${device}/virtfn0)`)).trim();
+  // The card was reset for its first function; with the link its driver greets each function, in the same mailbox.
+  await carrier(guest, nic.name);
   const rows = mechanisms.map((via) => ({
     ...cardRow(guest, "igbvf", via, wire),
     address,

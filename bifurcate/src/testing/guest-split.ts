@@ -6,6 +6,7 @@ import { putProgram } from "./guest-program.js";
 import { RunningSplit, type StreamEvent } from "@bifurcate/lab/harness";
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import type { Wire } from "@bifurcate/lab/guest/wire";
+import type { Stream as Datagrams } from "@bifurcate/lab/traffic/datagrams";
 
 /** What a test reads of `split --json`'s first line. */
 export interface SplitPath {
@@ -30,7 +31,7 @@ export interface Stats {
 const LIMIT = 200;
 
 /** Seconds that a split or a service may run: below the limit of a test, so that a hang shows the guest's console. */
-export const LIFE = 280;
+export const LIFE = 560;
 
 /** Writes the handler that echoes UDP into the guest; gives its path. */
 export async function echoHandler(guest: Guest): Promise<string> {
@@ -57,35 +58,32 @@ export async function endSplit(split: RunningSplit): Promise<Stats> {
   return split.events.find((each) => each.event === "end")!["stats"] as Stats;
 }
 
-/** How a stream of datagrams goes. */
-export interface Stream {
-  readonly count: number;
-  /** Datagrams a second: slow enough for a card in software emulation on a busy machine. */
-  readonly rate?: number;
-  /** Bytes of payload. */
-  readonly size?: number;
-  readonly sources?: readonly string[];
-  readonly host?: string;
-  /**
-   * Seconds without an echo after which the rest counts as lost. A handler's worker comes up slowly in software
-   * emulation, and what waits in the rings until then is not lost.
-   */
-  readonly quiet?: number;
+/** Waits until a split has received so many frames: one that is ended takes no more out of its rings. */
+export async function receives(split: RunningSplit, count: number): Promise<void> {
+  await split.event("rates", ({ stats }) => (stats as Stats).received >= count);
 }
+
+/** How a stream of datagrams goes; see lab/src/traffic/datagrams.ts. */
+export type Stream = Pick<Datagrams, "count"> & Partial<Omit<Datagrams, "port">>;
+
+/**
+ * What a stream is like of which only the count is said: a rate that a card in software emulation on a busy machine
+ * carries; and time for a handler's worker, which comes up slowly there.
+ */
+const STREAM = { rate: 400, size: 64, quiet: 60, sources: [] } as const;
 
 /** Sends datagrams from the far end and counts those that came back. */
 export async function datagrams(
   guest: Guest,
   wire: Wire,
   port: number,
-  { count, rate = 400, size = 64, sources = [], host = wire.nic.v4, quiet = 60 }: Stream,
-): Promise<{ sent: number; echoed: number }> {
-  const words = ["lab/dist/traffic/datagrams.js", host, port, count, rate, size, quiet, ...sources].map(
-    String,
-  );
-  const ended = await guest.run(["ip", "netns", "exec", wire.far.netns, "node", ...words], { limit: LIMIT });
+  stream: Stream,
+): Promise<{ sent: number; echoed: number; beside: number }> {
+  const whole: Datagrams = { ...STREAM, host: wire.nic.v4, port, ...stream };
+  const words = ["node", "lab/dist/traffic/datagrams.js", JSON.stringify(whole)];
+  const ended = await guest.run(["ip", "netns", "exec", wire.far.netns, ...words], { limit: LIMIT });
   if (ended.status !== 0) throw new Error(`the sender ended with ${ended.status}: ${ended.stderr}`);
-  return JSON.parse(ended.stdout) as { sent: number; echoed: number };
+  return JSON.parse(ended.stdout) as { sent: number; echoed: number; beside: number };
 }
 
 const servers: ReturnType<Guest["start"]>[] = [];
@@ -145,6 +143,22 @@ export async function resolves(guest: Guest, wire: Wire, address: string): Promi
 /** How many of three echo requests from the far end of a wire are answered, up to the first that is not. */
 export async function pings(guest: Guest, wire: Wire, target = wire.nic.v4): Promise<number> {
   return Number(await shell(guest, countAnswers(target, wire.far.netns)));
+}
+
+/** Whether an echo request from the far end of a wire is answered by a card that should be mute. */
+export async function answers(guest: Guest, wire: Wire): Promise<boolean> {
+  // Each is waited for in full, where all is well.
+  const words = countAnswers(wire.nic.v4, wire.far.netns, { count: 1, wait: 10 });
+  return Number(await shell(guest, words)) > 0;
+}
+
+/**
+ * Sends echo requests to a card from the far end of its wire until the kernel's log tells of a fault of its IOMMU; gives
+ * the log. The log is to be empty of them before.
+ */
+export async function faults(guest: Guest, wire: Wire): Promise<string> {
+  const ping = `ip netns exec ${wire.far.netns} ping -n -q -c 1 -W 1 ${wire.nic.v4} > /dev/null || :`;
+  return shell(guest, `for i in $(seq 60); do ${ping}; dmesg | grep -q 'DMAR: \\[DMA' && break; done; dmesg`);
 }
 
 /** A process in the guest that owns a split. */

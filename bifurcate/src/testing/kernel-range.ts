@@ -62,7 +62,7 @@ export function describeSplit(
             ...ask,
             "dig",
             "+short",
-            "+tries=20",
+            "+tries=40",
             "+time=2",
             `@${server}`,
             "v4only.bifurcate.test",

@@ -93,12 +93,20 @@ async function statsOf(process: RunningSplit, port: number | null): Promise<Stat
     : (end["ports"] as readonly { readonly stats: Stats }[])[port]!.stats;
 }
 
+/** Waits until it has warned so. */
+async function warned(process: RunningSplit, text: string): Promise<void> {
+  await process.event("warning", (each) => String(each["text"]).includes(text));
+}
+
 function warnings(process: RunningSplit): string[] {
   return process.events.filter(({ event }) => event === "warning").map(({ text }) => String(text));
 }
 
-function dig(name: string): Promise<string> {
-  return shell(guest, `ip netns exec client dig +short +tries=20 +time=3 -b ${CLIENT} @${CARD} ${name} A`);
+/** The addresses of a name; dig says every query that timed out first, since a handler's worker starts slowly here. */
+async function dig(name: string): Promise<string[]> {
+  const words = `dig +short +tries=30 +time=3 -b ${CLIENT} @${CARD} ${name} A`;
+  const said = await shell(guest, `ip netns exec client ${words}`);
+  return said.split("\n").filter((line) => /^[\d.]+$/.test(line));
 }
 
 describe("datagrams over rxe, between two namespaces", () => {
@@ -108,8 +116,8 @@ describe("datagrams over rxe, between two namespaces", () => {
     expect(dns.events[0]).toMatchObject({
       path: { backend: "verbs", mode: "zero-copy", steering: "none", obtained: { zeroCopy: true } },
     });
-    for (let each = 0; each < 5; each++) expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
-    expect(await dig("www.bifurcate.test")).toMatch(/192\.0\.2\.80\n/);
+    for (let each = 0; each < 5; each++) expect(await dig("v4only.bifurcate.test")).toEqual(["192.0.2.4"]);
+    expect(await dig("www.bifurcate.test")).toContain("192.0.2.80");
     const [served, carried] = [await statsOf(dns, null), await statsOf(card, 1)];
     expect(served.received).toBeGreaterThanOrEqual(6);
     expect(served.sent).toBe(served.received);
@@ -122,17 +130,12 @@ describe("datagrams over rxe, between two namespaces", () => {
   it("carry frames as long as the link has them, over several queue pairs", async () => {
     const echo = await server(["--do", "reflect"], ",queues=2");
     const card = await client("udp", ",queues=2");
-    // A reflected frame has the client's own addresses at its ends: the kernel drops it, and the counters tell.
     await shell(
       guest,
       `ip netns exec client sh -c 'for i in 1 2 3 4 5 6 7 8; do head -c 1472 /dev/zero | socat -b 2000 - UDP-SENDTO:${CARD}:$((4000 + i)); done'`,
     );
-    const counted = await shell(
-      guest,
-      `for i in $(seq 100); do
-      n=$(ip netns exec client cat /sys/class/net/peer/statistics/rx_packets); test $n -ge 8 && break; sleep 0.1; done; echo $n`,
-    );
-    expect(Number(counted)).toBeGreaterThanOrEqual(8);
+    // A reflected frame has the client's own addresses at its ends, and its kernel drops it: the counters tell of it.
+    await card.event("rates", ({ ports }) => (ports as readonly { stats: Stats }[])[0]!.stats.sent >= 8);
     const [reflected, carried] = [await statsOf(echo, null), await statsOf(card, 1)];
     expect([reflected.received, reflected.sent]).toEqual([8, 8]);
     expect(carried).toMatchObject({ sent: 8, received: 8, invalidDescriptor: 0 });
@@ -141,12 +144,12 @@ describe("datagrams over rxe, between two namespaces", () => {
   it("an end that is killed is missed, and the next one is served", async () => {
     const dns = await server(["--do", "run=examples/dns.ts"]);
     const first = await client("udp dst port 53");
-    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
+    expect(await dig("v4only.bifurcate.test")).toEqual(["192.0.2.4"]);
     await first.end("SIGKILL");
+    await warned(dns, "the other end is gone");
     await client("udp dst port 53");
-    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
+    expect(await dig("v4only.bifurcate.test")).toEqual(["192.0.2.4"]);
     await dns.end("SIGTERM");
-    expect(warnings(dns).filter((text) => text.includes("the other end is gone"))).not.toHaveLength(0);
     expect(warnings(dns).filter((text) => text.includes("the other end is there"))).toHaveLength(2);
   });
 });
@@ -156,18 +159,17 @@ describe("a card that goes down under open ports", () => {
     const { name } = wire.nic;
     const dns = await server(["--do", "run=examples/dns.ts"]);
     await client("udp dst port 53");
-    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
-    const warned = (text: string) => dns.event("warning", (each) => String(each["text"]).includes(text));
+    expect(await dig("v4only.bifurcate.test")).toEqual(["192.0.2.4"]);
     try {
       await shell(guest, `ip link set dev ${name} down`);
-      await warned("its port is down");
+      await warned(dns, "its port is down");
     } finally {
       // What the kernel forgot of its neighbours with the link it asks for again.
       await shell(guest, `ip link set dev ${name} up`);
     }
-    await warned("its port is up again");
+    await warned(dns, "its port is up again");
     await carrier(guest, name);
-    expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
+    expect(await dig("v4only.bifurcate.test")).toEqual(["192.0.2.4"]);
     const { deviceError, invalidDescriptor } = await statsOf(dns, null);
     expect([deviceError, invalidDescriptor]).toEqual([0, 0]);
   });

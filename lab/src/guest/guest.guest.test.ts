@@ -44,7 +44,7 @@ describe("a guest with one NIC of each model", () => {
   it("makes a command wait whose output nobody reads, and loses none of it", async () => {
     const bytes = 8 * 2 ** 20;
     const script = `rm -f /tmp/written; head -c ${bytes} /dev/zero; echo all > /tmp/written`;
-    const loud = guest.start(["sh", "-c", script], { limit: 120 });
+    const loud = guest.start(["sh", "-c", script], { limit: 280 });
     // Others are served meanwhile.
     for (let n = 0; n < 20; n += 1) expect((await guest.run(["true"])).status).toBe(0);
     expect((await guest.run(["cat", "/tmp/written"])).status).toBe(1);
@@ -55,7 +55,7 @@ describe("a guest with one NIC of each model", () => {
   });
 
   it("makes whoever writes to a command wait that does not read", async () => {
-    const deaf = guest.start(["sleep", "1000"], { limit: 120 });
+    const deaf = guest.start(["sleep", "1000"], { limit: 280 });
     let accepted = 0;
     const chunk = Buffer.alloc(2 ** 16);
     const offer = (): void => {

@@ -10,7 +10,7 @@ export interface WantedMachine extends Partial<Omit<Machine, "nics">> {
 }
 
 /** Longest time that a boot takes on a busy machine with two processors, in ms: the limit of a `beforeAll`. */
-export const BOOT_LIMIT = 300_000;
+export const BOOT_LIMIT = 480_000;
 
 interface Shared {
   readonly key: string;

@@ -6,6 +6,9 @@ import type { Guest, UpPort } from "./guest.js";
 /** The largest receive buffer that a socket of the guest may ask for, in bytes. */
 const RECEIVE_BUFFER = 8 << 20;
 
+/** Seconds that a link may need: far more than any does, even where emulation is starved. */
+const CARRIER_LIMIT = 60;
+
 /** One end of a wire that is up. */
 export interface WireEnd {
   readonly name: string;
@@ -48,7 +51,8 @@ export async function bringUp(guest: Guest, name: string, mtu = 1500): Promise<W
   });
   const [nic, far] = [end(port, 1), { ...end(other, 2), netns: `wire${number}` }];
   const commands = (mine: WireEnd, theirs: WireEnd): string[] => [
-    // No link-local address: nothing is on the wire but what a test sends.
+    // No link-local address: nothing is on the wire but what a test sends, and within two seconds of `up` the reports of
+    // the groups that the addresses are in (MLD, RFC 3810).
     `link set dev ${mine.name} addrgenmode none mtu ${mtu}`,
     `addr add ${mine.v4}/28 dev ${mine.name}`,
     `addr add ${mine.v6}/64 dev ${mine.name} nodad`,
@@ -73,13 +77,21 @@ export async function takeDown(guest: Guest, wire: Wire): Promise<void> {
   await ip(guest, [`netns del ${far.netns}`, `link set dev ${nic.name} down`, `addr flush dev ${nic.name}`]);
 }
 
-/** Waits until an interface carries: igb needs some time after `up`, and again after an XDP program came or went. */
+/**
+ * Waits until an interface carries, and the kernel has taken note of it (a little later): igb needs some time after `up`,
+ * and again after an XDP program came or went.
+ */
 export async function carrier(guest: Guest, name: string, netns?: string): Promise<void> {
-  const wait = `for i in $(seq 300); do grep -q 1 /sys/class/net/${name}/carrier 2>/dev/null && exit 0; sleep 0.1; done; exit 1`;
+  const folder = `/sys/class/net/${name}`;
+  const carries = `grep -q 1 ${folder}/carrier 2>/dev/null && ! grep -q down ${folder}/operstate`;
+  const wait = `for i in $(seq ${10 * CARRIER_LIMIT}); do ${carries} && exit 0; sleep 0.1; done; exit 1`;
   const inside = netns === undefined ? [] : ["ip", "netns", "exec", netns];
   const { status } = await guest.run([...inside, "sh", "-c", wait]);
   if (status === 0) return;
-  throw new BifurcateError("E_GUEST", { what: `bring up ${name}`, why: "no carrier after 30 seconds" });
+  throw new BifurcateError("E_GUEST", {
+    what: `bring up ${name}`,
+    why: `no carrier after ${CARRIER_LIMIT} seconds`,
+  });
 }
 
 /** Runs commands of ip(8) in order, in one go. */
