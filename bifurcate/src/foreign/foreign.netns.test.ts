@@ -9,6 +9,7 @@ import {
   BrokerPlace,
   NOBODY,
   opened,
+  OTHER,
   powerless,
   REQUEST,
   whatIsLeft,
@@ -208,7 +209,6 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
   });
 
   it("the audit log tells of it all: two users on one card, DPDK's and ours, and deaths of client and broker", async () => {
-    const OTHER = 65_533;
     place.file("echo.mjs", ECHO);
     place.write(
       `${POLICY}\n[echo]\nuser = ${OTHER}\ndevice = card0\nflow = udp dst port 7778\ntransmit = own\n`,

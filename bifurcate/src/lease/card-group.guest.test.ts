@@ -3,8 +3,8 @@ import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { NOBODY } from "../testing/broker.js";
-import { GuestBroker, OTHER } from "../testing/guest-broker.js";
+import { NOBODY, OTHER } from "../testing/broker.js";
+import { GuestBroker } from "../testing/guest-broker.js";
 import { pciOf } from "../testing/guest-card.js";
 import { answers, faults, pings, shell } from "../testing/guest-split.js";
 

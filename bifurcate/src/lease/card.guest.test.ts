@@ -4,8 +4,8 @@ import type { GuestProcess } from "@bifurcate/lab/guest/guest-process";
 import { BOOT_LIMIT, sharedGuest } from "@bifurcate/lab/guest/shared";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { NOBODY } from "../testing/broker.js";
-import { GuestBroker, OTHER, type CardEvent } from "../testing/guest-broker.js";
+import { NOBODY, OTHER } from "../testing/broker.js";
+import { GuestBroker, type CardEvent } from "../testing/guest-broker.js";
 import { bringExample, pciOf, withFunction } from "../testing/guest-card.js";
 import { answers, faults, pings, shell } from "../testing/guest-split.js";
 
@@ -118,7 +118,8 @@ describe("a card that is leased whole", () => {
       const [client, { id }] = await lease(card, NOBODY, true);
       expect(await pings(guest, igb)).toBe(3);
       await shell(guest, "dmesg -c > /dev/null");
-      await broker.release(id!);
+      const said = await broker.release(id!);
+      expect(said).toContain(`${card} reaches no memory but its client's, if that`);
       expect(await broker.event(client, "lost")).toMatchObject({ code: "E_LEASE_REVOKED" });
       expect(await broker.states()).toEqual(["draining"]);
       // It is not stopped yet: what comes in it tries to write, and the IOMMU stops it.

@@ -10,6 +10,7 @@ import {
   HANDLER,
   NOBODY,
   opened,
+  OTHER,
   powerless,
   whatIsLeft,
   type Running,
@@ -17,7 +18,6 @@ import {
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
-const OTHER = 65_533;
 /** What root has set aside: queue 1 for one user, queue 2 for another. */
 const POLICY = `
 [one]
@@ -89,19 +89,8 @@ describe.skipIf(reason !== null)(`an own queue${reason === null ? "" : ` (skippe
     return place.client(args, uid);
   }
 
-  /** Sends a datagram and gives the ports from which answers came: soon after the first, or when the time is over. */
-  async function answers(port: number, text: string, patience = 60_000): Promise<number[]> {
-    const out = await veth.node(
-      veth.peerNetns,
-      `const socket = require("node:dgram").createSocket("udp4");
-       const from = [];
-       const end = () => { console.log(JSON.stringify(from)); process.exit(0); };
-       socket.on("message", (_, { port }) => { from.push(port); setTimeout(end, 50); });
-       socket.bind(0, () => socket.send("${text}", ${port}, "${veth.address}"));
-       setTimeout(end, ${patience});`,
-    );
-    return JSON.parse(out) as number[];
-  }
+  const answers = (port: number, text: string, patience = 60_000): Promise<number[]> =>
+    veth.answersFrom(port, text, patience);
 
   const mechanisms = async (): Promise<unknown[]> =>
     (await place.leases()).map((each) => [(each as { mechanism?: string }).mechanism, each.state]);
@@ -216,8 +205,10 @@ describe.skipIf(reason !== null)(`an own queue${reason === null ? "" : ` (skippe
     process.kill(pid, "SIGSTOP");
     const before = await place.leases();
     expect(before).toMatchObject([{ id, state: "granted" }]);
-    const release = place.run([process.execPath, ...place.cli("release", id)], "release");
+    const release = place.run([process.execPath, ...place.cli("release", id, "--json")], "release");
     expect(await release.ended).toBe(0);
+    const ended = { id, device: "card0", mechanism: "queue", transmit: "raw", state: "draining" };
+    expect(JSON.parse(release.lines.join())).toEqual({ released: [ended], errors: [] });
     // The kernel has the flow at once; the queue is free when the last copy of its socket is closed.
     expect(await answers(7777, "s")).toEqual([7777]);
     expect(await place.leases()).toMatchObject([{ id, state: "draining" }]);

@@ -7,13 +7,13 @@ import {
   HANDLER,
   NOBODY,
   opened,
+  OTHER,
   whatIsLeft,
   type Running,
 } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
-const OTHER = 65_533;
 const POLICY = `
 [one]
 user = ${NOBODY}
@@ -62,19 +62,8 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     return place.client(["split", veth.card, "--flow", flow, "--do", run, "--json", ...more], uid);
   }
 
-  /** Sends a datagram and gives the ports from which answers came: soon after the first, or when the time is over. */
-  async function answers(port: number, text: string, patience = 60_000): Promise<number[]> {
-    const out = await veth.node(
-      veth.peerNetns,
-      `const socket = require("node:dgram").createSocket("udp4");
-       const from = [];
-       const end = () => { console.log(JSON.stringify(from)); process.exit(0); };
-       socket.on("message", (_, { port }) => { from.push(port); setTimeout(end, 50); });
-       socket.bind(0, () => socket.send("${text}", ${port}, "${veth.address}"));
-       setTimeout(end, ${patience});`,
-    );
-    return JSON.parse(out) as number[];
-  }
+  const answers = (port: number, text: string, patience = 60_000): Promise<number[]> =>
+    veth.answersFrom(port, text, patience);
 
   /** The same, of a datagram to which no answer comes. */
   const unanswered = (port: number, text: string): Promise<number[]> => answers(port, text, 1500);

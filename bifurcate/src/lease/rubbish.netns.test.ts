@@ -3,12 +3,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BrokerPlace, HANDLER, NOBODY, opened, whatIsLeft, type Running } from "../testing/broker.js";
+import { BrokerPlace, HANDLER, NOBODY, opened, OTHER, whatIsLeft, type Running } from "../testing/broker.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const tcpdump = ["/usr/bin/tcpdump", "/usr/sbin/tcpdump"].some((file) => existsSync(file));
 const reason = cannotRun() ?? (tcpdump ? null : "needs tcpdump: apt-get install tcpdump");
-const OTHER = 65_533;
 const POLICY = `
 [rubbish]
 user = ${NOBODY}

@@ -67,6 +67,8 @@ const PATIENCE_MS = 100_000;
 
 /** The user of the clients: nobody. */
 export const NOBODY = 65_534;
+/** A user beside nobody, who has leases too. */
+export const OTHER = 65_533;
 
 /** One line of the audit log. */
 export interface AuditLine {

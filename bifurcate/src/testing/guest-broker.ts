@@ -3,15 +3,13 @@
 import type { Guest } from "@bifurcate/lab/guest/guest";
 import type { GuestProcess } from "@bifurcate/lab/guest/guest-process";
 import { NEEDED } from "@bifurcate/control/broker/start";
-import { NOBODY, powerless } from "./broker.js";
+import { NOBODY, OTHER, powerless } from "./broker.js";
 import type { CardClientWords } from "./card-client.js";
 import { putProgram } from "./guest-program.js";
 import { LIFE, shell } from "./guest-split.js";
 
 /** The broker's user in a guest. */
 const USER = 990;
-/** A user beside nobody who may have cards. */
-export const OTHER = 65_533;
 const PLACE = "/run/bf-broker";
 const BPF = "/run/bf-broker-bpf";
 /** Seconds that a command may take in a guest on a busy machine. */
@@ -207,11 +205,15 @@ export class GuestBroker {
     return (JSON.parse(stdout) as { leases: Listed[] }).leases;
   }
 
-  /** Takes a lease back, as root. */
-  async release(id: string): Promise<void> {
+  /** Takes a lease back, as root; gives what is said of it. */
+  async release(id: string): Promise<string> {
     const env = { BIFURCATE_BROKER: this.socket };
-    const { status, stderr } = await this.guest.run(["bifurcate", "release", id], { limit: LIMIT, env });
+    const { status, stdout, stderr } = await this.guest.run(["bifurcate", "release", id], {
+      limit: LIMIT,
+      env,
+    });
     if (status !== 0) throw new Error(stderr);
+    return stdout;
   }
 
   /** The states of all leases, as the broker has written them down: to ask it takes a guest ten seconds and more. */

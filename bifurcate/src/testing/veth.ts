@@ -133,6 +133,23 @@ export class VethPair {
     throw new Error(`nobody answers at ${address}, port ${port}`);
   }
 
+  /**
+   * Sends one datagram of that text and gives the ports from which answers came: soon after the first, or when the patience,
+   * in ms, is over.
+   */
+  async answersFrom(port: number, text: string, patience: number): Promise<number[]> {
+    const out = await this.node(
+      this.peerNetns,
+      `const socket = require("node:dgram").createSocket("udp4");
+       const from = [];
+       const end = () => { console.log(JSON.stringify(from)); process.exit(0); };
+       socket.on("message", (_, { port }) => { from.push(port); setTimeout(end, 50); });
+       socket.bind(0, () => socket.send("${text}", ${port}, "${this.address}"));
+       setTimeout(end, ${patience});`,
+    );
+    return JSON.parse(out) as number[];
+  }
+
   /** Sends lines over one TCP connection, and counts those that come back; the next may take a minute at most. */
   async askTcp(port: number, count: number): Promise<Answers> {
     const out = await this.node(

@@ -3,7 +3,7 @@
 /**
  * - reserved: written to the journal, being made; nobody has a descriptor of it
  * - granted: the client has it
- * - revoked: its flow is with the kernel again; what it was made of is being taken away
+ * - revoked: it is over, its flow, where it had one, goes to the kernel; what it was made of is being taken away
  * - draining: a copy of a socket is still open somewhere, so its queue is not free
  * - free: nothing of it is left
  */

@@ -6,7 +6,9 @@ import { nativeKernel } from "@bifurcate/control/native";
 import { listSplits, type SplitEntry } from "@bifurcate/control/transaction/registry";
 import { release, releaseStale, type Released } from "@bifurcate/control/transaction/release";
 import { BrokerConnection } from "@bifurcate/control/protocol/client";
+import type { ListedLease } from "@bifurcate/control/protocol/messages";
 import { jsonLine, renderError, type Streams } from "../io.js";
+import { endedWords, type EndedLease } from "../render/ended-lease.js";
 import { renderTable } from "../render/table.js";
 
 const HELP = `
@@ -39,10 +41,8 @@ export function releaseCommand(streams: Streams): Command {
         });
       }
       if (id?.startsWith("lease-") === true) {
-        await releaseLease(id);
-        streams.out(
-          json ? jsonLine({ released: [{ id }], errors: [] }) : `${id}: its flow is with the kernel\n`,
-        );
+        const ended = await releaseLease(id);
+        streams.out(json ? jsonLine({ released: [ended], errors: [] }) : endedWords(ended));
       } else if (id !== undefined) {
         const released = await release(nativeKernel(), id);
         streams.out(json ? jsonLine({ released: [released], errors: [] }) : releasedWords(released));
@@ -54,11 +54,23 @@ export function releaseCommand(streams: Streams): Command {
     });
 }
 
-/** Takes a lease back. @throws E_NO_BROKER, E_NO_SUCH_LEASE */
-async function releaseLease(id: string): Promise<void> {
+/** Takes a lease back, and looks what there is of it then. @throws E_NO_BROKER, E_NO_SUCH_LEASE */
+async function releaseLease(id: string): Promise<EndedLease> {
   const broker = await BrokerConnection.connect();
+  const find = async (): Promise<ListedLease | undefined> =>
+    (await broker.list()).find((each) => each.id === id);
   try {
+    const before = await find();
+    // Also of one that is not in the list: the broker says so, and writes down who asked.
     await broker.release(id);
+    const left = await find();
+    const lease = before ?? left;
+    if (lease === undefined) {
+      // Granted since the list, and gone.
+      throw new BifurcateError("E_NO_SUCH_LEASE", { what: `release ${id}`, why: "it has ended meanwhile" });
+    }
+    const { device, mechanism, transmit } = lease;
+    return { id, device, mechanism, transmit, state: left?.state ?? "free" };
   } finally {
     broker.close();
   }
