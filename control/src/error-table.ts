@@ -387,7 +387,7 @@ export const ERRORS = {
     status: 1,
   },
   E_BROKER_RUNNING: {
-    meaning: "Another broker serves at the same socket.",
+    meaning: "Another broker serves at the same socket, or has the same folder of state.",
     next: "End it first: the new one adopts its leases.",
     status: 1,
   },
@@ -417,7 +417,8 @@ export const ERRORS = {
     status: 1,
   },
   E_LEASE_REVOKED: {
-    meaning: "The lease was taken back; its flow is with the kernel.",
+    meaning:
+      "The lease was taken back: its flow is with the kernel, a card that was leased whole is to be closed.",
     next: "Ask for a new lease; the broker's audit log says who took it back.",
     status: 1,
   },

@@ -14,6 +14,7 @@ pub mod event;
 pub mod fake;
 pub mod guard;
 pub mod interface;
+pub mod lock;
 pub mod memory;
 pub mod netlink;
 pub mod netns;

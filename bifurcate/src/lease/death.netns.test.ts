@@ -182,6 +182,43 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     expect((await veth.ask(7777, 3)).answered).toBe(3);
   });
 
+  it("of none: a second broker with the first one's state is refused, and leaves everything as it is", async () => {
+    const client = echo();
+    const { id } = await opened(client);
+    const before = whatIsLeft(place);
+    const socket = place.path("second.sock");
+    const second = [process.execPath, ...place.daemon(), "--socket", socket];
+    // Whether it answers or not.
+    for (const signal of ["SIGCONT", "SIGSTOP"] as const) {
+      process.kill(place.pid, signal);
+      const refused = place.run(second, "the second broker");
+      expect(await refused.ended).toBe(1);
+      expect(refused.stderr).toContain("E_BROKER_RUNNING");
+      expect(refused.stderr).toContain(`process ${place.pid}, a broker at ${place.socket}, has it`);
+      expect(refused.stderr).toContain(`End process ${place.pid} first`);
+    }
+    process.kill(place.pid, "SIGCONT");
+    expect(readdirSync(place.folder)).not.toContain("second.sock");
+    // Nor may one with a state of its own take the socket.
+    const beside = [process.execPath, ...place.daemon(), "--state", place.path("beside")];
+    const refused = place.run(beside, "the third broker");
+    expect(await refused.ended).toBe(1);
+    expect(refused.stderr).toContain(`listen at ${place.socket}: a broker answers there`);
+    expect((await veth.ask(7777, 3)).answered).toBe(3);
+    expect(await place.leases()).toMatchObject([{ id, state: "granted" }]);
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+    // Of one that was killed nothing is locked: not by its client either, which has descriptors of it.
+    await broker.end("SIGKILL");
+    const next = place.run(second, "the next broker");
+    await next.until(() => (next.stderr.includes("serves") ? true : undefined));
+    expect(next.stderr).toContain("adopted 1 leases, ended 0");
+    expect(await next.end()).toBe(0);
+    // Nor of one that ended in good order.
+    broker = await place.start();
+    expect(broker.stderr).toContain("adopted 1 leases, ended 0");
+    expect((await veth.ask(7777, 3)).answered).toBe(3);
+  });
+
   it("of an older broker: a newer one adopts its lease, which lacks what came since", async () => {
     await veth.serve(7777);
     const client = echo();
@@ -250,6 +287,7 @@ describe.skipIf(reason !== null)(`death${reason === null ? "" : ` (skipped: ${re
     const { id } = await opened(client);
     const other = place.run([process.execPath, ...place.cli("release", id)], "release");
     expect(await other.ended).toBe(0);
+    expect(other.lines).toEqual([`${id}: its flow is with the kernel`]);
     expect(await client.ended).toBe(1);
     expect(client.stderr).toContain("E_LEASE_REVOKED");
     expect((await veth.ask(7777, 3)).answered).toBe(3);

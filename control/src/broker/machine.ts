@@ -1,9 +1,17 @@
 // What a broker asks of the kernel beyond what a split does: ports, sockets to be passed, names that outlive it.
-import type { Connection, LinkEvent, LinkWatch, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
+import type {
+  Connection,
+  FileLock,
+  LinkEvent,
+  LinkWatch,
+  Listener,
+  Peer,
+  ProcessHandle,
+} from "@bifurcate/addon";
 import { loadAddon } from "../addon.js";
 import type { Attachment, BpfMap, Kernel, Netns, Program } from "../kernel.js";
 
-export type { Connection, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
+export type { Connection, FileLock, Listener, Peer, ProcessHandle } from "@bifurcate/addon";
 
 /** An open descriptor, to be passed. */
 export interface Descriptor {
@@ -124,11 +132,13 @@ export interface BrokerKernel extends Kernel {
   lookAtCard(address: string): Promise<boolean>;
 }
 
-/** Sockets and processes of this machine. */
+/** Sockets, processes and locks of this machine. */
 export interface Locals {
   listen(path: string): Listener;
   connect(path: string): Connection;
   process(pid: number): ProcessHandle;
+  /** A file that this process has until it closes the lock or ends; null when another has it. */
+  lock(path: string): FileLock | null;
 }
 
 /** This machine's kernel for a broker. That the addon has it all, the compiler checks here. @throws E_NO_ADDON */
@@ -136,10 +146,10 @@ export function brokerKernel(): BrokerKernel {
   return new (loadAddon().NativeKernel)();
 }
 
-/** This machine's local sockets and processes. @throws E_NO_ADDON */
+/** This machine's local sockets, processes and locks. @throws E_NO_ADDON */
 export function locals(): Locals {
-  const { listenLocal, connectLocal, openProcess } = loadAddon();
-  return { listen: listenLocal, connect: connectLocal, process: openProcess };
+  const { listenLocal, connectLocal, openProcess, lockFile } = loadAddon();
+  return { listen: listenLocal, connect: connectLocal, process: openProcess, lock: lockFile };
 }
 
 /** Tells who supervises this process, systemd for one, how it is (sd_notify(3)). @throws E_NO_ADDON */

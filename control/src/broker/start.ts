@@ -6,9 +6,10 @@ import { stateDirectory } from "../transaction/journal.js";
 import { auditFile, auditTo, type Audit } from "./audit.js";
 import { Leases } from "./leases.js";
 import { brokerKernel, locals, type BrokerKernel, type Locals } from "./machine.js";
-import { metricsPlace, metricsText, serveMetrics } from "./metrics.js";
+import { metricsPlace, metricsText, serveMetrics, type MetricsPlace } from "./metrics.js";
 import { checkMeans, readPolicy, type Policy } from "./policy.js";
 import { Server } from "./server.js";
+import { lockState } from "./state-lock.js";
 
 /** What `bifurcated` is told. */
 export interface BrokerOptions {
@@ -89,7 +90,6 @@ function checkBpffs(path: string): void {
  * where that one is stopped and as many wait for it as may (EAGAIN).
  */
 function takeSocket(machine: Locals, path: string): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   if (!existsSync(path)) return;
   try {
     machine.connect(path).close();
@@ -117,6 +117,32 @@ export function startBroker(options: BrokerOptions): RunningBroker {
   const place = options.metrics === null ? null : metricsPlace(options.metrics);
   const policy = readMeant(options.policy, kernel);
   checkBpffs(options.bpffs);
+  // Clients pass through its folder, which may be that of the state too.
+  mkdirSync(dirname(options.socket), { recursive: true, mode: 0o755 });
+  // Before anything of another broker is touched, its socket's file among it.
+  const lock = lockState(machine, options.state, options.socket);
+  try {
+    const running = serve(options, { kernel, machine, place, policy });
+    const stop = (): void => {
+      running.stop();
+      lock.close();
+    };
+    return { ...running, stop };
+  } catch (thrown) {
+    lock.close();
+    throw thrown;
+  }
+}
+
+/** What was found well before a broker begins. */
+interface Checked {
+  readonly kernel: BrokerKernel;
+  readonly machine: Locals;
+  readonly place: MetricsPlace | null;
+  readonly policy: Policy;
+}
+
+function serve(options: BrokerOptions, { kernel, machine, place, policy }: Checked): RunningBroker {
   takeSocket(machine, options.socket);
   const audit: Audit = options.audit === null ? auditTo(1) : auditFile(options.audit);
   const netns = kernel.openNetns(null);

@@ -1,0 +1,95 @@
+//! A file that one process at a time has: a lock that the kernel takes back when its holder ends, however it ends.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::{Error, Result};
+
+/// The lock on a file (flock(2)), held until this is dropped or the process ends.
+///
+/// The lock is the open file's, so a copy of the descriptor in another process would hold it too: it is close-on-exec, and
+/// never passed.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: OwnedFd,
+}
+
+impl FileLock {
+    /// Locks the file at `path`, which is made where there is none, readable to its owner alone: who can open it could
+    /// hold it. `None` when another has the lock; the file stays in any case, since who removes one that is locked makes
+    /// room for a second lock.
+    ///
+    /// # Errors
+    /// What open(2) reports, `ELOOP` of a symbolic link; what flock(2) reports.
+    pub fn take(path: &Path) -> Result<Option<FileLock>> {
+        let args = || format!("path={}", path.display());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Error::rustix("open", args(), e))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(FileLock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(Error::rustix("flock", args(), e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            Place(std::env::temp_dir().join(format!("bf-lock-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_has_it_and_nobody_else_can_open_it() {
+        let place = Place::new("one");
+        let first = FileLock::take(&place.0).unwrap().unwrap();
+        assert!(FileLock::take(&place.0).unwrap().is_none());
+        let mode = std::fs::metadata(&place.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(first);
+        assert!(FileLock::take(&place.0).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_process_that_was_started_meanwhile_does_not_keep_it() {
+        let place = Place::new("child");
+        let lock = FileLock::take(&place.0).unwrap().unwrap();
+        // It reads until its input ends, so it is there until this test says otherwise.
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(lock);
+        let next = FileLock::take(&place.0);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(next.unwrap().is_some());
+    }
+
+    #[test]
+    fn what_a_link_points_to_is_not_locked() {
+        let (place, target) = (Place::new("link"), Place::new("target"));
+        std::os::unix::fs::symlink(&target.0, &place.0).unwrap();
+        assert_eq!(FileLock::take(&place.0).unwrap_err().code(), "ELOOP");
+        assert!(!target.0.exists());
+    }
+}
