@@ -16,9 +16,7 @@ use crate::message::{
 /// Where a broker listens, unless `BIFURCATE_BROKER` says otherwise.
 const USUAL_PLACE: &str = "/run/bifurcate/broker.sock";
 /// How long a broker may take for an answer: making a port takes some ten milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long one that a lease looks for beside its work may take to say who it is.
-pub(crate) const SEARCHING: Duration = Duration::from_millis(250);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +47,8 @@ impl Broker {
     /// Connects to the broker of this machine: at `BIFURCATE_BROKER`, or the usual place.
     ///
     /// # Errors
-    /// [`Error::NoBroker`], [`Error::Refused`] where it is full, [`Error::Protocol`].
+    /// [`Error::NoBroker`], [`Error::Refused`] where it is full, [`Error::Protocol`], also when it has not said within 30
+    /// seconds who it is.
     pub fn connect() -> Result<Broker> {
         let named = std::env::var_os("BIFURCATE_BROKER").filter(|path| !path.is_empty());
         Broker::connect_at(&named.map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from))
@@ -60,11 +59,20 @@ impl Broker {
     /// # Errors
     /// As [`Broker::connect`].
     pub fn connect_at(path: &Path) -> Result<Broker> {
-        Broker::connect_within(path, PATIENCE)
+        Broker::connect_until(path, Instant::now() + PATIENCE)
     }
 
-    /// Connects to the broker that listens at `path`, where it says who it is within `patience`.
-    pub(crate) fn connect_within(path: &Path, patience: Duration) -> Result<Broker> {
+    /// Connects to the broker that listens at `path`, where it says until then who it is.
+    pub(crate) fn connect_until(path: &Path, until: Instant) -> Result<Broker> {
+        let mut broker = Broker::greet(path)?;
+        let (message, _) = broker.message(until)?;
+        broker.take_welcome(message)?;
+        Ok(broker)
+    }
+
+    /// Connects to the broker that listens at `path`, and waits for nothing: nothing may be asked of it before
+    /// [`Broker::is_welcome`].
+    pub(crate) fn greet(path: &Path) -> Result<Broker> {
         let no_broker = |error: bifurcate_linux::Error| Error::NoBroker {
             path: path.to_owned(),
             why: error.to_string(),
@@ -86,26 +94,35 @@ impl Broker {
             versions: VERSIONS,
             name: env!("CARGO_PKG_NAME"),
         })?;
-        match broker.message(Instant::now() + patience)? {
-            (
-                FromBroker::Welcome {
-                    version,
-                    broker: name,
-                    pid,
-                    netns,
-                },
-                _,
-            ) if VERSIONS.contains(&version) => {
-                broker.welcome = Welcome {
+        Ok(broker)
+    }
+
+    /// Whether it has said who it is; to be asked until it has. Waits for nothing.
+    pub(crate) fn is_welcome(&mut self) -> Result<bool> {
+        match self.receive()? {
+            Some((message, _)) => self.take_welcome(message).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn take_welcome(&mut self, message: FromBroker) -> Result<()> {
+        match message {
+            FromBroker::Welcome {
+                version,
+                broker: name,
+                pid,
+                netns,
+            } if VERSIONS.contains(&version) => {
+                self.welcome = Welcome {
                     version,
                     broker: name,
                     pid,
                     netns,
                 };
-                Ok(broker)
+                Ok(())
             }
-            (FromBroker::Error { error, .. }, _) => Err(Error::Refused(error)),
-            (other, _) => Err(Error::Protocol(format!("it answered hello with {other:?}"))),
+            FromBroker::Error { error, .. } => Err(Error::Refused(error)),
+            other => Err(Error::Protocol(format!("it answered hello with {other:?}"))),
         }
     }
 
@@ -117,11 +134,18 @@ impl Broker {
 
     /// Asks for a lease, and opens it. The connection goes with it: the lease ends with its connection.
     ///
+    /// It takes some ten milliseconds, a card more, and at most 30 seconds for the broker's answer. A lease that is granted
+    /// later is nobody's: this end has closed the connection by then, and the broker takes the lease away.
+    ///
     /// # Errors
-    /// [`Error::Refused`] with the broker's reason; [`Error::Protocol`] where what came is not what it says, or the
-    /// broker is too old to lease whole cards; [`Error::System`] where the kernel refuses to map it (older than 6.4), or
-    /// no driver here knows the card (`EOPNOTSUPP`).
-    pub fn lease(mut self, request: &Request) -> Result<Lease> {
+    /// [`Error::Refused`] with the broker's reason; [`Error::Protocol`] where what came is not what it says, nothing came in
+    /// time, or the broker is too old to lease whole cards; [`Error::System`] where the kernel refuses to map it (older than
+    /// 6.4), or no driver here knows the card (`EOPNOTSUPP`).
+    pub fn lease(self, request: &Request) -> Result<Lease> {
+        self.lease_until(request, Instant::now() + PATIENCE)
+    }
+
+    fn lease_until(mut self, request: &Request, until: Instant) -> Result<Lease> {
         if request.mechanism == WantedMechanism::Vfio && self.welcome.version < CARDS_SINCE {
             let version = self.welcome.version;
             return Err(Error::Protocol(format!(
@@ -133,7 +157,7 @@ impl Broker {
             request: number,
             lease: request,
         })?;
-        match self.answer(number)? {
+        match self.answer(number, until)? {
             (FromBroker::Granted { lease, .. }, descriptors) => {
                 Lease::open(self, request, *lease, descriptors)
             }
@@ -141,7 +165,7 @@ impl Broker {
         }
     }
 
-    /// The leases that this user may see, page by page.
+    /// The leases that this user may see, page by page; the broker may take 30 seconds for each.
     ///
     /// # Errors
     /// [`Error::NoBroker`] where it has ended, [`Error::Protocol`].
@@ -154,7 +178,7 @@ impl Broker {
                 request,
                 after: after.as_deref(),
             })?;
-            match self.answer(request)? {
+            match self.answer(request, Instant::now() + PATIENCE)? {
                 (FromBroker::Leases { leases, next, .. }, _) => {
                     if next.is_some() && leases.is_empty() {
                         return Err(Error::Protocol("its list has no end".into()));
@@ -173,22 +197,36 @@ impl Broker {
     /// Takes a lease from whoever has it: the same user's, or anybody's for root and admins.
     ///
     /// # Errors
-    /// [`Error::Refused`] with `E_NO_SUCH_LEASE`.
+    /// [`Error::Refused`] with `E_NO_SUCH_LEASE`; [`Error::Protocol`] when it has not answered within 30 seconds: it will
+    /// take the lease when it goes on.
     pub fn release(&mut self, lease: &str) -> Result<()> {
         let request = self.next();
-        self.done(request, &ToBroker::Release { request, lease })
+        let until = Instant::now() + PATIENCE;
+        self.done(request, &ToBroker::Release { request, lease }, until)
     }
 
-    /// Gives a lease of this process back.
-    pub(crate) fn give_back(&mut self, lease: &str) -> Result<()> {
+    /// Gives a lease of this process back. One that has not answered until then takes it when it goes on.
+    pub(crate) fn give_back(&mut self, lease: &str, until: Instant) -> Result<()> {
         let request = self.next();
-        self.done(request, &ToBroker::Return { request, lease })
+        self.done(request, &ToBroker::Return { request, lease }, until)
     }
 
-    /// Tells a broker that came later that this process still has the lease.
-    pub(crate) fn resume(&mut self, lease: &str) -> Result<()> {
+    /// Tells a broker that came later that this process still has the lease, and waits for nothing; gives the number of the
+    /// answer, see [`Broker::has_done`].
+    pub(crate) fn resume(&mut self, lease: &str) -> Result<u32> {
         let request = self.next();
-        self.done(request, &ToBroker::Resume { request, lease })
+        self.send(&ToBroker::Resume { request, lease })?;
+        Ok(request)
+    }
+
+    /// Whether it has done what it was asked; to be asked until it has. Waits for nothing.
+    pub(crate) fn has_done(&mut self, request: u32) -> Result<bool> {
+        while let Some((message, _)) = self.receive()? {
+            if let Some(answer) = self.answering(request, message)? {
+                return done(&answer).map(|()| true);
+            }
+        }
+        Ok(false)
     }
 
     /// The socket.
@@ -210,12 +248,10 @@ impl Broker {
         self.last
     }
 
-    fn done(&mut self, request: u32, message: &ToBroker<'_>) -> Result<()> {
+    fn done(&mut self, request: u32, message: &ToBroker<'_>, until: Instant) -> Result<()> {
         self.send(message)?;
-        match self.answer(request)? {
-            (FromBroker::Done { .. }, _) => Ok(()),
-            (other, _) => Err(Error::Protocol(format!("it answered with {other:?}"))),
-        }
+        let (answer, _) = self.answer(request, until)?;
+        done(&answer)
     }
 
     fn send(&mut self, message: &ToBroker<'_>) -> Result<()> {
@@ -233,27 +269,31 @@ impl Broker {
         }
     }
 
-    /// The answer to that request. What comes in between is kept.
-    fn answer(&mut self, request: u32) -> Result<(FromBroker, Vec<OwnedFd>)> {
-        let until = Instant::now() + PATIENCE;
+    /// The answer to that request; waits for it until then. What comes in between is kept.
+    fn answer(&mut self, request: u32, until: Instant) -> Result<(FromBroker, Vec<OwnedFd>)> {
         loop {
             let (message, descriptors) = self.message(until)?;
-            match message {
-                FromBroker::Error {
-                    request: Some(number),
-                    error,
-                } if number == request => {
-                    return Err(Error::Refused(error));
-                }
-                FromBroker::Granted { request: number, .. }
-                | FromBroker::Done { request: number }
-                | FromBroker::Leases { request: number, .. }
-                    if number == request =>
-                {
-                    return Ok((message, descriptors));
-                }
-                other => self.unasked(other)?,
+            if let Some(answer) = self.answering(request, message)? {
+                return Ok((answer, descriptors));
             }
+        }
+    }
+
+    /// The message where it answers that request; another is kept.
+    fn answering(&mut self, request: u32, message: FromBroker) -> Result<Option<FromBroker>> {
+        match message {
+            FromBroker::Error {
+                request: Some(number),
+                error,
+            } if number == request => Err(Error::Refused(error)),
+            FromBroker::Granted { request: number, .. }
+            | FromBroker::Done { request: number }
+            | FromBroker::Leases { request: number, .. }
+                if number == request =>
+            {
+                Ok(Some(message))
+            }
+            other => self.unasked(other).map(|()| None),
         }
     }
 
@@ -306,8 +346,40 @@ impl Broker {
     }
 }
 
+fn done(answer: &FromBroker) -> Result<()> {
+    match answer {
+        FromBroker::Done { .. } => Ok(()),
+        other => Err(Error::Protocol(format!("it answered with {other:?}"))),
+    }
+}
+
 impl AsFd for Broker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::played::{PlayedBroker, WELCOME};
+
+    #[test]
+    fn a_lease_that_is_granted_too_late_is_nobodys() {
+        let place = PlayedBroker::new("late");
+        let mut broker = Broker::greet(place.path()).unwrap();
+        let client = place.accept();
+        assert!(client.hear().contains(r#""type":"hello""#));
+        assert!(!broker.is_welcome().unwrap());
+        client.say(WELCOME);
+        assert!(broker.is_welcome().unwrap());
+        let request = Request::new("eth0", &["udp dst port 53"]);
+        // No patience: what has not come now is late.
+        let late = broker.lease_until(&request, Instant::now()).err().unwrap();
+        assert_eq!(late.code(), "E_BROKER_PROTOCOL");
+        assert!(late.to_string().contains("did not answer in time"), "{late}");
+        // The broker finds the request, and nobody to give the lease to.
+        assert!(client.hear().contains(r#""type":"lease""#));
+        assert!(client.has_closed());
     }
 }

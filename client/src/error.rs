@@ -30,7 +30,8 @@ pub enum Error {
     Refused(Refusal),
     /// The two do not understand each other: what was received is not what the protocol says.
     Protocol(String),
-    /// The lease was taken back: its flow is with the kernel.
+    /// The lease was taken back: its flow is with the kernel; a card that was leased whole is the broker's again when this
+    /// process has closed it, with its [`Lease`](crate::Lease).
     Revoked {
         /// The lease.
         lease: String,

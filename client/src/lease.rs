@@ -1,109 +1,23 @@
 //! A lease: its queues, polled with no right at all, and its end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bifurcate_datapath::device::{QueuePair, State};
 use bifurcate_datapath::engine::pass::TapPass;
 use bifurcate_datapath::engine::{self, Handler, Lane, Options, Out, PassPath, Run};
 use bifurcate_datapath::frame::{Batch, Umem, checksum};
-use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait, wait_one};
+use bifurcate_linux::event::{Interest, Ready, WAIT_MAX, wait};
 
-use crate::broker::{Broker, SEARCHING};
+use crate::broker::Broker;
 use crate::error::{Error, Result};
+use crate::link::Link;
 use crate::message::{Granted, Mechanism, Request, WantedMechanism};
 use crate::received::{self, Opened};
 
 /// Longest sleep without a look at the port: the kernel tells a sleeper of AF_XDP nothing when its device goes.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The connection over which a lease was granted, or over which the next broker heard of it.
-#[derive(Debug)]
-struct Link {
-    id: String,
-    /// None while no broker runs: the lease goes on, and the next one is told.
-    broker: Option<Broker>,
-    path: std::path::PathBuf,
-    searched: Instant,
-}
-
-impl Link {
-    /// Hears what the broker says, and looks for the next one when it has ended.
-    fn check(&mut self) -> Result<()> {
-        let Some(broker) = &mut self.broker else {
-            return self.search();
-        };
-        match broker.revocation(&self.id) {
-            Ok(None) => Ok(()),
-            Ok(Some(why)) => Err(self.revoked(why)),
-            Err(Error::NoBroker { .. }) => {
-                self.broker = None;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn search(&mut self) -> Result<()> {
-        if self.searched.elapsed() < LOOK {
-            return Ok(());
-        }
-        self.searched = Instant::now();
-        let Ok(mut broker) = Broker::connect_within(&self.path, SEARCHING) else {
-            return Ok(());
-        };
-        // With all patience: the lease would end with a connection that was closed before the answer.
-        match broker.resume(&self.id) {
-            Ok(()) => self.broker = Some(broker),
-            Err(Error::Refused(refusal)) if refusal.code == "E_NO_SUCH_LEASE" => {
-                return Err(self.revoked("the broker that came after does not know it".into()));
-            }
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
-    fn give_back(&mut self) -> Result<()> {
-        if let Some(broker) = &mut self.broker {
-            match broker.give_back(&self.id) {
-                Err(Error::NoBroker { .. }) => self.broker = None,
-                given => return given,
-            }
-        }
-        // The next broker may have it already. One that is yet to come finds that nobody has its descriptors.
-        match Broker::connect_at(&self.path) {
-            Ok(mut broker) => match broker.give_back(&self.id) {
-                // The one before took it back and died before it said so; or this one has found already that nobody has it.
-                Err(Error::Refused(refusal)) if refusal.code == "E_NO_SUCH_LEASE" => Ok(()),
-                given => given,
-            },
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Why nothing comes any more. A broker deletes a port before it tells of it: it has a moment to say why.
-    fn gone(&mut self) -> Error {
-        let until = Instant::now() + LOOK;
-        while let Some(broker) = &self.broker {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || wait_one(broker.as_fd(), Interest::Read, Some(left)).is_err() {
-                break;
-            }
-            if let Err(error) = self.check() {
-                return error;
-            }
-        }
-        self.revoked("its port, or its card, is gone".into())
-    }
-
-    fn revoked(&self, why: String) -> Error {
-        Error::Revoked {
-            lease: self.id.clone(),
-            why,
-        }
-    }
-}
 
 /// A flow of a card, or a card, leased: frames are received, sent and passed by this process, which needs no right for it.
 ///
@@ -139,18 +53,12 @@ impl Lease {
         if let Some(mac) = mac {
             granted.mac = mac;
         }
-        let link = Link {
-            id: granted.id.clone(),
-            path: broker.path().to_owned(),
-            broker: Some(broker),
-            searched: Instant::now(),
-        };
         Ok(Lease {
+            link: Link::new(&granted.id, broker),
             granted,
             pairs: port.queues,
             umem: port.umem,
             ways,
-            link,
         })
     }
 
@@ -216,8 +124,9 @@ impl Lease {
         Ok(true)
     }
 
-    /// Sleeps until a frame may have arrived or `timeout` is over. A lease that goes on without a broker looks for the next
-    /// one meanwhile.
+    /// Sleeps until a frame may have arrived or `timeout` is over, and at most a second. A lease that goes on without a
+    /// broker looks for the next one meanwhile, which takes no longer: whatever that one has not said yet is heard by a
+    /// later call, also when it hangs.
     ///
     /// # Errors
     /// [`Error::Revoked`] when the lease was taken back, and nothing arrives any more.
@@ -243,8 +152,8 @@ impl Lease {
             }
         }
         fds.truncate(WAIT_MAX - 1);
-        if let Some(broker) = &self.link.broker {
-            fds.push((broker.as_fd(), Interest::Read));
+        if let Some(fd) = self.link.fd() {
+            fds.push((fd, Interest::Read));
         }
         wait(&fds, &mut [Ready::default(); WAIT_MAX], Some(timeout))?;
         Ok(())
@@ -282,10 +191,15 @@ impl Lease {
     }
 
     /// Gives the lease back: its flow is with the kernel when this returns, or, where no broker answers, when the next
-    /// one has found that nobody has it. A whole card is stopped first, and reset by the kernel.
+    /// one has found that nobody has it. A whole card is stopped and closed first, at which the kernel resets it; it stays
+    /// with vfio-pci, for the next lease.
+    ///
+    /// A broker that lives and does not answer is waited for 30 seconds, together with the next one where it ends
+    /// meanwhile. The lease ends all the same, when that broker goes on or the next one comes: its connection is closed,
+    /// and nobody has its descriptors.
     ///
     /// # Errors
-    /// [`Error::Refused`] with `E_NO_SUCH_LEASE` when it was taken back before.
+    /// [`Error::Refused`] with `E_NO_SUCH_LEASE` when it was taken back before; [`Error::Protocol`] when the time is over.
     pub fn give_back(mut self) -> Result<()> {
         if self.granted.mechanism == Mechanism::Vfio {
             self.pairs.clear();
@@ -309,7 +223,8 @@ impl Serving {
         &self.granted
     }
 
-    /// Whether it goes on: to be called once a second or so, for it tells the next broker that the lease lives.
+    /// Whether it goes on: to be called once a second or so, for it tells the next broker that the lease lives. It waits for
+    /// nothing, but a second where the port is gone, for the broker to say why.
     ///
     /// # Errors
     /// [`Error::Revoked`] when it was taken back.
@@ -337,109 +252,5 @@ impl Serving {
         self.run.stop();
         self.run.join()?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bifurcate_linux::seqpacket::{Connection, Listener, Received};
-
-    use super::*;
-
-    /// A socket's file, removed when the test ends.
-    struct Socket(std::path::PathBuf);
-
-    impl Drop for Socket {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
-
-    /// Where a broker listens, and the lease of one that has ended.
-    fn orphan(name: &str) -> (Socket, Listener, Link) {
-        let path = std::env::temp_dir().join(format!("bf-lease-{}-{name}", std::process::id()));
-        let socket = Socket(path.clone());
-        let listener = Listener::bind(&path, 1).unwrap();
-        let link = Link {
-            id: "lease-00000001".into(),
-            broker: None,
-            path,
-            searched: Instant::now().checked_sub(2 * LOOK).unwrap(),
-        };
-        (socket, listener, link)
-    }
-
-    fn hear(client: &Connection) -> String {
-        wait_one(client.as_fd(), Interest::Read, None).unwrap();
-        let mut buffer = vec![0; 4096];
-        let Received::Message { length, .. } = client.receive(&mut buffer).unwrap() else {
-            panic!("no message");
-        };
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    }
-
-    /// A broker that welcomes one client, answers what it asks with `answer`, and gives what it asked.
-    fn answering(listener: Listener, answer: &'static str) -> std::thread::JoinHandle<String> {
-        std::thread::spawn(move || {
-            wait_one(listener.as_fd(), Interest::Read, None).unwrap();
-            let client = listener.accept().unwrap().unwrap();
-            hear(&client);
-            let welcome = r#"{"type":"welcome","version":3,"broker":"test","pid":1,"netns":1}"#;
-            client.send(welcome.as_bytes(), &[]).unwrap();
-            let asked = hear(&client);
-            client.send(answer.as_bytes(), &[]).unwrap();
-            asked
-        })
-    }
-
-    const RETURN: &str = r#"{"type":"return","request":1,"lease":"lease-00000001"}"#;
-
-    #[test]
-    fn a_lease_is_given_back_to_the_broker_that_came_after_its_own() {
-        let (_socket, listener, mut link) = orphan("next");
-        let broker = answering(listener, r#"{"type":"done","request":1}"#);
-        link.give_back().unwrap();
-        assert_eq!(broker.join().unwrap(), RETURN);
-    }
-
-    #[test]
-    fn a_port_that_is_gone_is_told_of_in_the_words_of_the_broker_that_deleted_it() {
-        let (_socket, listener, mut link) = orphan("gone");
-        let (found, deleted) = std::sync::mpsc::channel();
-        let broker = std::thread::spawn(move || {
-            wait_one(listener.as_fd(), Interest::Read, None).unwrap();
-            let client = listener.accept().unwrap().unwrap();
-            hear(&client);
-            let welcome = r#"{"type":"welcome","version":3,"broker":"test","pid":1,"netns":1}"#;
-            client.send(welcome.as_bytes(), &[]).unwrap();
-            deleted.recv().unwrap();
-            let revoked = r#"{"type":"revoked","lease":"lease-00000001","why":"user 0 took it back"}"#;
-            client.send(revoked.as_bytes(), &[]).unwrap();
-            client
-        });
-        link.broker = Some(Broker::connect_at(&link.path).unwrap());
-        found.send(()).unwrap();
-        let said = link.gone().to_string();
-        assert!(said.contains("user 0 took it back"), "{said}");
-        broker.join().unwrap();
-    }
-
-    #[test]
-    fn a_lease_that_the_next_broker_has_ended_already_is_given_back() {
-        let (_socket, listener, mut link) = orphan("ended");
-        let refused = r#"{"type":"error","request":1,"error":{"code":"E_NO_SUCH_LEASE","what":"a","why":"b","next":"c"}}"#;
-        let broker = answering(listener, refused);
-        link.give_back().unwrap();
-        assert_eq!(broker.join().unwrap(), RETURN);
-    }
-
-    #[test]
-    fn a_lease_goes_on_and_ends_without_a_broker_that_answers() {
-        let (_socket, listener, mut link) = orphan("silent");
-        // It listens, and says nothing.
-        link.check().unwrap();
-        assert!(link.broker.is_none());
-        drop(listener);
-        link.give_back().unwrap();
     }
 }

@@ -26,7 +26,10 @@
 mod broker;
 mod error;
 mod lease;
+mod link;
 mod message;
+#[cfg(test)]
+mod played;
 mod received;
 
 pub use bifurcate_datapath::engine::Handler;

@@ -178,6 +178,21 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
     await serves();
   });
 
+  it("a client that gave up before its request was read: what is granted then is nobody's, and ends", async () => {
+    const before = whatIsLeft(place);
+    process.kill(place.pid, "SIGSTOP");
+    const raw = connect();
+    raw.send(HELLO);
+    raw.send({ type: "lease", request: 1, lease: REQUEST });
+    raw.close();
+    process.kill(place.pid, "SIGCONT");
+    const granted = await place.logged(({ event }) => event === "lease");
+    expect(granted).toMatchObject({ outcome: "done" });
+    await place.logged(({ event, lease }) => event === "end" && lease === granted["lease"]);
+    await serves();
+    await expect.poll(() => whatIsLeft(place), { timeout: 50_000 }).toEqual(before);
+  });
+
   it("a thousand connections: as many as one user may have, and the rest are told, while another user is served", async () => {
     place.file("echo.mjs", ECHO);
     const before = whatIsLeft(place).descriptors;

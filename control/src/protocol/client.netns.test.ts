@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { brokerKernel, locals, type Connection, type Descriptor, type Listener } from "../broker/machine.js";
 import { BifurcateError } from "../errors.js";
 import { BrokerConnection } from "./client.js";
@@ -157,6 +157,28 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
     expect(closed).toBe(true);
     for (const again of [broker.return("lease-00000001"), broker.list(), broker.lease(REQUEST)]) {
       expect(await codeOf(again)).toBe("E_NO_BROKER: the connection is closed");
+    }
+  });
+
+  it("waits for what it asks, but for ever only where the lease would end with the connection", async () => {
+    const unanswered: (() => void)[] = [];
+    serve((message, to) => {
+      if (message.type === "hello") say(to, welcome);
+      else unanswered.push(() => say(to, { type: "done", request: message.request }));
+    });
+    const broker = await BrokerConnection.connect(path);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const resumed = broker.resume("lease-00000001");
+      await expect.poll(() => unanswered).toHaveLength(1);
+      await vi.advanceTimersByTimeAsync(3_600_000);
+      unanswered[0]!();
+      await resumed;
+      const late = codeOf(broker.return("lease-00000001"));
+      await vi.advanceTimersByTimeAsync(30_000);
+      expect(await late).toBe("E_BROKER_PROTOCOL: it did not answer within 30 s");
+    } finally {
+      vi.useRealTimers();
     }
   });
 

@@ -58,7 +58,7 @@ interface Answer {
 interface Pending {
   resolve(answer: Answer): void;
   reject(error: Error): void;
-  readonly timer: NodeJS.Timeout;
+  readonly timer: NodeJS.Timeout | undefined;
 }
 
 /** A connection to a broker. It does not keep the process alive while nothing is asked. */
@@ -162,9 +162,13 @@ export class BrokerConnection {
     await this.ask({ type: "return", request: this.next(), lease });
   }
 
-  /** Tells a broker that came later that this process still has the lease. @throws E_NO_SUCH_LEASE */
+  /**
+   * Tells a broker that came later that this process still has the lease. The answer is waited for as long as the connection
+   * lasts: a broker that hangs may have taken the lease, which would end with the connection.
+   * @throws E_NO_SUCH_LEASE; E_NO_BROKER when that one ends too.
+   */
   async resume(lease: string): Promise<void> {
-    await this.ask({ type: "resume", request: this.next(), lease });
+    await this.ask({ type: "resume", request: this.next(), lease }, null);
   }
 
   /** Takes a lease away from whoever has it. @throws E_NO_SUCH_LEASE */
@@ -200,22 +204,24 @@ export class BrokerConnection {
     return this.last;
   }
 
-  private async ask(message: Exclude<ClientMessage, { readonly type: "hello" }>): Promise<Answer> {
+  private async ask(
+    message: Exclude<ClientMessage, { readonly type: "hello" }>,
+    patience: number | null = ANSWER_MS,
+  ): Promise<Answer> {
     if (!this.open) {
       const what = `ask the broker at ${this.path}`;
       throw new BifurcateError("E_NO_BROKER", { what, why: "the connection is closed" });
     }
-    const answer = this.wait(message.request);
+    const answer = this.wait(message.request, patience);
     this.send(message);
     return answer;
   }
 
-  private wait(key: number | "hello"): Promise<Answer> {
+  /** @param patience ms; null: until the connection ends. */
+  private wait(key: number | "hello", patience: number | null = ANSWER_MS): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () => this.end(this.broken(`it did not answer within ${ANSWER_MS / 1000} s`)),
-        ANSWER_MS,
-      );
+      const late = (): void => this.end(this.broken(`it did not answer within ${ANSWER_MS / 1000} s`));
+      const timer = patience === null ? undefined : setTimeout(late, patience);
       this.pending.set(key, { resolve, reject, timer });
     });
   }
