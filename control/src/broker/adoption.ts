@@ -1,10 +1,15 @@
-// Whether a lease that another broker has left goes on under this one, or why not; and for how long without its client.
+// Leases that another broker has left: whether each goes on under this one, or why not; and for how long without its client.
 import { wrapError } from "../errors.js";
-import { isAlive } from "../facts/processes.js";
-import type { LeaseRecord } from "../lease/record.js";
+import { bootId, isAlive } from "../facts/processes.js";
+import { readRecords, removeRecord, removeUnfinished, type LeaseRecord } from "../lease/record.js";
+import { next, steers } from "../lease/state.js";
 import type { Audit } from "./audit.js";
+import { Card } from "./card.js";
+import type { Ending } from "./ending.js";
+import type { Inventory } from "./inventory.js";
 import type { Live } from "./live.js";
 import type { BrokerNetns } from "./machine.js";
+import { foreignSockets, pinFolder, removePins } from "./port.js";
 import { isWhole } from "./whole-card.js";
 
 /** How long between two looks whether anybody has a lease whose client has not been heard of, ms: at first, and at most. */
@@ -13,6 +18,100 @@ const LOOK_MOST_MS = 60_000;
 
 /** How long until a lease is tried again that could not be adopted, ms. */
 export const AGAIN_MS = 10_000;
+
+/** What is done with a lease that is adopted. */
+export interface Means {
+  readonly ending: Ending;
+  /** Watches its client from now on. @throws when that has ended. */
+  readonly watch: (live: Live) => void;
+  /** Ends one that went on, since nobody has it. */
+  readonly lose: (id: string, why: string) => void;
+}
+
+/**
+ * Takes over the leases that another broker has left: those whose client lives go on, all others are taken away.
+ * Never throws for one lease: all are tried.
+ */
+export function adoptAll(has: Inventory, means: Means): { readonly adopted: number; readonly ended: number } {
+  removeUnfinished(has.places.state);
+  const { records, errors } = readRecords(has.places.state);
+  for (const error of errors) {
+    has.audit.write({ event: "adopt", outcome: error.code, why: error.message });
+  }
+  // All of them first: a program that is made anew must know every lease.
+  const found = records.filter((record) => register(has, record));
+  for (const live of has.leases.values()) {
+    const { card, slot, request, own } = live.record;
+    if (live.steered || has.cards.get(card.ifindex)?.has(slot) !== false) continue;
+    // The program may know it still: it was ending when the broker was killed.
+    has.cards.get(card.ifindex)!.note(slot, request.flows, own?.queues ?? null);
+    live.steered = true;
+  }
+  let [adopted, ended] = [0, records.length - found.length];
+  for (const record of found) {
+    const live = has.leases.get(record.id)!;
+    const stands = (): boolean => has.leases.get(record.id) === live;
+    const outcome = adoptOrRetry(live, has.audit, () => adoptOne(has, means, live.record), stands);
+    if (outcome === "done") adopted++;
+    else if (outcome === "ended") ended++;
+  }
+  return { adopted, ended };
+}
+
+/** Notes a lease that another broker has left; false where nothing is left of it but its record. */
+function register(has: Inventory, record: LeaseRecord): boolean {
+  if (record.bootId !== bootId()) {
+    removePins(pinFolder(has.places.bpffs, record.id));
+    removeRecord(has.places.state, record.id);
+    return false;
+  }
+  // Of another namespace: another broker's.
+  if (record.netnsInode !== has.netns.inode) return false;
+  if (isWhole(record)) {
+    has.leases.set(record.id, { record, process: null, timer: null, steered: false });
+    return true;
+  }
+  const { ifindex, name } = record.card;
+  let card = has.cards.get(ifindex);
+  if (card === undefined) {
+    card = new Card(has.kernel, has.netns, ifindex, name, record.granted?.xdp ?? "driver", has.places.bpffs);
+    card.adopt();
+    has.cards.set(ifindex, card);
+  }
+  // One that has ended may have left its slot to another.
+  const steered = record.state === "reserved" || steers(record.state);
+  if (steered) {
+    const present = foreignSockets(has.kernel, record, pinFolder(has.places.bpffs, record.id));
+    card.note(record.slot, record.request.flows, record.own?.queues ?? null, present);
+  }
+  has.leases.set(record.id, { record, process: null, timer: null, steered });
+  return true;
+}
+
+/** null when it goes on, else why not. */
+function adoptOne(has: Inventory, { ending, watch, lose }: Means, record: LeaseRecord): string | null {
+  const live = has.leases.get(record.id)!;
+  const attached = has.cards.get(record.card.ifindex)?.attached === true;
+  const held = (): boolean | null => ending.isHeld(live);
+  let why = whyNot(record, { netns: has.netns, attached, held });
+  try {
+    // One that lives, and does not let go of what is to be free, may have to be ended.
+    if (why === null || isAlive(record.client)) watch(live);
+  } catch (thrown) {
+    if (why === null && isAlive(record.client)) throw thrown;
+    why ??= `process ${record.client.pid} has ended`;
+  }
+  if (why === null) {
+    watchUnheard(live, held, (lost) => lose(record.id, lost));
+    return null;
+  }
+  // What is held still is waited for.
+  const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
+  if (next(record.state, event) !== null) has.journal.end(live, event);
+  const failed = ending.tryTakeAway(live, event);
+  if (failed !== null) throw failed;
+  return why;
+}
 
 /**
  * Adopts a lease, and tells it. One of which the kernel could not tell enough is tried again: what is not watched would be

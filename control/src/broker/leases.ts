@@ -1,61 +1,42 @@
 // The leases of one namespace: granted by policy, watched, ended, adopted. Knows no socket and no message.
 import { BifurcateError, wrapError } from "../errors.js";
 import { findLink, readFacts } from "../facts/facts.js";
-import { bootId, isAlive, type ProcessIdentity } from "../facts/processes.js";
-import {
-  readRecords,
-  removeRecord,
-  removeUnfinished,
-  writeRecord,
-  type LeaseRecord,
-  type OwnQueues,
-} from "../lease/record.js";
-import { next, steers, type LeaseEvent } from "../lease/state.js";
+import { isAlive, type ProcessIdentity } from "../facts/processes.js";
+import { writeRecord, type LeaseRecord, type OwnQueues } from "../lease/record.js";
+import { next, steers } from "../lease/state.js";
 import type { LeaseRequest, ListedLease } from "../protocol/messages.js";
-import type { Step } from "../steering/plan.js";
 import { splitsOn } from "../transaction/registry.js";
-import { adoptOrRetry, watchUnheard, whyNot } from "./adoption.js";
+import { adoptAll } from "./adoption.js";
 import { auditDenied, auditEnded, auditGranted } from "./answers.js";
 import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
+import { Ending } from "./ending.js";
 import { ownNamespace } from "./foreign.js";
 import { chooseGround, type Asked } from "./ground.js";
-import { endHolder, isHeld } from "./held.js";
+import { ownersOf, type Inventory } from "./inventory.js";
 import { LeaseJournal } from "./journal.js";
 import { listed } from "./listing.js";
 import type { Client, Granting, Live, Owner, Places } from "./live.js";
 import type { BrokerKernel, BrokerNetns, Locals } from "./machine.js";
 import { checkPass, open, type Opened } from "./opening.js";
 import { decide, leaseWords, type Asker, type Policy, type Rule } from "./policy.js";
-import { foreignSockets, pinFolder, portCounters, removePins, removePort, type PortCard } from "./port.js";
+import { pinFolder, portCounters, type PortCard } from "./port.js";
 import { freshId, ownerOf, reservation, type Place } from "./reservation.js";
-import { undoOwn, type CardPlace, type Settled } from "./settings.js";
 import { Stopwatch } from "./stopwatch.js";
 import { checkTaken, holding } from "./taken.js";
-import {
-  checkWanted,
-  checkWhole,
-  freeMemory,
-  isCardHeld,
-  isWhole,
-  openWhole,
-  takeMemory,
-  type OpenedCard,
-} from "./whole-card.js";
-
-/** How long between two looks whether what is drained is free, ms: at first, and at most. */
-const DRAIN_LEAST_MS = 20;
-const DRAIN_MOST_MS = 500;
+import { checkWanted, checkWhole, openWhole, type OpenedCard } from "./whole-card.js";
 
 /** All leases of a namespace. */
 export class Leases {
   private readonly cards = new Map<number, Card>();
   private readonly leases = new Map<string, Live>();
+  private readonly journal: LeaseJournal;
+  private readonly inventory: Inventory;
+  private readonly ending: Ending;
   /** Told when a lease ended otherwise than by its client's wish. */
   onRevoked: (id: string, why: string) => void = () => undefined;
   /** Counted since the start: granted, denied, and ended by each cause. */
   readonly counts = new Map<string, number>();
-  private readonly journal: LeaseJournal;
 
   constructor(
     private readonly kernel: BrokerKernel,
@@ -66,6 +47,9 @@ export class Leases {
     private readonly audit: Audit,
   ) {
     this.journal = new LeaseJournal(places.state, audit);
+    const { cards, leases, journal } = this;
+    this.inventory = { kernel, netns, places, audit, journal, cards, leases };
+    this.ending = new Ending(this.inventory);
   }
 
   /** Everything that may be shown to that user. */
@@ -197,7 +181,7 @@ export class Leases {
       });
       return this.hand(live, opened);
     } catch (thrown) {
-      this.finish(live, "fail");
+      this.ending.finish(live, "fail");
       throw thrown;
     } finally {
       theirs?.close();
@@ -245,7 +229,7 @@ export class Leases {
       live.kept?.close();
       return;
     }
-    this.finish(live, event);
+    this.ending.finish(live, event);
   }
 
   /** Writes a lease down, before anything of it is made. */
@@ -287,17 +271,10 @@ export class Leases {
     const ours = card !== undefined && card.attached;
     const read = readFacts(this.kernel, this.netns, request.device, others, ours);
     const facts = ours ? { ...read, xdp: null } : read;
-    const own = this.owners(ifindex).map(({ record }) => record.own!);
+    const own = ownersOf(this.inventory, ifindex).map(({ record }) => record.own!);
     const carved = own.filter((each) => each.before !== null);
     const queues = (all: readonly OwnQueues[]): number[] => all.flatMap((each) => each.queues);
     return { facts, taken: queues(own), carved: queues(carved), before: carved[0]?.before ?? null };
-  }
-
-  /** Leases that have queues of that card. */
-  private owners(ifindex: number): Live[] {
-    return [...this.leases.values()].filter(
-      ({ record: { card, own = null } }) => own !== null && card.ifindex === ifindex,
-    );
   }
 
   private card(card: PortCard, name: string): Card {
@@ -336,7 +313,7 @@ export class Leases {
     });
   }
 
-  /** Ends a lease: its flow is with the kernel when this returns. */
+  /** Ends a lease: when this returns its flow is with the kernel; a card that this broker lent reaches no memory. */
   end(id: string, event: "return" | "death" | "release" | "loss", why: string, by?: Asker): void {
     const live = this.leases.get(id);
     if (live === undefined || next(live.record.state, event) === null) return;
@@ -344,226 +321,22 @@ export class Leases {
     this.heard(id);
     this.journal.end(live, event);
     this.tally(event);
-    const failed = live.making === true ? null : this.tryTakeAway(live, event);
+    const failed = live.making === true ? null : this.ending.tryTakeAway(live, event);
     const outcome = failed?.code ?? "done";
     if (failed !== null) why += `; ${failed.why}`;
     auditEnded(this.audit, record, event, outcome, why, by?.uid);
     if (event !== "return") this.onRevoked(id, why);
   }
 
-  /** Ends a lease that nobody has yet, or has any more. Never throws: what fails is written down. */
-  private finish(live: Live, event: LeaseEvent): void {
-    if (next(live.record.state, event) !== null) this.journal.end(live, event);
-    const failed = this.tryTakeAway(live, event);
-    if (failed !== null) this.complain(live, failed.code, failed.why);
-  }
-
-  /** As `takeAway`; where it fails it is tried again. @returns Why it failed, or null. */
-  private tryTakeAway(live: Live, event: LeaseEvent): BifurcateError | null {
-    try {
-      this.takeAway(live, event);
-      return null;
-    } catch (thrown) {
-      const still = this.leases.get(live.record.id) === live;
-      if (still) live.timer = setTimeout(() => this.finish(live, event), DRAIN_MOST_MS);
-      return wrapError(thrown, `end ${live.record.id}`);
-    }
-  }
-
-  /** Says what of its end failed: once, however often it is tried. */
-  private complain(live: Live, outcome: string, why: string): void {
-    if (why === live.told) return;
-    live.told = why;
-    const { id, card } = live.record;
-    this.audit.write({ event: "undo", outcome, lease: id, device: card.name, why });
-  }
-
-  /** The kernel gets the flow; then everything is taken away, or what somebody still holds is waited for. */
-  private takeAway(live: Live, event: LeaseEvent): void {
-    this.steerBack(live);
-    const { record } = live;
-    // A port is deleted, which unbinds its sockets; a queue, or a card, is not free before the last copy is closed.
-    const own = ((record.own ?? null) !== null || isWhole(record)) && event !== "fail";
-    const draining = next(record.state, "held") === null;
-    const waits = own || draining || (event === "death" && record.draining === "wait");
-    if (!(waits && this.isHeld(live) !== false) && this.clear(live)) return;
-    if (!draining) this.journal.end(live, "held");
-    this.drain(live, DRAIN_LEAST_MS);
-  }
-
-  /** The flow goes to the kernel: the program forgets the lease, and rules of the card do; false where one stays. */
-  private steerBack(live: Live): boolean {
-    const { record, steered } = live;
-    live.steered = false;
-    takeMemory(live, this.audit);
-    if (steered) this.cards.get(record.card.ifindex)?.remove(record.slot);
-    return this.undo(live, "after");
-  }
-
-  /** Looks until nobody holds a descriptor, ever less often. */
-  private drain(live: Live, after: number): void {
-    live.timer = setTimeout(() => {
-      let free = false;
-      try {
-        const held = this.isHeld(live);
-        if (held === true && after >= DRAIN_MOST_MS && live.ended !== true) {
-          live.ended = endHolder(live.record, live.process, this.audit);
-        }
-        free = held === false && this.clear(live);
-      } catch (thrown) {
-        const { code, why } = wrapError(thrown, `end ${live.record.id}`);
-        this.complain(live, code, why);
-      }
-      if (!free && this.leases.get(live.record.id) === live) {
-        this.drain(live, Math.min(2 * after, DRAIN_MOST_MS));
-      }
-    }, after);
-  }
-
-  /** null: that cannot be told now. */
-  private isHeld(live: Live): boolean | null {
-    const { card, own = null, names } = live.record;
-    if (isWhole(live.record)) return isCardHeld(this.kernel, live);
-    try {
-      return isHeld(this.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
-    } catch {
-      return null; // The kernel had no room for its answer, or we none for a descriptor.
-    }
-  }
-
-  /** A card by the name that it has now; null: it is gone. */
-  private place(ifindex: number): CardPlace | null {
-    const link = this.netns.links().find((each) => each.index === ifindex);
-    return link === undefined ? null : { netns: this.netns, name: link.name, ifindex };
-  }
-
-  /** Undoes settings of the card that were changed for the lease; false where some of it is to be tried again. */
-  private undo(live: Live, when: Step["when"]): boolean {
-    const { card, own = null } = live.record;
-    const place = this.place(card.ifindex);
-    if (own === null || place === null) return true;
-    const settled = (of: Live): Settled => ({
-      own: () => of.record.own!,
-      granted: of.record.state === "granted",
-      note: (now) => this.journal.tryWrite(of, { own: now }),
-    });
-    const others = this.owners(card.ifindex).filter((each) => each !== live);
-    const { left, failed } = undoOwn(place, settled(live), others.map(settled), when);
-    const why = [...left, ...failed].join("; ");
-    if (why !== "") this.complain(live, failed.length > 0 ? "E_UNDO_INCOMPLETE" : "left", why);
-    return failed.length === 0;
-  }
-
-  /** Nothing is left of it afterwards: interfaces, names, settings, record. False: the card is not ready for that yet. */
-  private clear(live: Live): boolean {
-    const { record } = live;
-    if (live.timer !== null) clearTimeout(live.timer);
-    live.process?.close();
-    live.process = null;
-    const steeredBack = this.steerBack(live);
-    removePort(this.netns, record.names, pinFolder(this.places.bpffs, record.id));
-    if (!steeredBack || !this.undo(live, "before")) return false;
-    if (this.cards.get(record.card.ifindex)?.size === 0) this.cards.delete(record.card.ifindex);
-    this.leases.delete(record.id);
-    removeRecord(this.places.state, record.id);
-    freeMemory(live, this.audit);
-    return true;
-  }
-
   private tally(what: string): void {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
 
-  /**
-   * Takes over the leases that another broker has left: those whose client lives go on, all others are taken away.
-   * Never throws for one lease: all are tried.
-   */
+  /** Takes over the leases that another broker has left. Never throws for one lease: all are tried. */
   adopt(): { readonly adopted: number; readonly ended: number } {
-    removeUnfinished(this.places.state);
-    const { records, errors } = readRecords(this.places.state);
-    for (const error of errors) {
-      this.audit.write({ event: "adopt", outcome: error.code, why: error.message });
-    }
-    // All of them first: a program that is made anew must know every lease.
-    const found = records.filter((record) => this.register(record));
-    for (const live of this.leases.values()) {
-      const { card, slot, request, own } = live.record;
-      if (live.steered || this.cards.get(card.ifindex)?.has(slot) !== false) continue;
-      // The program may know it still: it was ending when the broker was killed.
-      this.cards.get(card.ifindex)!.note(slot, request.flows, own?.queues ?? null);
-      live.steered = true;
-    }
-    let [adopted, ended] = [0, records.length - found.length];
-    for (const record of found) {
-      const live = this.leases.get(record.id)!;
-      const stands = (): boolean => this.leases.get(record.id) === live;
-      const outcome = adoptOrRetry(live, this.audit, () => this.adoptOne(live.record), stands);
-      if (outcome === "done") adopted++;
-      else if (outcome === "ended") ended++;
-    }
-    return { adopted, ended };
-  }
-
-  /** Notes a lease that another broker has left; false where nothing is left of it but its record. */
-  private register(record: LeaseRecord): boolean {
-    if (record.bootId !== bootId()) {
-      removePins(pinFolder(this.places.bpffs, record.id));
-      removeRecord(this.places.state, record.id);
-      return false;
-    }
-    // Of another namespace: another broker's.
-    if (record.netnsInode !== this.netns.inode) return false;
-    if (isWhole(record)) {
-      this.leases.set(record.id, { record, process: null, timer: null, steered: false });
-      return true;
-    }
-    const { ifindex, name } = record.card;
-    let card = this.cards.get(ifindex);
-    if (card === undefined) {
-      card = new Card(
-        this.kernel,
-        this.netns,
-        ifindex,
-        name,
-        record.granted?.xdp ?? "driver",
-        this.places.bpffs,
-      );
-      card.adopt();
-      this.cards.set(ifindex, card);
-    }
-    // One that has ended may have left its slot to another.
-    const steered = record.state === "reserved" || steers(record.state);
-    if (steered) {
-      const present = foreignSockets(this.kernel, record, pinFolder(this.places.bpffs, record.id));
-      card.note(record.slot, record.request.flows, record.own?.queues ?? null, present);
-    }
-    this.leases.set(record.id, { record, process: null, timer: null, steered });
-    return true;
-  }
-
-  /** null when it goes on, else why not. */
-  private adoptOne(record: LeaseRecord): string | null {
-    const live = this.leases.get(record.id)!;
-    const attached = this.cards.get(record.card.ifindex)?.attached === true;
-    const held = (): boolean | null => this.isHeld(live);
-    let why = whyNot(record, { netns: this.netns, attached, held });
-    try {
-      // One that lives, and does not let go of what is to be free, may have to be ended.
-      if (why === null || isAlive(record.client)) this.watch(live);
-    } catch (thrown) {
-      if (why === null && isAlive(record.client)) throw thrown;
-      why ??= `process ${record.client.pid} has ended`;
-    }
-    if (why === null) {
-      watchUnheard(live, held, (lost) => this.end(record.id, "loss", lost));
-      return null;
-    }
-    // What is held still is waited for.
-    const event = record.state === "reserved" ? "fail" : isAlive(record.client) ? "loss" : "death";
-    if (next(record.state, event) !== null) this.journal.end(live, event);
-    const failed = this.tryTakeAway(live, event);
-    if (failed !== null) throw failed;
-    return why;
+    const watch = (live: Live): void => this.watch(live);
+    const lose = (id: string, why: string): void => this.end(id, "loss", why);
+    return adoptAll(this.inventory, { ending: this.ending, watch, lose });
   }
 
   /** Ends the leases of a card, or of a port, that is no longer there. */
