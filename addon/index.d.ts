@@ -276,6 +276,12 @@ export interface Feature {
   fixed: boolean
 }
 
+/** The lock on a file. It is held until it is closed or the process ends, also when the object is forgotten. */
+export declare class FileLock {
+  /** Gives the lock back. */
+  close(): void
+}
+
 /** The memory of a card that was lent, as its lender keeps it. */
 export declare class KeptMemory {
   /**
@@ -1209,6 +1215,9 @@ export declare function hasVerbsLibrary(): boolean;
 
 /** Listens at `path`, which must not exist. */
 export declare function listenLocal(path: string): Listener;
+
+/** Locks the file at `path`, which is made where there is none; null when another has the lock. */
+export declare function lockFile(path: string): FileLock | null;
 
 /** Tells who supervises this process how it is, as "READY=1" (sd_notify(3)); false where nobody wants to know. */
 export declare function notifySupervisor(state: string): boolean;

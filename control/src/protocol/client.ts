@@ -58,7 +58,7 @@ interface Answer {
 interface Pending {
   resolve(answer: Answer): void;
   reject(error: Error): void;
-  readonly timer: NodeJS.Timeout | undefined;
+  readonly timer: NodeJS.Timeout;
 }
 
 /** A connection to a broker. It does not keep the process alive while nothing is asked. */
@@ -168,7 +168,7 @@ export class BrokerConnection {
    * @throws E_NO_SUCH_LEASE; E_NO_BROKER when that one ends too.
    */
   async resume(lease: string): Promise<void> {
-    await this.ask({ type: "resume", request: this.next(), lease }, null);
+    await this.ask({ type: "resume", request: this.next(), lease }, true);
   }
 
   /** Takes a lease away from whoever has it. @throws E_NO_SUCH_LEASE */
@@ -206,22 +206,22 @@ export class BrokerConnection {
 
   private async ask(
     message: Exclude<ClientMessage, { readonly type: "hello" }>,
-    patience: number | null = ANSWER_MS,
+    patient = false,
   ): Promise<Answer> {
     if (!this.open) {
       const what = `ask the broker at ${this.path}`;
       throw new BifurcateError("E_NO_BROKER", { what, why: "the connection is closed" });
     }
-    const answer = this.wait(message.request, patience);
+    const answer = this.wait(message.request, patient);
     this.send(message);
     return answer;
   }
 
-  /** @param patience ms; null: until the connection ends. */
-  private wait(key: number | "hello", patience: number | null = ANSWER_MS): Promise<Answer> {
+  /** @param patient Until the connection ends; it keeps the process alive no longer than another request does. */
+  private wait(key: number | "hello", patient = false): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const late = (): void => this.end(this.broken(`it did not answer within ${ANSWER_MS / 1000} s`));
-      const timer = patience === null ? undefined : setTimeout(late, patience);
+      const timer = setTimeout(patient ? () => undefined : late, ANSWER_MS);
       this.pending.set(key, { resolve, reject, timer });
     });
   }
