@@ -76,6 +76,10 @@ class Ours {
     return lastJson<T>(this.child.output);
   }
 
+  async saw(pattern: RegExp): Promise<void> {
+    await this.child.saw(pattern);
+  }
+
   async end(): Promise<void> {
     await this.child.end();
   }
@@ -210,11 +214,14 @@ async function typescript(at: Setting, root: string, shape: Shape, ours: boolean
     const subject = path.join(root, "bench", "dist", "subjects", "virtio-ts.js");
     const near = at.program_(["taskset", "-c", "0", "node", subject, at.socket, String(at.seconds)]);
     try {
-      await sleep(1500);
+      // Packets that came before would be lost, and nothing go round.
+      await near.saw(/^open$/m);
+      await sleep(500);
       far.forward(FIRST.bursts);
-      // Its window begins 3 s after its port opened. What its loop costs it does not count: half of a turn is JavaScript's.
-      await sleep(2000);
+      // Its window begins 3 s after `open`. What its loop costs it does not count: half of a turn is JavaScript's.
+      await sleep(2500);
       const [result, their] = await Promise.all([near.result<{ pps: number }>(), far.measure(at.seconds)]);
+      if (result.pps === 0) throw new Error(`'${near.command}': nothing goes round`);
       return { pps: result.pps, cycles: null, far: their.cycles, ...commands(near, far) };
     } finally {
       await near.end();

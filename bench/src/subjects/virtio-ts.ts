@@ -1,4 +1,5 @@
-// Runs the TypeScript `reflect` on our virtio driver for some seconds and prints one JSON line.
+// Runs the TypeScript `reflect` on our virtio driver for some seconds and prints one JSON line; before that `open`, once it
+// takes packets.
 //
 //   node bench/dist/subjects/virtio-ts.js SOCKET SECONDS
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,6 +11,7 @@ const seconds = Number(process.argv[3] ?? 3);
 
 const port = await open(`virtio-user:${socket},busyPoll`);
 const running = port.run({ file: fileURLToPath(new URL("./reflect.js", import.meta.url)) });
+process.stdout.write("open\n");
 await sleep(3000); // the handler is compiled by then, and the far end has sent its first packets
 const began = process.hrtime.bigint();
 const before = port.stats;
