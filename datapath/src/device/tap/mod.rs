@@ -1,8 +1,7 @@
 //! A copy of every frame that a queue receives or sends, to a pcapng file, over any device.
 //!
-//! The loop copies into a buffer of fixed size and never waits: what finds the buffer full, or in the writer's
-//! hands, is not captured, and counted. A thread of its own writes the file, and sleeps while there is nothing
-//! to write.
+//! The loop copies into a buffer of fixed size and never waits: what finds the buffer full is not captured, and
+//! counted. A thread of its own writes the file, and sleeps while there is nothing to write.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -12,10 +12,12 @@ use super::{Captured, pcapng};
 
 /// What one queue half leaves for the writer.
 pub(super) struct Mailbox {
-    inner: Mutex<Letters>,
-    /// Most bytes that lie in it.
+    /// The writer takes from one compartment after the other, and never has both: while it empties the first, or was
+    /// preempted there, what comes goes into the second.
+    compartments: [Mutex<Letters>; 2],
+    /// Most bytes that lie in a compartment.
     capacity: usize,
-    /// Frames that found it full or locked.
+    /// Frames that found it full, or locked.
     missed: AtomicU64,
     writer: Thread,
 }
@@ -46,15 +48,31 @@ impl Post<'_> {
 }
 
 impl Mailbox {
-    /// Opens the mailbox for a batch of `count` frames, if the writer does not have it; never waits. Gives how many
-    /// frames were not left in it.
+    fn new(capacity: usize, writer: Thread) -> Mailbox {
+        let compartment = || {
+            Mutex::new(Letters {
+                bytes: Vec::with_capacity(capacity),
+                frames: 0,
+            })
+        };
+        Mailbox {
+            compartments: [compartment(), compartment()],
+            capacity,
+            missed: AtomicU64::new(0),
+            writer,
+        }
+    }
+
+    /// Opens the mailbox for a batch of `count` frames; never waits. Gives how many frames were not left in it.
     pub(super) fn post(&self, count: usize, fill: impl FnOnce(&mut Post<'_>)) -> u64 {
-        let letters = match self.inner.try_lock() {
-            Ok(letters) => letters,
-            Err(_) => {
-                self.missed.fetch_add(count as u64, Ordering::Relaxed);
-                return count as u64;
-            }
+        // The first once more: the writer may have gone on from there to the second between the two tries.
+        let [first, second] = &self.compartments;
+        let open = [first, second, first]
+            .into_iter()
+            .find_map(|it| it.try_lock().ok());
+        let Some(letters) = open else {
+            self.missed.fetch_add(count as u64, Ordering::Relaxed);
+            return count as u64;
         };
         let was_empty = letters.bytes.is_empty();
         let mut post = Post {
@@ -74,8 +92,13 @@ impl Mailbox {
         missed
     }
 
-    fn letters(&self) -> MutexGuard<'_, Letters> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what lies in a compartment, and leaves `emptied` there, which has room for as much.
+    fn take(&self, compartment: &Mutex<Letters>, emptied: &mut Letters) {
+        emptied.bytes.clear();
+        emptied.bytes.reserve(self.capacity);
+        emptied.frames = 0;
+        let mut letters = compartment.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *letters, emptied);
     }
 }
 
@@ -112,15 +135,7 @@ impl Writer {
             .thread
             .as_ref()
             .map_or_else(std::thread::current, |t| t.thread().clone());
-        let mailbox = Arc::new(Mailbox {
-            inner: Mutex::new(Letters {
-                bytes: Vec::with_capacity(capacity),
-                frames: 0,
-            }),
-            capacity,
-            missed: AtomicU64::new(0),
-            writer,
-        });
+        let mailbox = Arc::new(Mailbox::new(capacity, writer));
         self.shared.mailboxes().push(Arc::clone(&mailbox));
         mailbox
     }
@@ -158,18 +173,18 @@ impl Shared {
 fn write_all(shared: &Shared, mut out: Box<dyn Write + Send>) -> Result<Captured> {
     let mut captured = Captured::default();
     let mut failure = None;
-    // Swapped with a mailbox's, so that a loop finds its mailbox locked for no longer than that takes.
+    // Swapped with a compartment's, so that a loop finds it locked for no longer than that takes.
     let mut spare = Letters::default();
     loop {
         // Read before the last look, so that nothing posted before `finish` stays behind.
         let last = shared.finish.load(Ordering::Acquire);
         let mailboxes = shared.mailboxes().clone();
         let mut any = false;
-        for mailbox in &mailboxes {
-            spare.bytes.clear();
-            spare.bytes.reserve(mailbox.capacity);
-            spare.frames = 0;
-            std::mem::swap(&mut *mailbox.letters(), &mut spare);
+        let all = mailboxes
+            .iter()
+            .flat_map(|mailbox| mailbox.compartments.iter().map(move |it| (mailbox, it)));
+        for (mailbox, compartment) in all {
+            mailbox.take(compartment, &mut spare);
             any |= spare.frames > 0;
             if spare.frames > 0 && failure.is_none() {
                 failure = out.write_all(&spare.bytes).err();
@@ -205,5 +220,27 @@ fn write_all(shared: &Shared, mut out: Box<dyn Write + Send>) -> Result<Captured
             format!("pcapng file after {} frames", captured.written),
             &e,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_while_the_writer_takes_from_one_compartment_goes_into_the_other() {
+        let mailbox = Mailbox::new(1000, std::thread::current());
+        let post = || mailbox.post(1, |post| post.add(4, |bytes| bytes.extend([7; 4])));
+        for taken in &mailbox.compartments {
+            let _taken = taken.lock().unwrap();
+            assert_eq!(post(), 0);
+        }
+        let mut emptied = Letters::default();
+        for compartment in &mailbox.compartments {
+            mailbox.take(compartment, &mut emptied);
+            assert_eq!((emptied.frames, emptied.bytes.len()), (1, 4));
+        }
+        let _both = mailbox.compartments.each_ref().map(|it| it.lock().unwrap());
+        assert_eq!((post(), mailbox.missed.load(Ordering::Relaxed)), (1, 1));
     }
 }
