@@ -1,9 +1,9 @@
 //! The bind ladder: which modes to ask the kernel for, in which order, and when to stop.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bifurcate_linux::xsk::{Bind, CopyMode, XskSocket};
+use bifurcate_linux::xsk::{Bind, CopyMode, XskSocket, diag};
 use bifurcate_linux::{Error, Result};
 
 /// Whether frames may, or must, be written by the device into the pool itself.
@@ -66,8 +66,14 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     error.is_unsupported() || error.code() == "EINVAL"
 }
 
-/// Binds; waits up to a second while the queue is still busy, since the kernel lets go of a closed socket's
-/// queue a little after the close.
+/// How long a bind waits for a queue that the kernel calls busy, and how long where no socket has the queue: then the
+/// kernel is about to let go of one that was closed, which it does in a kernel thread, and not while another one holds
+/// the lock of all interfaces (xp_release_deferred, net/xdp/xsk_buff_pool.c).
+const WHILE_TAKEN: Duration = Duration::from_millis(600);
+const UNTIL_RELEASED: Duration = Duration::from_secs(5);
+
+/// Binds; waits while the queue is still busy, since the kernel lets go of a closed socket's queue a little after the
+/// close.
 pub(super) fn bind(
     socket: &XskSocket,
     ifindex: u32,
@@ -88,16 +94,31 @@ pub(super) fn bind(
         multi_buffer: how.is_some_and(|how| how.multi_buffer),
         shared,
     };
+    let begin = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
+        // Before the try: one follows however long this thread was kept from running.
+        let waited = begin.elapsed();
         match socket.bind(&to) {
-            Err(error) if error.code() == "EBUSY" && pause < Duration::from_millis(640) => {
+            Err(error) if error.code() == "EBUSY" && goes_on(waited, || is_unclaimed(ifindex, queue)) => {
                 std::thread::sleep(pause);
-                pause *= 2;
+                pause = (pause * 2).min(Duration::from_millis(160));
             }
             done => return done,
         }
     }
+}
+
+/// Whether to try a busy queue again after so long.
+fn goes_on(waited: Duration, is_unclaimed: impl FnOnce() -> bool) -> bool {
+    waited < WHILE_TAKEN || waited < UNTIL_RELEASED && is_unclaimed()
+}
+
+/// Whether no socket of the calling thread's network namespace has the queue: a closed one is not listed any more. False
+/// where the kernel does not tell.
+fn is_unclaimed(ifindex: u32, queue: u32) -> bool {
+    let has = |socket: &diag::Diag| (socket.ifindex, socket.queue) == (Some(ifindex), queue);
+    matches!(diag::sockets(), Ok(Some(all)) if !all.iter().any(has))
 }
 
 #[cfg(test)]
@@ -131,6 +152,13 @@ mod tests {
             flags(ZeroCopy::Prefer, Mode::Driver, true),
             [(true, true), (false, true), (false, false)]
         );
+    }
+
+    #[test]
+    fn a_busy_queue_is_waited_for_longer_where_nobody_has_it() {
+        let (soon, late) = (Duration::from_millis(5), Duration::from_secs(2));
+        assert!(goes_on(soon, || false) && goes_on(late, || true));
+        assert!(!goes_on(late, || false) && !goes_on(UNTIL_RELEASED, || true));
     }
 
     #[test]
