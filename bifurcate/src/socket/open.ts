@@ -12,7 +12,7 @@ import { whenTapFile } from "../tap-file.js";
 import { watchConnection } from "./watch.js";
 
 /**
- * The other end is waited for away from this thread, 6 s at most.
+ * The other end is waited for away from this thread, 20 s at most.
  * @throws E_SOCKET_IN_USE, E_SOCKET_MISSING, E_PEER_LACKS, E_PEER_FAILED, E_BAD_OPTION, E_NO_MEMORY, E_OUTPUT.
  */
 export async function openSocket(spec: SocketSpec, { onWarning, tap }: OpenOptions): Promise<Port> {

@@ -83,6 +83,8 @@ impl Link {
         self.send(message, fds)?;
         let deadline = Instant::now() + patience;
         loop {
+            // Before the look: one follows however long this thread was kept from running.
+            let left = deadline.saturating_duration_since(Instant::now());
             if let Some(reply) = self.receive()? {
                 if reply.is_reply() && reply.request == message.request {
                     return Ok(reply);
@@ -93,7 +95,6 @@ impl Link {
                 );
                 return Err(Error::new("vhost-user", what, EPROTO));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let what = format!("request {}: no reply within {patience:?}", message.request);
                 return Err(Error::new("vhost-user", what, ETIMEDOUT));

@@ -42,9 +42,11 @@ impl Function {
         let config = self.open_config()?;
         let end = Instant::now() + QUIET;
         loop {
+            // Before the try: one follows however long this thread was kept from running.
+            let late = Instant::now() > end;
             match rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(config),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                Err(rustix::io::Errno::WOULDBLOCK) if !late => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(_) => {

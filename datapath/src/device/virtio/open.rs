@@ -30,8 +30,8 @@ const EINVAL: i32 = 22;
 /// Most queue pairs: a ring's number has eight bits.
 const PAIRS_MAX: u32 = 127;
 
-/// How long [`open`] waits for the first device to take everything.
-const FIRST: Duration = Duration::from_secs(6);
+/// How long [`open`] waits for the first device to take everything: longer than for any one answer.
+const FIRST: Duration = Duration::from_secs(20);
 
 /// How to open the driver.
 #[derive(Clone, Debug)]

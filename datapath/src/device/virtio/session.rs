@@ -12,8 +12,8 @@ use crate::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol, request};
 use super::open::{POOL_AT, RINGS_AT, Shared};
 use super::queue::AnyRing;
 
-/// How long the device may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the device may take for an answer: a busy machine may keep its process from running for seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const EPROTO: i32 = 71;
 const EOPNOTSUPP: i32 = 95;
