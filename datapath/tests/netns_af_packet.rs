@@ -168,9 +168,10 @@ fn nothing_that_the_filter_refuses_slips_in_while_opening() {
     let wanted = lab.client(PORT);
     for _ in 0..20 {
         let mut port = open(&lab, &umem, |config| config.queues = 2);
-        wanted.send(b"wanted").unwrap();
         let mut got = 0;
         until("the wanted frame", || {
+            // More than once: where the flood fills the kernel's backlog, the kernel drops it.
+            wanted.send(b"wanted").unwrap();
             for pair in &mut port.queues {
                 pair.rx.poll(&mut batch);
                 for index in 0..batch.len() {
@@ -179,7 +180,7 @@ fn nothing_that_the_filter_refuses_slips_in_while_opening() {
                 }
                 batch.clear();
             }
-            got == 1
+            got > 0
         });
     }
     stop.store(true, Ordering::Relaxed);
@@ -265,7 +266,11 @@ fn frames_too_long_for_pool_or_device_are_counted() {
     let mut batch = Batch::new(&umem, 32);
     let rx = &mut port.queues[0].rx;
     assert_eq!(receive(rx.as_mut(), &mut batch, 1), [[2; 20]]);
-    assert_eq!(rx.counters().totals().too_long, 1);
+    until("the long one's count", || {
+        rx.poll(&mut batch);
+        rx.counters().totals().too_long > 0
+    });
+    assert_eq!((batch.len(), rx.counters().totals().too_long), (0, 1));
     // The longest frame of an MTU of 1,500 goes out, a longer one does not.
     lab.mtu(1500);
     let QueuePair { rx, tx, .. } = &mut port.queues[0];
@@ -373,6 +378,7 @@ fn a_device_that_goes_down_comes_back_and_a_deleted_one_is_gone() {
     };
     becomes("ip link set card down", State::Down);
     becomes("ip link set card up", State::Up);
+    lab.carries();
     lab.client(PORT).send(b"again").unwrap();
     assert_eq!(receive(rx.as_mut(), &mut batch, 1), [b"again"]);
     let mut becomes = |command: &str, expected: State| {

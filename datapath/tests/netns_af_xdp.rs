@@ -363,6 +363,7 @@ fn a_device_that_went_down_comes_back() {
         });
     }
     lab.near_run("ip neigh replace 10.99.0.2 lladdr 02:00:00:00:00:02 dev card nud permanent");
+    lab.carries();
     lab.client(PORT).send(b"again").unwrap();
     assert_eq!(receive(rx.as_mut(), &mut batch, 1), [b"again"]);
 }

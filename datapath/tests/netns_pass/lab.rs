@@ -1,5 +1,8 @@
 //! A card in one namespace, its peer in another, and a third behind a second card: gone when dropped.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+
+#[path = "../place/mod.rs"]
+mod place;
 
 use std::net::UdpSocket;
 use std::process::{Command, Output};
@@ -8,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bifurcate_linux::netns::Netns;
+pub use place::{PATIENCE, until};
 
 /// The card's MAC address.
 pub const CARD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -67,6 +71,9 @@ impl Lab {
             far_name: far,
         };
         std::mem::forget(names);
+        carries(&lab.host_name, "card");
+        bound_windows(&lab.host);
+        bound_windows(&lab.far);
         Some(lab)
     }
 
@@ -102,9 +109,12 @@ impl Lab {
         self.host_ip("link set port up");
         ip(&format!("-n {name} addr add {address} dev behind"));
         ip(&format!("-n {name} link set behind up"));
+        carries(&self.host_name, "port");
         // rp_filter wants a way back to the sender of what it lets in.
         ip(&format!("-n {name} route add default dev behind"));
-        Netns::open(Some(&name)).expect("the namespace was just made")
+        let netns = Netns::open(Some(&name)).expect("the namespace was just made");
+        bound_windows(&netns);
+        netns
     }
 
     /// The host namespace's name.
@@ -122,7 +132,7 @@ impl Lab {
         index(&self.host_name, device)
     }
 
-    /// A UDP socket in the host's namespace; a receive gives up after a second.
+    /// A UDP socket in the host's namespace; a receive gives up after [`PATIENCE`].
     pub fn udp(&self, address: &str) -> UdpSocket {
         udp(&self.host, address)
     }
@@ -185,28 +195,48 @@ impl Drop for Names {
     }
 }
 
-/// A UDP socket in `netns`; a receive gives up after a second.
+/// Lets less be under way to a TCP receiver in `netns` than a ring of 1,024 frames holds: however long a loop is kept
+/// from running, none is lost for want of room.
+fn bound_windows(netns: &Netns) {
+    let bytes = || {
+        Ok(std::fs::write(
+            "/proc/sys/net/ipv4/tcp_rmem",
+            "4096 131072 524288",
+        ))
+    };
+    netns.within(bytes).expect("setns").expect("a limit");
+}
+
+/// Waits until the kernel has noticed the carrier of a device that was up before its peer. It does so in a thread of its
+/// own, and until then drops what it is to send there, and a bridge takes nothing from there.
+fn carries(namespace: &str, device: &str) {
+    until("the carrier", || {
+        ip(&format!("-n {namespace} -o link show dev {device}")).contains(" state UP ")
+    });
+}
+
+/// A UDP socket in `netns`; a receive gives up after [`PATIENCE`].
 pub fn udp(netns: &Netns, address: &str) -> UdpSocket {
     let socket = netns
         .within(|| Ok(UdpSocket::bind(address).expect("bind")))
         .expect("setns");
-    socket
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .expect("a timeout");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket
 }
 
-/// How many datagrams wait on `socket` or come within its time, up to `most` (and one more, to see too many).
-pub fn count(socket: &UdpSocket, most: usize) -> usize {
+/// How many datagrams come on `socket`, of which `expected` are waited for; and one more, to see too many.
+pub fn count(socket: &UdpSocket, expected: usize) -> usize {
+    let within = |time| socket.set_read_timeout(Some(time)).expect("a timeout");
     let mut buffer = vec![0; 65_536];
     let mut seen = 0;
-    while seen < most && socket.recv(&mut buffer).is_ok() {
+    within(PATIENCE);
+    while seen < expected && socket.recv(&mut buffer).is_ok() {
         seen += 1;
     }
-    socket
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .expect("a timeout");
-    seen + usize::from(socket.recv(&mut buffer).is_ok())
+    within(Duration::from_millis(50));
+    seen += usize::from(socket.recv(&mut buffer).is_ok());
+    within(PATIENCE);
+    seen
 }
 
 /// Runs `ip` with words separated by spaces; its output.

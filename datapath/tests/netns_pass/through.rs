@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bifurcate_datapath::device::af_packet;
 use bifurcate_datapath::device::af_xdp::{self, Config, Mode, ZeroCopy};
@@ -15,6 +16,22 @@ use bifurcate_linux::bpf::{
 };
 
 use super::lab::Lab;
+
+/// Counts the frames that are longer than any packet, those that stand for several, and leaves the rest to another.
+pub struct CountLong<H> {
+    pub inner: H,
+    pub seen: Arc<AtomicU64>,
+}
+
+impl<H: Handler> Handler for CountLong<H> {
+    fn handle(&mut self, batch: &mut Batch) {
+        let long = (0..batch.len())
+            .filter(|at| batch.bytes(*at).len() > 1514)
+            .count();
+        self.seen.fetch_add(long as u64, Ordering::Relaxed);
+        self.inner.handle(batch);
+    }
+}
 
 /// Passes every frame.
 struct PassAll;
@@ -30,6 +47,7 @@ pub struct Through {
     run: Option<Run>,
     loops: Vec<Arc<Counters>>,
     queues: Vec<QueueCounters>,
+    long: Arc<AtomicU64>,
     attachment: Option<Attachment>,
 }
 
@@ -49,12 +67,17 @@ impl Through {
         let (_, ways) = TapDevice::open(&lab.host, lab.card, 2).expect("a TAP");
         let queues = port.counters();
         let umem = port.umem;
+        let long = Arc::<AtomicU64>::default();
         let lanes: Vec<_> = port
             .queues
             .into_iter()
             .zip(ways)
             .map(|(pair, way)| {
-                Lane::new(pair.rx, &umem, 64, Box::new(PassAll), vec![]).with_pass(Box::new(way))
+                let handler = CountLong {
+                    inner: PassAll,
+                    seen: Arc::clone(&long),
+                };
+                Lane::new(pair.rx, &umem, 64, Box::new(handler), vec![]).with_pass(Box::new(way))
             })
             .collect();
         let loops = lanes.iter().map(|lane| Arc::clone(lane.counters())).collect();
@@ -63,6 +86,7 @@ impl Through {
             run,
             loops,
             queues,
+            long,
             attachment: Some(attachment),
         }
     }
@@ -73,6 +97,11 @@ impl Through {
         totals.fold((0, 0), |(frames, bytes), rx| {
             (frames + rx.received, bytes + rx.received_bytes)
         })
+    }
+
+    /// Frames among them that were longer than any packet of 1,500 bytes.
+    pub fn long(&self) -> u64 {
+        self.long.load(Ordering::Relaxed)
     }
 
     /// Frames received in user space, passed, and lost on the way.
@@ -167,7 +196,8 @@ fn pool() -> Arc<Umem> {
     Umem::map(&UmemConfig {
         frames: 4096,
         frame_size: 2048,
-        jumbo_frames: 64,
+        // A batch of them in each of two loops, and what their caches keep.
+        jumbo_frames: 160,
         pages: Pages::Ordinary,
     })
     .expect("a pool")

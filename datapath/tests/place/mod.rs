@@ -19,9 +19,12 @@ impl Drop for Place {
     }
 }
 
+/// Longest a test waits for what must come: a machine may stand still for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until something comes about.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "{what} does not come about");
         std::thread::sleep(Duration::from_millis(1));

@@ -1,16 +1,19 @@
 //! Two namespaces joined by a veth pair, gone when the test ends; and programs that steer frames to sockets.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+
+#[path = "../place/mod.rs"]
+mod place;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use bifurcate_linux::bpf::{
     Attachment, Map, MapReference, MapType, Program, ProgramSource, ProgramType, XdpMode,
 };
 use bifurcate_linux::netns::Netns;
+pub use place::{PATIENCE, until};
 
 /// UDP frames to this port are for user space.
 pub const PORT: u16 = 4660;
@@ -19,9 +22,6 @@ pub const PORT: u16 = 4660;
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// The far end's.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-
-/// Longest a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Namespaces `near` and `far`, with `card` in the near one and `wire` in the far one.
 pub struct Lab {
@@ -73,7 +73,15 @@ impl Lab {
             names,
         };
         std::mem::forget(guard);
+        // The other end had a carrier when it was set up.
+        carries(&lab.names[0], "card");
         Some(lab)
+    }
+
+    /// Waits until the kernel has noticed at both ends that the pair has a carrier again.
+    pub fn carries(&self) {
+        carries(&self.names[0], "card");
+        carries(&self.names[1], "wire");
     }
 
     /// Runs a command in the near namespace.
@@ -212,6 +220,16 @@ pub fn run(command: &str) {
         "{command}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Waits until the kernel has noticed the carrier of a device. It does so in a thread of its own, and until then drops
+/// what it is to send there.
+fn carries(namespace: &str, device: &str) {
+    let words = format!("-n {namespace} -o link show dev {device}");
+    until("the carrier", || {
+        let shown = Command::new("ip").args(words.split(' ')).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).contains(" state UP ")
+    });
 }
 
 /// One eBPF instruction (struct bpf_insn, linux/bpf.h).
@@ -362,13 +380,4 @@ pub fn udp_frame(data: &[u8], tag: Option<u16>) -> Vec<u8> {
 /// The payload of a UDP over IPv4 frame.
 pub fn payload(frame: &[u8]) -> &[u8] {
     &frame[42..]
-}
-
-/// Asks `done` again and again until it says yes; fails after [`PATIENCE`].
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
