@@ -25,7 +25,7 @@ fn refused(name: &str, grant: String, count: usize) -> (String, String) {
     let request = Request::new("eth0", &["udp dst port 53"]);
     let (why, _) = fake_broker::refused(name, 3, &request, grant, passed);
     for (at, mut other) in kept.into_iter().enumerate() {
-        other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        other.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let end = other.read(&mut [0; 1]);
         assert_eq!(end.ok(), Some(0), "{name}: descriptor {at} is open still");
     }

@@ -11,6 +11,9 @@ use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
 use testpmd::{Socket, Testpmd, is_here};
 
+/// Longest that a test waits for testpmd, which takes its time to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Frames for packets that no ordinary one holds: more than wait for completions in two rings, of packets of which a
 /// fifth is so long. testpmd says of a packed ring's buffers only once most of it is used that it is done with them.
 const JUMBO_FRAMES: u32 = 256;
@@ -40,7 +43,7 @@ fn swapped(packet: &[u8]) -> Vec<u8> {
 fn there_and_back(port: &mut Port, lengths: &[usize]) {
     const PACKETS: usize = 600;
     let mut batch = Batch::new(&port.umem, 64);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     for (index, pair) in port.queues.iter_mut().enumerate() {
         // testpmd loses what comes before it is ready: one packet at a time until the first is back.
         let probe = packet(1 << 20, 60);
@@ -200,7 +203,7 @@ fn our_device_as_a_client_of_a_driver_that_listens() {
         );
         // A driver that listens waits for its device before it is ready.
         let driver = std::thread::spawn(move || Testpmd::start(&device, queues));
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         let config = vhost::Config {
             server: false,
             queues,
@@ -239,7 +242,7 @@ fn a_net_vhost_that_dies_and_comes_again_costs_no_frame_that_waited() {
         let mut opened = virtio::open(&config, &pool(0)).unwrap();
         there_and_back(&mut opened.port, &[60]);
         first.kill();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         while opened.status.status().connected {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(10));

@@ -8,7 +8,6 @@ mod rings;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use bifurcate_datapath::device::{State, vhost, virtio};
 use bifurcate_datapath::frame::Batch;
@@ -20,7 +19,7 @@ use bifurcate_linux::stream::{Listener, Stream};
 use ends::{Bystander, device, error_of, pool, receive, send, still_works};
 use front_end::FrontEnd;
 use huge_pages::HugePages;
-use place::{Place, until};
+use place::{PATIENCE, Place, until};
 use rings::KINDS;
 use std::os::fd::AsFd;
 
@@ -85,7 +84,7 @@ fn a_driver_that_sends_what_is_no_message_loses_its_connection_and_the_next_one_
         let before = device.status.status().connections;
         let stream = Stream::connect(&place.0).unwrap();
         let fds = vec![event.as_fd(); fds];
-        stream.send(bytes, &fds, Duration::from_secs(1)).unwrap();
+        stream.send(bytes, &fds, PATIENCE).unwrap();
         until("the connection", || device.status.status().connections > before);
         if why.starts_with("after") {
             drop(stream);

@@ -459,7 +459,7 @@ mod tests {
         let process = ProcessHandle::open(child.id()).unwrap();
         process.kill().unwrap();
         assert!(
-            wait_one(process.as_fd(), Interest::Read, Some(Duration::from_secs(10)))
+            wait_one(process.as_fd(), Interest::Read, Some(Duration::from_secs(60)))
                 .unwrap()
                 .read
         );

@@ -202,7 +202,7 @@ fn next(netns: &Netns, watch: &mut Watch) -> Vec<(String, What)> {
     let ready = poll(
         &mut fds,
         Some(&Timespec {
-            tv_sec: 20,
+            tv_sec: 60,
             tv_nsec: 0,
         }),
     )

@@ -8,6 +8,7 @@ use bifurcate_linux::netlink::{ingress, link};
 use lab::Lab;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// Sets skb->tc_index (at byte 44 of struct __sk_buff) and matches everything: returns -1.
 const MARK_AND_MATCH: [u8; 32] = [
@@ -69,6 +70,10 @@ fn what_arrives_on_one_interface_arrives_on_another() {
     assert!(filter.present().unwrap());
     assert_eq!(redirected(&lab), 0);
     send_one(&far);
+    let end = Instant::now() + Duration::from_secs(60);
+    while redirected(&lab) == 0 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(redirected(&lab), 1);
     drop(filter);
     assert!(!lab.run("tc", "qdisc show dev a0").contains("clsact"));

@@ -33,7 +33,7 @@ impl BackEnd {
         // Twice: at the beginning, and when everything is handed over.
         while asked < 2 {
             let Some(mut message) = link.receive().unwrap() else {
-                let there = wait_one(link.as_fd(), Interest::Read, Some(Duration::from_secs(10)));
+                let there = wait_one(link.as_fd(), Interest::Read, Some(Duration::from_secs(60)));
                 assert!(there.unwrap().any(), "the driver does not go on");
                 continue;
             };

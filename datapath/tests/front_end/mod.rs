@@ -21,6 +21,8 @@ const LEN: usize = 1 << 18;
 const RINGS: [usize; 2] = [0, 1 << 14];
 const BUFFERS: usize = 1 << 16;
 const SIZE: u16 = 64;
+/// How long the device may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// VIRTQ_DESC_F_AVAIL and VIRTQ_DESC_F_USED of the packed layout (VIRTIO 1.2, section 2.8.1).
 const LAPS: u16 = 1 << 7 | 1 << 15;
@@ -74,7 +76,7 @@ impl FrontEnd {
         let mut link = Link::new(Stream::connect(path).unwrap());
         let kick = EventFd::new().unwrap();
         let ask = Message::new(request::GET_FEATURES, Vec::new());
-        link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
+        link.ask(&ask, &[], PATIENCE).unwrap();
         link.send(&agreement(features), &[]).unwrap();
         let region = MemoryRegion {
             guest: AT,
@@ -138,7 +140,7 @@ impl FrontEnd {
     pub fn agree_again(&mut self) {
         self.link.send(&agreement(self.features), &[]).unwrap();
         let ask = Message::new(request::GET_FEATURES, Vec::new());
-        self.link.ask(&ask, &[], Duration::from_secs(10)).unwrap();
+        self.link.ask(&ask, &[], PATIENCE).unwrap();
     }
 
     /// The first address of buffers.

@@ -15,12 +15,17 @@ impl HugePages {
     /// Adds pages. `None`, and the reason printed as a skip, where that cannot be.
     pub fn reserve(test: &str, count: u64) -> Option<HugePages> {
         let before = reserved();
-        if write(before + count).is_err() || reserved() < before + count {
-            let _ = write(before);
-            println!("SKIPPED {test}: {count} huge pages cannot be reserved: root is needed, and memory");
-            return None;
+        for _ in 0..10 {
+            if write(before + count).is_ok() && reserved() >= before + count {
+                return Some(HugePages(count));
+            }
+            // Memory may be there, and in pieces, or full of what was read from files.
+            let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
+            let _ = std::fs::write("/proc/sys/vm/compact_memory", "1");
         }
-        Some(HugePages(count))
+        let _ = write(before);
+        println!("SKIPPED {test}: {count} huge pages cannot be reserved: root is needed, and memory");
+        None
     }
 
     /// Punches a hole into all of a file of huge pages, and leaves the kernel none to fill it with: who touches it gets

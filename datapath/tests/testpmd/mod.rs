@@ -98,7 +98,7 @@ impl Testpmd {
 
     /// Waits until it has printed `text`.
     pub fn saw(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let [output, errors] = [0, 1].map(|at| self.output[at].lock().unwrap().clone());
             if output.contains(text) {
