@@ -671,8 +671,11 @@ export declare class Netns {
   moveLink(ifindex: number, to: Netns): void
   /** Makes a pool and AF_XDP sockets over it, bound to the queues, to be passed. Without `transmit` they can never send. */
   createLeaseSockets(options: AfXdpOptions, transmit: boolean): LeaseSockets
-  /** Whether an AF_XDP socket is bound to that queue now: tried, by binding one. */
-  isQueueHeld(ifname: string, queue: number): boolean
+  /**
+   * Whether an AF_XDP socket is bound to that queue now: tried, by binding one. Who has it is not waited for; null when
+   * nobody has it any more, and the kernel has not let go of it within `patience_ms`.
+   */
+  isQueueHeld(ifname: string, queue: number, patienceMs: number): boolean | null
   /** Makes a TAP, down, whose ends are to be passed: what is written there arrives on it. */
   createTap(name: string, queues: number): LeaseTap
   /** The namespace file's inode, its identity. */

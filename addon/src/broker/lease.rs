@@ -1,6 +1,7 @@
 //! What a broker makes for a lease: the pair of a port, bound sockets over a pool, the TAP of a return port.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use bifurcate_datapath::device::af_xdp;
 use bifurcate_datapath::frame::UmemConfig;
@@ -122,26 +123,18 @@ impl Netns {
         })
     }
 
-    /// Whether an AF_XDP socket is bound to that queue now: tried, by binding one.
-    #[napi]
-    pub fn is_queue_held(&self, env: Env, ifname: String, queue: u32) -> napi::Result<bool> {
-        let config = af_xdp::Config {
-            queues: vec![queue],
-            ring_size: 32,
-            zero_copy: af_xdp::ZeroCopy::Off,
-            ..af_xdp::Config::new(&ifname)
-        };
-        let pool = UmemConfig {
-            frames: 64,
-            frame_size: 2048,
-            jumbo_frames: 0,
-            pages: bifurcate_datapath::frame::Pages::Ordinary,
-        };
-        match self.netns(&env)?.within(|| af_xdp::grant(&config, &pool, false)) {
-            Ok(_) => Ok(false),
-            Err(error) if error.code() == "EBUSY" => Ok(true),
-            Err(error) => Err(error).or_throw(&env),
-        }
+    /// Whether an AF_XDP socket is bound to that queue now: tried, by binding one. Who has it is not waited for; null when
+    /// nobody has it any more, and the kernel has not let go of it within `patience_ms`.
+    #[napi(ts_return_type = "boolean | null")]
+    pub fn is_queue_held(
+        &self,
+        env: Env,
+        ifname: String,
+        queue: u32,
+        patience_ms: u32,
+    ) -> napi::Result<Option<bool>> {
+        let patience = Duration::from_millis(patience_ms.into());
+        self.within(&env, || af_xdp::is_held(&ifname, queue, patience))
     }
 
     /// Makes a TAP, down, whose ends are to be passed: what is written there arrives on it.

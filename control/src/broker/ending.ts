@@ -13,6 +13,8 @@ import { freeMemory, isCardHeld, isWhole, takeMemory } from "./whole-card.js";
 /** How long between two looks whether what is drained is free, ms: at first, and at most. */
 const DRAIN_LEAST_MS = 20;
 const DRAIN_MOST_MS = 500;
+/** How long the kernel may take to let go of sockets that are closed, ms, before the lease drains and others are served. */
+const LET_GO_MS = 600;
 
 /** Ends leases of a broker. */
 export class Ending {
@@ -53,7 +55,7 @@ export class Ending {
     const own = ((record.own ?? null) !== null || isWhole(record)) && event !== "fail";
     const draining = next(record.state, "held") === null;
     const waits = own || draining || (event === "death" && record.draining === "wait");
-    if (!(waits && this.isHeld(live) !== false) && this.clear(live)) return;
+    if (!(waits && this.isHeld(live, LET_GO_MS) !== false) && this.clear(live)) return;
     if (!draining) this.has.journal.end(live, "held");
     this.drain(live, DRAIN_LEAST_MS);
   }
@@ -87,12 +89,13 @@ export class Ending {
     }, after);
   }
 
-  /** null: that cannot be told now. */
-  isHeld(live: Live): boolean | null {
+  /** null: that cannot be told now, or nobody has it, and the kernel has not let go of it within `patienceMs`. */
+  isHeld(live: Live, patienceMs = 0): boolean | null {
     const { card, own = null, names } = live.record;
     if (isWhole(live.record)) return isCardHeld(this.has.kernel, live);
     try {
-      return isHeld(this.has.netns, own, names, own === null ? undefined : this.place(card.ifindex)?.name);
+      const name = own === null ? undefined : this.place(card.ifindex)?.name;
+      return isHeld(this.has.netns, own, names, name, patienceMs);
     } catch {
       return null; // The kernel had no room for its answer, or we none for a descriptor.
     }

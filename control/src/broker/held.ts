@@ -9,8 +9,9 @@ import type { PortNames } from "./port.js";
 /**
  * Whether a copy of one of its sockets is open somewhere. Of an interface that is gone none is bound. Where one cannot be
  * looked at now, since the broker has no descriptor left or the interface is down, say, nothing is known of its sockets,
- * and what they hold is nobody else's.
+ * and what they hold is nobody else's. So it is where they are closed, and the kernel has not let go of the queue yet.
  * @param card The card's name now; undefined: it is gone.
+ * @param patienceMs How long the kernel may take for that; everybody waits meanwhile.
  * @returns null where it cannot be told.
  */
 export function isHeld(
@@ -18,13 +19,17 @@ export function isHeld(
   own: OwnQueues | null,
   names: PortNames,
   card: string | undefined,
+  patienceMs: number,
 ): boolean | null {
   const ifname = own === null ? names.far : card;
   if (ifname === undefined) return false;
   let held: false | null = false;
   for (const queue of own?.queues ?? [0]) {
     try {
-      if (netns.isQueueHeld(ifname, queue)) return true;
+      // All are let go of together: where the first is not, no other is waited for.
+      const now = netns.isQueueHeld(ifname, queue, held === null ? 0 : patienceMs);
+      if (now === true) return true;
+      held = now === null ? null : held;
     } catch (thrown) {
       if (!["ENODEV", "ENOENT"].includes(errnoOf(thrown) ?? "")) held = null;
     }

@@ -83,7 +83,11 @@ export interface BrokerNetns extends Netns {
   /** To another namespace, which takes it down. */
   moveLink(ifindex: number, to: ClientNetns): void;
   createLeaseSockets(options: LeaseSocketOptions, transmit: boolean): LeaseSockets;
-  isQueueHeld(ifname: string, queue: number): boolean;
+  /**
+   * Whether an AF_XDP socket is bound to it now; null when nobody has it any more, and the kernel has not let go of it
+   * within `patienceMs`. Who has it is not waited for.
+   */
+  isQueueHeld(ifname: string, queue: number, patienceMs: number): boolean | null;
   /** Calls `told` for everything that happens to an interface, until the watch is closed. */
   watchLinks(told: (event: LinkEvent) => void): LinkWatch;
   createTap(name: string, queues: number): { readonly ifindex: number; readonly queues: Descriptor[] };

@@ -330,6 +330,30 @@ describe("own queues on a card with rules", () => {
     expect(card.rss).toContain(3);
   });
 
+  it("that the kernel has not let go of yet is waited for when its lease ends, and not by the looks that follow", async () => {
+    const first = start();
+    const { id } = take(first, 53);
+    first.leave();
+    const patience: number[] = [];
+    let held: boolean | null = null;
+    broker.netns.isQueueHeld = (_, queue, patienceMs) => {
+      expect(queue).toBe(3);
+      patience.push(patienceMs);
+      return held;
+    };
+    const second = start();
+    expect(second.adopt()).toEqual({ adopted: 1, ended: 0 });
+    expect(patience).toEqual([0]);
+    second.end(id, "release", "an admin");
+    expect(second.all()).toMatchObject([{ id, state: "draining" }]);
+    await settled(() => patience.length > 4);
+    expect(patience.slice(1).filter((each) => each > 0)).toHaveLength(1);
+    expect(patience[1]).toBeGreaterThan(0);
+    held = false;
+    await settled(() => second.all().length === 0);
+    expect(card.rss).toContain(3);
+  });
+
   it("ends nobody by end-process on a guess: who has let go may live on while that cannot be looked at", async () => {
     let kills = 0;
     const kill = (): number => kills++;
@@ -342,6 +366,10 @@ describe("own queues on a card with rules", () => {
     vi.useFakeTimers();
     try {
       leases.end(id, "release", "an admin");
+      vi.advanceTimersByTime(5_000);
+      expect(kills).toBe(0);
+      // Nobody has it, and the kernel has not let go of it yet.
+      broker.netns.isQueueHeld = () => null;
       vi.advanceTimersByTime(5_000);
       expect(kills).toBe(0);
       broker.netns.isQueueHeld = () => true;

@@ -66,11 +66,41 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     error.is_unsupported() || error.code() == "EINVAL"
 }
 
-/// How long a bind waits for a queue that the kernel calls busy, and how long where no socket has the queue: then the
-/// kernel is about to let go of one that was closed, which it does in a kernel thread, and not while another one holds
+/// How long a bind waits for a queue that the kernel calls busy: while somebody has it, and while nobody has it. Then the
+/// kernel is about to let go of a socket that was closed, which it does in a kernel thread, and not while another one holds
 /// the lock of all interfaces (xp_release_deferred, net/xdp/xsk_buff_pool.c).
-const WHILE_TAKEN: Duration = Duration::from_millis(600);
-const UNTIL_RELEASED: Duration = Duration::from_secs(5);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    taken: Duration,
+    released: Duration,
+}
+
+impl Patience {
+    /// Of who opens a queue for itself.
+    pub(super) const OPEN: Patience = Patience {
+        taken: Duration::from_millis(600),
+        released: Duration::from_secs(5),
+    };
+
+    /// Of who makes sockets for others, and keeps everybody waiting meanwhile.
+    pub(super) const GRANT: Patience = Patience {
+        taken: Duration::from_millis(600),
+        released: Duration::from_millis(600),
+    };
+
+    /// Of a look whether the queue is free: none for who has it, and this much for the kernel.
+    pub(super) const fn look(released: Duration) -> Patience {
+        Patience {
+            taken: Duration::ZERO,
+            released,
+        }
+    }
+
+    /// Whether to try a busy queue again after so long.
+    fn goes_on(self, waited: Duration, is_unclaimed: impl FnOnce() -> bool) -> bool {
+        waited < self.taken || waited < self.released && is_unclaimed()
+    }
+}
 
 /// Binds; waits while the queue is still busy, since the kernel lets go of a closed socket's queue a little after the
 /// close.
@@ -81,6 +111,7 @@ pub(super) fn bind(
     how: Option<Attempt>,
     need_wakeup: bool,
     shared: Option<BorrowedFd<'_>>,
+    patience: Patience,
 ) -> Result<()> {
     let to = Bind {
         ifindex,
@@ -100,7 +131,9 @@ pub(super) fn bind(
         // Before the try: one follows however long this thread was kept from running.
         let waited = begin.elapsed();
         match socket.bind(&to) {
-            Err(error) if error.code() == "EBUSY" && goes_on(waited, || is_unclaimed(ifindex, queue)) => {
+            Err(error)
+                if error.code() == "EBUSY" && patience.goes_on(waited, || is_unclaimed(ifindex, queue)) =>
+            {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(160));
             }
@@ -109,14 +142,9 @@ pub(super) fn bind(
     }
 }
 
-/// Whether to try a busy queue again after so long.
-fn goes_on(waited: Duration, is_unclaimed: impl FnOnce() -> bool) -> bool {
-    waited < WHILE_TAKEN || waited < UNTIL_RELEASED && is_unclaimed()
-}
-
 /// Whether no socket of the calling thread's network namespace has the queue: a closed one is not listed any more. False
 /// where the kernel does not tell.
-fn is_unclaimed(ifindex: u32, queue: u32) -> bool {
+pub(super) fn is_unclaimed(ifindex: u32, queue: u32) -> bool {
     let has = |socket: &diag::Diag| (socket.ifindex, socket.queue) == (Some(ifindex), queue);
     matches!(diag::sockets(), Ok(Some(all)) if !all.iter().any(has))
 }
@@ -157,8 +185,20 @@ mod tests {
     #[test]
     fn a_busy_queue_is_waited_for_longer_where_nobody_has_it() {
         let (soon, late) = (Duration::from_millis(5), Duration::from_secs(2));
-        assert!(goes_on(soon, || false) && goes_on(late, || true));
-        assert!(!goes_on(late, || false) && !goes_on(UNTIL_RELEASED, || true));
+        let open = Patience::OPEN;
+        assert!(open.goes_on(soon, || false) && open.goes_on(late, || true));
+        assert!(!open.goes_on(late, || false) && !open.goes_on(Duration::from_secs(5), || true));
+    }
+
+    #[test]
+    fn who_serves_others_waits_less_and_a_look_never_for_who_has_the_queue() {
+        let (soon, late) = (Duration::from_millis(5), Duration::from_millis(600));
+        let grant = Patience::GRANT;
+        assert!(grant.goes_on(soon, || false) && !grant.goes_on(late, || true));
+        let look = Patience::look(late);
+        assert!(!look.goes_on(Duration::ZERO, || false));
+        assert!(look.goes_on(soon, || true) && !look.goes_on(late, || true));
+        assert!(!Patience::look(Duration::ZERO).goes_on(Duration::ZERO, || true));
     }
 
     #[test]

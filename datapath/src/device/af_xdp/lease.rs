@@ -14,19 +14,20 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bifurcate_linux::memory::MemoryFile;
 use bifurcate_linux::xsk::{RingKind, XskSocket};
 use bifurcate_linux::{Error, Result, interface};
 
-use super::bind::{Attempt, bind, is_refusal, ladder};
+use super::bind::{Attempt, Patience, ZeroCopy, bind, is_refusal, is_unclaimed, ladder};
 use super::open::{Config, Obtained, Opened, ring};
 use super::rx::{Rx, Settings};
 use super::silent::Silent;
 use super::socket::{QueueSocket, Watch};
 use super::tx::{Modes, Tx};
 use crate::device::{LeftToCard, Mtu, Port, QueuePair, TxQueue};
-use crate::frame::{Owner, Umem, UmemConfig};
+use crate::frame::{Owner, Pages, Umem, UmemConfig};
 use crate::ring::{Consumer, Producer};
 
 const EINVAL: i32 = 22;
@@ -52,6 +53,38 @@ pub struct Granted {
 /// # Errors
 /// As [`super::open`].
 pub fn grant(config: &Config, pool: &UmemConfig, transmit: bool) -> Result<Granted> {
+    grant_with(config, pool, transmit, Patience::GRANT)
+}
+
+/// Whether an AF_XDP socket is bound to a queue of the calling thread's network namespace now: tried, by binding one.
+/// `None` when nobody has it any more, and the kernel has not let go of it in `patience`; who has it is not waited for.
+///
+/// # Errors
+/// As [`super::open`].
+pub fn is_held(ifname: &str, queue: u32, patience: Duration) -> Result<Option<bool>> {
+    let config = Config {
+        queues: vec![queue],
+        ring_size: 32,
+        zero_copy: ZeroCopy::Off,
+        ..Config::new(ifname)
+    };
+    let pool = UmemConfig {
+        frames: 64,
+        frame_size: 2048,
+        jumbo_frames: 0,
+        pages: Pages::Ordinary,
+    };
+    match grant_with(&config, &pool, false, Patience::look(patience)) {
+        Ok(_) => Ok(Some(false)),
+        Err(error) if error.code() == "EBUSY" => {
+            let unclaimed = interface::index(ifname).is_ok_and(|ifindex| is_unclaimed(ifindex, queue));
+            Ok((!unclaimed).then_some(true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn grant_with(config: &Config, pool: &UmemConfig, transmit: bool, patience: Patience) -> Result<Granted> {
     let invalid = |why: &str| {
         Err(Error::new(
             "lease(AF_XDP)",
@@ -79,6 +112,7 @@ pub fn grant(config: &Config, pool: &UmemConfig, transmit: bool) -> Result<Grant
         filled: (umem.frames() / 2 / config.queues.len() as u32).clamp(1, config.ring_size),
         umem: &umem,
         transmit,
+        patience,
     };
     let mut sockets: Vec<XskSocket> = Vec::with_capacity(config.queues.len());
     let mut obtained = Obtained {
@@ -119,6 +153,7 @@ struct Maker<'a> {
     filled: u32,
     umem: &'a Arc<Umem>,
     transmit: bool,
+    patience: Patience,
 }
 
 impl Maker<'_> {
@@ -162,7 +197,8 @@ impl Maker<'_> {
         fill.publish();
         let shared = share.map(AsFd::as_fd);
         let queue = config.queues[place];
-        bind(&socket, self.ifindex, queue, how, config.need_wakeup, shared)?;
+        let (ifindex, need_wakeup) = (self.ifindex, config.need_wakeup);
+        bind(&socket, ifindex, queue, how, need_wakeup, shared, self.patience)?;
         socket.tx_budget(config.ring_size.min(256));
         Ok(socket)
     }

@@ -13,6 +13,6 @@ mod socket;
 mod tx;
 
 pub use bind::{Mode, ZeroCopy};
-pub use lease::{Granted, Received, grant, receive};
+pub use lease::{Granted, Received, grant, is_held, receive};
 pub use open::{BusyPoll, Config, Obtained, Opened, open};
 pub use socket::QueueSocket;

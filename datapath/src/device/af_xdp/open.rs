@@ -7,7 +7,7 @@ use bifurcate_linux::memory::Mapping;
 use bifurcate_linux::xsk::{RingKind, RingOffsets, XskSocket};
 use bifurcate_linux::{Error, Result, ethtool, interface};
 
-use super::bind::{Attempt, Mode, ZeroCopy, bind, is_refusal, ladder};
+use super::bind::{Attempt, Mode, Patience, ZeroCopy, bind, is_refusal, ladder};
 use super::rx::{Rx, Settings};
 use super::socket::{QueueSocket, Watch};
 use super::tx::{Modes, Tx};
@@ -284,9 +284,17 @@ impl Plan<'_> {
         }
         fill.publish();
         let need_wakeup = self.config.need_wakeup;
-        let bound = bind(&socket, self.ifindex, number, how, need_wakeup, shared)
-            .and_then(|()| socket.is_zero_copy())
-            .map_err(|error| self.explain(error));
+        let bound = bind(
+            &socket,
+            self.ifindex,
+            number,
+            how,
+            need_wakeup,
+            shared,
+            Patience::OPEN,
+        )
+        .and_then(|()| socket.is_zero_copy())
+        .map_err(|error| self.explain(error));
         let zero_copy = match bound {
             Ok(zero_copy) => zero_copy,
             Err(error) => {
