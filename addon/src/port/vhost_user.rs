@@ -7,14 +7,14 @@ use bifurcate_datapath::frame::{Umem, UmemConfig};
 use bifurcate_datapath::ring::virtio::feature;
 use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::{Error, Result};
-use napi::bindgen_prelude::AsyncTask;
-use napi::{Env, Task};
+use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 
 use super::native_port::NativePort;
 use super::open::{Obtained, page_name, pages, tapped};
 use super::shared::PortShared;
-use crate::error::OrThrow;
+use crate::background::promised;
 
 /// What openVirtioUser and openVhostUser are asked for.
 #[napi(object)]
@@ -74,62 +74,25 @@ impl Connection {
     }
 }
 
-/// Which end of the socket is opened.
-#[derive(Clone, Copy)]
-enum Side {
-    Driver,
-    Device,
-}
-
-/// Opens an end away from JavaScript's thread: the other end may take its time, and the pool's pages take ours.
-pub struct Opening {
-    side: Side,
-    options: VhostUserOptions,
-}
-
-/// All of a port but its object.
-pub struct Opened {
-    shared: Arc<PortShared>,
-    obtained: Obtained,
-    status: Arc<Inner>,
-}
-
-impl Task for Opening {
-    type Output = Result<Opened>;
-    type JsValue = NativePort;
-
-    fn compute(&mut self) -> napi::Result<Result<Opened>> {
-        Ok(match self.side {
-            Side::Driver => driver(&self.options),
-            Side::Device => device(&self.options),
-        })
-    }
-
-    fn resolve(&mut self, env: Env, opened: Result<Opened>) -> napi::Result<NativePort> {
-        let Opened {
-            shared,
-            obtained,
-            status,
-        } = opened.or_throw(&env)?;
-        Ok(NativePort::new(shared, obtained, None).with_connection(status))
-    }
-}
-
 /// Opens the virtio driver over a vhost-user socket, as DPDK's virtio-user does: the device is another process.
 #[napi(ts_return_type = "Promise<NativePort>")]
-pub fn open_virtio_user(options: VhostUserOptions) -> AsyncTask<Opening> {
-    let side = Side::Driver;
-    AsyncTask::new(Opening { side, options })
+pub fn open_virtio_user<'e>(
+    env: &'e Env,
+    options: VhostUserOptions,
+) -> napi::Result<PromiseRaw<'e, NativePort>> {
+    promised(env, "bf-open", move || driver(&options))
 }
 
 /// Opens the device end of a vhost-user socket: a QEMU guest, or another driver, attaches to it.
 #[napi(ts_return_type = "Promise<NativePort>")]
-pub fn open_vhost_user(options: VhostUserOptions) -> AsyncTask<Opening> {
-    let side = Side::Device;
-    AsyncTask::new(Opening { side, options })
+pub fn open_vhost_user<'e>(
+    env: &'e Env,
+    options: VhostUserOptions,
+) -> napi::Result<PromiseRaw<'e, NativePort>> {
+    promised(env, "bf-open", move || device(&options))
 }
 
-fn driver(options: &VhostUserOptions) -> Result<Opened> {
+fn driver(options: &VhostUserOptions) -> Result<NativePort> {
     let umem = pool(options)?;
     let (without, require) = match layout(options)? {
         (0, 0) => (feature::RING_PACKED, 0),
@@ -151,7 +114,7 @@ fn driver(options: &VhostUserOptions) -> Result<Opened> {
     port(opened.port, opened.status, options, true)
 }
 
-fn device(options: &VhostUserOptions) -> Result<Opened> {
+fn device(options: &VhostUserOptions) -> Result<NativePort> {
     let umem = pool(options)?;
     let (without, _) = layout(options)?;
     let opened = vhost::open(
@@ -185,7 +148,7 @@ fn layout(options: &VhostUserOptions) -> Result<(u64, u64)> {
     }
 }
 
-fn port(port: Port, status: Arc<Inner>, options: &VhostUserOptions, zero_copy: bool) -> Result<Opened> {
+fn port(port: Port, status: Arc<Inner>, options: &VhostUserOptions, zero_copy: bool) -> Result<NativePort> {
     let obtained = Obtained {
         zero_copy,
         need_wakeup: true,
@@ -197,9 +160,5 @@ fn port(port: Port, status: Arc<Inner>, options: &VhostUserOptions, zero_copy: b
     };
     let (port, tap) = tapped(port, options.tap.as_deref(), options.tap_append == Some(true))?;
     let shared = PortShared::new(port, Vec::new(), tap, obtained.busy_poll)?;
-    Ok(Opened {
-        shared,
-        obtained,
-        status,
-    })
+    Ok(NativePort::new(shared, obtained, None).with_connection(status))
 }

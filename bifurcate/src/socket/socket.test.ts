@@ -3,6 +3,7 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -293,6 +294,22 @@ describe("bad input", () => {
       for (const port of ports.splice(0)) await port.close();
       expect(await opening).toBe("E_PEER_FAILED");
     }
+  });
+
+  it("devices that hang keep nobody from files and names: more of them than libuv has threads", async () => {
+    const streams: Socket[] = [];
+    const server = createServer((stream) => streams.push(stream));
+    servers.push(server);
+    await once(server.listen(socket), "listening");
+    let over = 0;
+    const opening = Array.from({ length: 6 }, () =>
+      errorOf(open(`virtio-user:${socket}`)).finally(() => over++),
+    );
+    await until("all wait for their answers, or one has given up", () => streams.length === 6 || over > 0);
+    await stat(socket);
+    expect(over).toBe(0);
+    for (const stream of streams) stream.destroy();
+    for (const error of await Promise.all(opening)) expect(error.code).toBe("E_PEER_FAILED");
   });
 
   const nonsense: [string, Buffer][] = [
