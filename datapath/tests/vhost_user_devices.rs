@@ -11,7 +11,7 @@ use std::time::Duration;
 use back_end::BackEnd;
 use bifurcate_datapath::device::virtio;
 use bifurcate_datapath::frame::{Batch, Pages, Umem, UmemConfig};
-use bifurcate_datapath::ring::virtio::feature;
+use bifurcate_datapath::ring::virtio::{NUM_BUFFERS_AT, feature};
 use bifurcate_datapath::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol, request};
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
@@ -45,6 +45,14 @@ fn next_device(place: &Place, features: u64, driver: &mut virtio::Opened, got: &
     });
     assert_eq!(driver.status.status().features & features, features);
     device
+}
+
+/// A buffer with a packet that needs no other.
+fn complete(packet: &[u8]) -> Vec<u8> {
+    let mut all = vec![0; 12];
+    all[NUM_BUFFERS_AT] = 1;
+    all.extend(packet);
+    all
 }
 
 fn drain(driver: &mut virtio::Opened, got: &mut Vec<Vec<u8>>) {
@@ -232,6 +240,29 @@ fn a_merged_packet_of_which_one_entry_tells_arrives_whole() {
 }
 
 #[test]
+fn a_buffer_is_full_when_it_was_skipped_and_no_length_says_so() {
+    for features in KINDS {
+        let place = Place::new("lengths");
+        let (mut driver, umem) = merging_driver(&place);
+        let mut got = Vec::new();
+        let mut device = next_device(&place, features, &mut driver, &mut got);
+        for used in [u32::MAX, u32::MAX - 1, ROOM as u32 + 13, 12, 0] {
+            device.put(&complete(&[2; 60]), used);
+        }
+        device.put_first(1, &[4; 60]);
+        until("the last", || {
+            drain(&mut driver, &mut got);
+            got.iter().any(|bytes| bytes.contains(&4))
+        });
+        assert_eq!(got, [[4; 60]], "with {features:#x}");
+        let totals = driver.port.queues[0].rx.counters().totals();
+        assert_eq!((totals.received, totals.invalid_descriptor), (1, 5));
+        drop((driver, device));
+        assert_eq!(umem.in_depot(), (1024, 4), "every frame is back");
+    }
+}
+
+#[test]
 fn a_name_that_no_buffer_has_costs_the_buffer() {
     for features in KINDS {
         let place = Place::new("names");
@@ -241,16 +272,15 @@ fn a_name_that_no_buffer_has_costs_the_buffer() {
         device.put_first(1, &[1; 60]);
         // Beyond the ring, and one that is given back already.
         device.put_as(&[2; 72], 72, Some(0xfff0));
-        if features & feature::IN_ORDER == 0 {
-            device.put_as(&[3; 72], 72, Some(0));
-        }
+        device.put_as(&complete(&[3; 60]), 72, Some(0));
         device.put_first(1, &[4; 60]);
         until("the last", || {
             drain(&mut driver, &mut got);
             got.iter().any(|bytes| bytes.contains(&4))
         });
         assert_eq!(got, [[1; 60], [4; 60]], "with {features:#x}");
-        let bad = if features & feature::IN_ORDER == 0 { 2 } else { 1 };
+        // In order the turn says which buffer it was: the name is counted, and the buffer.
+        let bad = if features & feature::IN_ORDER == 0 { 2 } else { 3 };
         let totals = driver.port.queues[0].rx.counters().totals();
         assert_eq!((totals.received, totals.invalid_descriptor), (2, bad));
         drop((driver, device));

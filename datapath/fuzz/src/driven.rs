@@ -393,7 +393,7 @@ pub fn driver_ring(data: &[u8]) -> Reached {
                     let Some(used) = ring.pop_used() else { break };
                     assert!(used.id < size);
                     reached.buffers += 1;
-                    reached.several += u32::from(used.len == u32::MAX);
+                    reached.several += u32::from(used.whole);
                     if let Some(frame) = lent.reclaim(used.id, used.len) {
                         assert!(frame.offset() as usize + frame.len() as usize <= umem.len());
                         reached.sound += 1;

@@ -1,7 +1,7 @@
 //! Packets out of the buffers that the device has used: one each, or several merged (VIRTIO 1.2, section 5.1.6.4).
 
 use crate::frame::{Cache, Frame, HEADROOM, Umem};
-use crate::ring::virtio::{NET_HEADER, NUM_BUFFERS_AT, WHOLE, feature};
+use crate::ring::virtio::{NET_HEADER, NUM_BUFFERS_AT, Used, feature};
 
 /// Bytes of the largest packet without merging: an MTU of 1,500, Ethernet, two VLAN tags.
 const PACKET: u32 = 1522;
@@ -12,8 +12,6 @@ pub(super) struct Packets {
     room: u32,
     /// The device may use several buffers for a packet.
     merges: bool,
-    /// The device uses buffers in order, and may say of the last of several alone how much of it.
-    in_order: bool,
     /// A packet in several buffers, of which some are still to come.
     merging: Option<Merging>,
 }
@@ -48,7 +46,6 @@ impl Packets {
         Packets {
             room: (umem.frame_size() - HEADROOM - NET_HEADER).min(PACKET.next_multiple_of(64)),
             merges: features & feature::MRG_RXBUF != 0,
-            in_order: features & feature::IN_ORDER != 0,
             merging: None,
         }
     }
@@ -58,18 +55,18 @@ impl Packets {
         self.room
     }
 
-    /// Takes a buffer of which the device says that it wrote `used` bytes; `frame` begins after the header. Gives a
-    /// packet when that completes one.
+    /// Takes a buffer that the device has used; `frame` begins after the header. Gives a packet when that completes one.
     #[inline]
     pub(super) fn take(
         &mut self,
         frame: Frame,
-        used: u32,
+        used: Used,
         cache: &mut Cache,
         lost: &mut Lost,
     ) -> Option<Frame> {
-        let len = used.wrapping_sub(NET_HEADER);
-        // A buffer that is not full ends its packet: its header need not be fetched to know that.
+        let len = used.len.wrapping_sub(NET_HEADER);
+        // A buffer that is not full ends its packet: its header need not be fetched to know that. A whole one, which has no
+        // length, is not among these.
         if len.wrapping_sub(1) >= self.room || self.merging.is_some() || self.merges && len == self.room {
             return self.merge(frame, used, cache, lost);
         }
@@ -78,12 +75,12 @@ impl Packets {
 
     /// A buffer that is full, belongs to a packet in several, or cannot be.
     #[cold]
-    fn merge(&mut self, mut frame: Frame, used: u32, cache: &mut Cache, lost: &mut Lost) -> Option<Frame> {
-        let used = if self.in_order && used == WHOLE {
+    fn merge(&mut self, mut frame: Frame, used: Used, cache: &mut Cache, lost: &mut Lost) -> Option<Frame> {
+        let used = if used.whole {
             cache.set_len(&mut frame, self.room as usize);
             self.room + NET_HEADER
         } else {
-            used
+            used.len
         };
         let fits = used <= self.room + NET_HEADER;
         if let Some(mut merging) = self.merging.take() {

@@ -140,7 +140,7 @@ impl Half {
                 continue;
             };
             ring.free(used.id);
-            let packet = live.packets.take(frame, used.len, &mut cache, &mut self.lost);
+            let packet = live.packets.take(frame, used, &mut cache, &mut self.lost);
             self.arrived.extend(packet);
         }
         live.packets.end(&mut cache, &mut self.lost);

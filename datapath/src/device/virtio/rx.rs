@@ -81,7 +81,7 @@ impl<T: Transport> Receiver<T> {
                 continue;
             };
             ring.free(used.id);
-            let Some(frame) = packets.take(frame, used.len, batch.cache_mut(), &mut polled.lost) else {
+            let Some(frame) = packets.take(frame, used, batch.cache_mut(), &mut polled.lost) else {
                 continue;
             };
             polled.frames += 1;

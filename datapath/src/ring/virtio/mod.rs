@@ -96,13 +96,33 @@ impl Options {
 pub struct Used {
     /// The driver's name of it. Below the ring's size; whether the device had it, the caller's table says.
     pub id: u16,
-    /// Bytes that the device says it wrote, or [`WHOLE`]. Untrusted.
+    /// The device told of it by the entry of a buffer after it, as it may in order: it used all of it (section 2.7.9).
+    pub whole: bool,
+    /// Bytes that the device says it wrote. Untrusted; 0 of a whole one, of which it says nothing, and of one in whose turn
+    /// it named a buffer that cannot be.
     pub len: u32,
 }
 
-/// As the length of a used buffer: all of it. In order a device may tell of several buffers by the last one's entry; it
-/// has then used the others completely (section 2.7.9).
-pub const WHOLE: u32 = u32::MAX;
+impl Used {
+    /// A buffer that has an entry of its own.
+    #[inline(always)]
+    fn told(id: u16, len: u32) -> Used {
+        Used {
+            id,
+            whole: false,
+            len,
+        }
+    }
+
+    /// A buffer that a later one's entry stands for.
+    fn whole(id: u16) -> Used {
+        Used {
+            id,
+            whole: true,
+            len: 0,
+        }
+    }
+}
 
 /// The driver's half of a virtqueue. Every buffer takes one slot of the ring.
 pub trait DriverRing: Send {

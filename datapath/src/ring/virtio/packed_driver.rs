@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use super::place::{full_fence, word};
 use super::{
     AVAIL, DESCRIPTOR, DriverRing, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Options, Places, USED, Used,
-    WHOLE,
 };
 
 /// The driver's half of a packed virtqueue. Its buffers take one slot each.
@@ -185,8 +184,7 @@ impl DriverRing for PackedDriver {
             if id == last.id || self.out == 0 {
                 self.batch = None;
             }
-            let len = if id == last.id { last.len } else { WHOLE };
-            return Some(Used { id, len });
+            return Some(if id == last.id { last } else { Used::whole(id) });
         }
         if self.out == 0 || !self.is_used() {
             return None;
@@ -211,12 +209,12 @@ impl DriverRing for PackedDriver {
                 (u32::from(id) + u32::from(self.places.size) - u32::from(slot)) % u32::from(self.places.size);
             if far > u32::from(self.out) {
                 self.hostile += 1;
-            } else {
-                self.batch = Some(Used { id, len });
+                return Some(Used::told(slot, 0));
             }
-            return Some(Used { id: slot, len: WHOLE });
+            self.batch = Some(Used::told(id, len));
+            return Some(Used::whole(slot));
         }
-        Some(Used { id, len })
+        Some(Used::told(id, len))
     }
 
     #[inline]

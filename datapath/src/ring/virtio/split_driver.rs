@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::copy::{prefetch_read, prefetch_write};
 use super::place::{full_fence, read_pair, word};
-use super::{DESCRIPTOR, DriverRing, NO_NOTIFY, Options, Places, Used, WHOLE, passes};
+use super::{DESCRIPTOR, DriverRing, NO_NOTIFY, Options, Places, Used, passes};
 
 /// Descriptors on a line of the cache, and how many lines ahead of its turn one is asked for.
 const LINE: u16 = 64 / DESCRIPTOR as u16;
@@ -124,7 +124,7 @@ impl SplitDriver {
                 self.batch = None;
                 return Some(last);
             }
-            return Some(Used { id, len: WHOLE });
+            return Some(Used::whole(id));
         }
         loop {
             if self.used == self.used_seen && !self.refresh() {
@@ -132,7 +132,7 @@ impl SplitDriver {
             }
             let (id, len) = self.entry();
             if id < u32::from(self.places.size) {
-                let used = Used { id: id as u16, len };
+                let used = Used::told(id as u16, len);
                 if self.options.in_order {
                     return Some(self.pop_in_order(used));
                 }
@@ -148,20 +148,18 @@ impl SplitDriver {
     #[inline]
     fn pop_in_order(&mut self, used: Used) -> Used {
         let id = self.used & self.mask;
-        if used.id != id {
-            // An entry that names an id further on stands for all up to it.
-            let far = used.id.wrapping_sub(id) & self.mask;
-            if far < self.used_seen.wrapping_sub(self.used) {
-                self.batch = Some(used);
-            } else {
-                self.hostile += 1;
-            }
-        }
+        let left = self.used_seen.wrapping_sub(self.used);
         self.used = self.used.wrapping_add(1);
         if used.id == id {
             return used;
         }
-        Used { id, len: WHOLE }
+        // An entry that names an id further on stands for all up to it.
+        if used.id.wrapping_sub(id) & self.mask < left {
+            self.batch = Some(used);
+            return Used::whole(id);
+        }
+        self.hostile += 1;
+        Used::told(id, 0)
     }
 }
 
@@ -245,10 +243,7 @@ impl DriverRing for SplitDriver {
             let in_turn = !self.options.in_order || used.0 == u32::from(self.used & self.mask);
             if in_turn && used.0 < u32::from(self.places.size) {
                 self.used = self.used.wrapping_add(1);
-                return Some(Used {
-                    id: used.0 as u16,
-                    len: used.1,
-                });
+                return Some(Used::told(used.0 as u16, used.1));
             }
         }
         self.pop_any()
