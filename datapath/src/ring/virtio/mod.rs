@@ -168,6 +168,15 @@ pub struct Head {
     pub slots: u16,
 }
 
+impl Head {
+    /// One descriptor, for the device to read: nothing in it is for the device to write, whatever a chain or a table might
+    /// say later on.
+    #[inline]
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.flags & (NEXT | WRITE | INDIRECT) == 0
+    }
+}
+
 /// One piece of a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
@@ -201,7 +210,8 @@ pub trait DeviceRing: Send {
     /// longer than [`PIECES_MAX`], a loop, an index beyond the ring, a table outside of `memory`.
     fn pieces(&self, head: &Head, memory: &mut Window, out: &mut [Piece; PIECES_MAX]) -> Option<usize>;
     /// Uses the next available buffer, which [`DeviceRing::look`] gave first, having written `len` bytes of it. The
-    /// driver sees it after [`DeviceRing::publish`].
+    /// driver sees it after [`DeviceRing::publish`]. In order, several of nothing written may be told of by the last one's
+    /// entry; but not one that was to be written, which the driver would take for full (section 2.7.9).
     fn complete(&mut self, head: &Head, len: u32);
     /// Shows the driver what was used.
     fn publish(&mut self);

@@ -214,7 +214,7 @@ impl DeviceRing for PackedDevice {
     #[inline]
     fn complete(&mut self, head: &Head, len: u32) {
         let flags = if self.used_wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
-        if self.options.in_order && len == 0 {
+        if self.options.in_order && len == 0 && head.is_read_only() {
             // Section 2.8.9: one used descriptor, in the slot of the batch's first, with the id of its last.
             match &mut self.batch {
                 Some(batch) => batch.id = head.id,

@@ -103,7 +103,7 @@ impl SplitDevice {
     /// read what stood there a lap before.
     #[inline]
     fn prefetch_used(&self, head: &Head, count: usize) {
-        let entries = if self.options.in_order && head.flags & WRITE == 0 {
+        let entries = if self.options.in_order && head.is_read_only() {
             1
         } else {
             count
@@ -251,7 +251,7 @@ impl DeviceRing for SplitDevice {
     #[inline]
     fn complete(&mut self, head: &Head, len: u32) {
         self.next = self.next.wrapping_add(1);
-        if self.options.in_order && len == 0 {
+        if self.options.in_order && len == 0 && head.is_read_only() {
             let slot = self.batch.map_or(self.used, |batch| batch.slot);
             self.batch = Some(Batched { slot, id: head.id });
         } else {

@@ -205,6 +205,46 @@ proptest! {
     }
 }
 
+/// What it skips the driver takes for used completely (section 2.7.9): of a buffer to be written that is full.
+#[test]
+fn in_order_one_entry_tells_of_buffers_that_were_read_and_of_none_to_be_written() {
+    for (packed, flags, whole) in [false, true].into_iter().flat_map(|packed| {
+        [
+            (packed, [0, 0, 0], [true, true, false]),
+            (packed, [WRITE, WRITE, WRITE], [false, false, false]),
+            // What is in a table its head does not say.
+            (packed, [INDIRECT, INDIRECT, INDIRECT], [false, false, false]),
+            (packed, [0, 0, WRITE], [true, false, false]),
+            (packed, [WRITE, 0, 0], [false, true, false]),
+        ]
+    }) {
+        let ground = Ground::new(1 << 16);
+        let options = Options {
+            in_order: true,
+            event_idx: false,
+        };
+        let (mut driver, mut device) = pair(&ground, 8, packed, options);
+        for flags in flags {
+            driver.add(0, 100, flags);
+        }
+        driver.publish();
+        let mut heads = [Head::default(); 3];
+        assert_eq!(device.look(&mut heads), Ok(3));
+        for head in &heads {
+            device.complete(head, 0);
+        }
+        device.publish();
+        let used: Vec<_> = std::iter::from_fn(|| driver.pop_used()).collect();
+        let expected = [0, 1, 2].map(|id| Used {
+            id,
+            whole: whole[usize::from(id)],
+            len: 0,
+        });
+        assert_eq!(used, expected, "packed {packed}, flags {flags:?}");
+        assert_eq!(driver.hostile(), 0);
+    }
+}
+
 /// A descriptor of the split layout: address, length, flags, next.
 type Entry = (u64, u32, u16, u16);
 
