@@ -65,9 +65,9 @@ fn a_bad_buffer_costs_itself_and_what_no_ring_can_be_the_connection() {
             let got = totals(&mut front, addr, len, flags);
             assert_eq!(got, expected, "{addr:#x} {len} {flags} with {features:#x}");
         }
-        // Tables: a piece outside of memory, a header alone, more than any frame, a table in a table, more pieces than
-        // any packet has; and a good one.
-        let nested = if features & feature::RING_PACKED == 0 {
+        // Tables: a piece outside of memory, a header alone, more than any frame, a table in a table, a piece to be
+        // written, more pieces than any packet has; and a good one.
+        let of_packed = if features & feature::RING_PACKED == 0 {
             bad
         } else {
             packet
@@ -77,8 +77,9 @@ fn a_bad_buffer_costs_itself_and_what_no_ring_can_be_the_connection() {
             (vec![(at, 12, 0), (end - 10, 60, 0)], bad),
             (vec![(at, 12, 0)], bad),
             (vec![(at, u32::MAX, 0); 3], long),
-            // A flag that means nothing in the packed layout.
-            (vec![(at, 12, 0), (at, 60, INDIRECT)], nested),
+            // A flag that means nothing in the packed layout; one that DPDK's driver leaves in its tables there.
+            (vec![(at, 12, 0), (at, 60, INDIRECT)], of_packed),
+            (vec![(at, 12, WRITE), (at, 60, 0)], of_packed),
             (vec![(at, 1, 0); 65], bad),
             (vec![(at, 10, 0), (at, 20, 0), (at, 42, 0)], packet),
         ] {

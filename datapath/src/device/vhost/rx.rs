@@ -235,9 +235,11 @@ fn gather<R: DeviceRing>(
     };
     let pieces = &pieces[..count];
     let total: u64 = pieces.iter().map(|piece| u64::from(piece.len)).sum();
-    // A table's pieces are read whatever it says: DPDK's driver (22.11, vring_desc_init_indirect_packed) leaves the header
-    // in a packed ring's marked as one that the device writes, and at times a part of the packet.
-    let to_write = head.flags & INDIRECT == 0 && pieces.iter().any(|piece| piece.write);
+    // The pieces of a packed ring's table are read whatever it says: DPDK's driver (22.11,
+    // vring_desc_init_indirect_packed) leaves the header marked as one that the device writes, and at times a part of the
+    // packet.
+    let packed_table = ring.is_packed() && head.flags & INDIRECT != 0;
+    let to_write = !packed_table && pieces.iter().any(|piece| piece.write);
     if total <= u64::from(NET_HEADER) || to_write {
         counts.invalid += 1;
         return true;

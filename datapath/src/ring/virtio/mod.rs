@@ -200,6 +200,8 @@ pub const PIECES_MAX: usize = 64;
 pub trait DeviceRing: Send {
     /// Slots.
     fn size(&self) -> u16;
+    /// Whether its layout is the packed one.
+    fn is_packed(&self) -> bool;
     /// Copies the heads of the next available buffers, at most `out.len()`; gives how many. They stay available
     /// until they are used.
     ///

@@ -143,6 +143,10 @@ impl DeviceRing for PackedDevice {
         self.places.size
     }
 
+    fn is_packed(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn look(&mut self, out: &mut [Head]) -> Result<usize, Broken> {
         let (mut slot, mut wrap) = (self.next, self.wrap);

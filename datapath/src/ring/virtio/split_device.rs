@@ -186,6 +186,10 @@ impl DeviceRing for SplitDevice {
         self.places.size
     }
 
+    fn is_packed(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn look(&mut self, out: &mut [Head]) -> Result<usize, Broken> {
         let mut there = self.seen.wrapping_sub(self.next);
