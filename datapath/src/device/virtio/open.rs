@@ -308,8 +308,8 @@ impl Transport for Attached {
         POOL_AT + u64::from(offset)
     }
 
-    fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
-        self.shared.rings.indirect(index, id, addr, len)
+    fn indirect(&self, index: usize, packed: bool, id: u16, addr: u64, len: u32) -> (u64, u32) {
+        self.shared.rings.indirect(index, packed, id, addr, len)
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bifurcate_linux::dma::DmaTable;
 use bifurcate_linux::memory::Mapping;
 
-use crate::ring::virtio::{NET_HEADER, NEXT, Places};
+use crate::ring::virtio::{NET_HEADER, Piece, Places, table};
 
 /// Bytes of an indirect table of ours: the header and the frame.
 const TABLE: usize = 32;
@@ -104,18 +104,19 @@ impl RingMemory {
     }
 
     /// Writes the indirect table of id `id` of ring `index`, which is one that [`RingMemory::places`] gave: a header of
-    /// zeros, and `len` bytes at `addr`. Gives where the device finds it, and its bytes. As the split layout has it; what
-    /// chains the two there is an id and a flag in the packed one, neither of which means anything (section 2.8.7).
-    pub(super) fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
+    /// zeros, and `len` bytes at `addr`. Gives where the device finds it, and its bytes.
+    pub(super) fn indirect(&self, index: usize, packed: bool, id: u16, addr: u64, len: u32) -> (u64, u32) {
         let size = usize::from(self.size);
         let from = self.from + index * self.stride + self.tables_at;
         let zeros = self.address(from + size * TABLE);
         let at = from + usize::from(id).min(size - 1) * TABLE;
-        let entries = [
-            (zeros, u64::from(NET_HEADER) | u64::from(NEXT) << 32 | 1 << 48),
-            (addr, u64::from(len)),
-        ];
-        for (place, (addr, rest)) in entries.into_iter().enumerate() {
+        let read = |addr, len| Piece {
+            addr,
+            len,
+            write: false,
+        };
+        let entries = table([read(zeros, NET_HEADER), read(addr, len)], packed);
+        for (place, [addr, rest]) in entries.into_iter().enumerate() {
             // SAFETY: the tables have `size` times 32 bytes from `from` on, within the ring's `stride`; aligned to 16;
             // the device does not have this id now.
             unsafe {
@@ -133,4 +134,39 @@ fn tables_at(size: u16) -> usize {
     Places::layout(size, false)
         .len
         .max(Places::layout(size, true).len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_chained_in_the_split_layout_and_has_no_flags_in_the_packed_one() {
+        let stride = RingMemory::bytes(8).next_multiple_of(ZEROS);
+        let mapping = Arc::new(Mapping::anonymous(2 * stride).unwrap());
+        let at = Arc::new(DmaTable::contiguous(0, mapping.len()));
+        let rings = RingMemory::new(Arc::clone(&mapping), at, 0, 8, stride);
+        // Length, flags and next; length, id and flags.
+        for (packed, header, packet) in [
+            (false, [12, 0, 1, 1], [500, 0, 0, 0]),
+            (true, [12, 0, 0, 0], [500, 0, 0, 0]),
+        ] {
+            let (from, len) = rings.indirect(1, packed, 3, 0x1_2345_6780, 500);
+            assert_eq!(len, 32);
+            let word = |at: usize| {
+                // SAFETY: within the mapping, and aligned.
+                unsafe {
+                    mapping
+                        .base()
+                        .as_ptr()
+                        .add(from as usize + at)
+                        .cast::<u16>()
+                        .read_volatile()
+                }
+            };
+            let four = |at: usize| [0, 2, 4, 6].map(|more| word(at + more));
+            assert_eq!((four(8), four(24)), (header, packet), "packed {packed}");
+            assert_eq!(four(16), [0x6780, 0x2345, 1, 0]);
+        }
+    }
 }

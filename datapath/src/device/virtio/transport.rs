@@ -13,9 +13,9 @@ pub(super) trait Transport: Send {
     /// Where byte `offset` of the pool is, as the device knows it.
     fn address(&self, offset: u32) -> u64;
 
-    /// Writes the indirect table of id `id` of ring `index`: a header of zeros, and `len` bytes at `addr`. Gives where
-    /// the device finds it, and its bytes.
-    fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32);
+    /// Writes the indirect table of id `id` of ring `index`, which is `packed` or split: a header of zeros, and `len`
+    /// bytes at `addr`. Gives where the device finds it, and its bytes.
+    fn indirect(&self, index: usize, packed: bool, id: u16, addr: u64, len: u32) -> (u64, u32);
 
     /// Tells the device that something is available in ring `index`.
     fn kick(&self, index: usize);

@@ -151,7 +151,9 @@ impl<T: Transport> Sender<T> {
         match lent.lend(id, frame) {
             Ok(offset) => {
                 let addr = self.transport.address(offset);
-                let (table, bytes) = self.transport.indirect(self.index, id, addr, len);
+                let (table, bytes) = self
+                    .transport
+                    .indirect(self.index, ring.is_packed(), id, addr, len);
                 ring.add(table, bytes, INDIRECT);
                 true
             }

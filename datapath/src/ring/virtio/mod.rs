@@ -128,6 +128,8 @@ impl Used {
 pub trait DriverRing: Send {
     /// Slots.
     fn size(&self) -> u16;
+    /// Whether its layout is the packed one, and that of its indirect tables ([`table`]).
+    fn is_packed(&self) -> bool;
     /// Buffers that can be made available now.
     fn room(&self) -> u16;
     /// The id that the next buffer will have. Meaningless without room.
@@ -186,6 +188,25 @@ pub struct Piece {
     pub len: u32,
     /// Whether the device writes it.
     pub write: bool,
+}
+
+/// The descriptors of an indirect table, each as its address and the 8 bytes after that: in the split layout they are
+/// chained (section 2.7.5.3), in the packed one in order, without ids, and WRITE is the only flag (section 2.8.7).
+#[must_use]
+pub fn table<const N: usize>(pieces: [Piece; N], packed: bool) -> [[u64; 2]; N] {
+    let mut at = 0;
+    pieces.map(|piece| {
+        at += 1;
+        let write = if piece.write { u64::from(WRITE) } else { 0 };
+        let flags = if packed {
+            write << 48
+        } else if at < N {
+            (write | u64::from(NEXT)) << 32 | (at as u64) << 48
+        } else {
+            write << 32
+        };
+        [piece.addr, u64::from(piece.len) | flags]
+    })
 }
 
 /// The ring is not one: what the driver wrote into it cannot be, and nothing sensible can follow.

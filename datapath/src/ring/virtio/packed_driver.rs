@@ -97,6 +97,10 @@ impl DriverRing for PackedDriver {
         self.places.size
     }
 
+    fn is_packed(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn room(&self) -> u16 {
         // A slot is free when its buffer was popped, an id when it was freed.

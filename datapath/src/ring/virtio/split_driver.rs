@@ -168,6 +168,10 @@ impl DriverRing for SplitDriver {
         self.places.size
     }
 
+    fn is_packed(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn room(&self) -> u16 {
         self.free_count

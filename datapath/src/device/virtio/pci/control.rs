@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bifurcate_linux::{Error, Result};
 
 use crate::frame::{Cache, Frame};
-use crate::ring::virtio::{INDIRECT, NEXT, WRITE};
+use crate::ring::virtio::{INDIRECT, Piece, table};
 
 use super::super::queue::AnyRing;
 
@@ -85,16 +85,21 @@ impl Control<'_> {
             return refused("the command is too long".to_owned(), EPROTO);
         }
         let bytes = &mut cache.bytes_mut(frame)[pad as usize..];
-        let entries = [
-            // As a split ring's table has it: flags NEXT, next 1; a packed ring's: id 1, and flags that mean nothing.
-            (at + TABLE as u64, len as u64 | u64::from(NEXT) << 32 | 1 << 48),
-            // Flags WRITE in the place of either layout.
-            (
-                at + (TABLE + COMMAND) as u64,
-                1 | u64::from(WRITE) << 32 | u64::from(WRITE) << 48,
-            ),
-        ];
-        for (to, (addr, rest)) in bytes.chunks_exact_mut(16).zip(entries) {
+        let ring = self.ring.as_dyn();
+        let command = Piece {
+            addr: at + TABLE as u64,
+            len: len as u32,
+            write: false,
+        };
+        let answer = Piece {
+            addr: at + (TABLE + COMMAND) as u64,
+            len: 1,
+            write: true,
+        };
+        for (to, [addr, rest]) in bytes
+            .chunks_exact_mut(16)
+            .zip(table([command, answer], ring.is_packed()))
+        {
             to[..8].copy_from_slice(&addr.to_le_bytes());
             to[8..].copy_from_slice(&rest.to_le_bytes());
         }
@@ -102,7 +107,6 @@ impl Control<'_> {
         bytes[TABLE + 1] = number;
         bytes[TABLE + 2..TABLE + len].copy_from_slice(data);
         bytes[TABLE + COMMAND] = UNANSWERED;
-        let ring = self.ring.as_dyn();
         ring.add(at, TABLE as u32, INDIRECT);
         ring.publish();
         if ring.wants_kick() {

@@ -17,8 +17,8 @@ use crate::device::Port;
 use crate::device::pmd::{Config, Pool, Quiet};
 use crate::frame::Umem;
 use crate::ring::virtio::{
-    DeviceRing, Head, Keep, NET_HEADER, NUM_BUFFERS_AT, Options, PIECES_MAX, PackedDevice, Piece, Places,
-    Region, Regions, SplitDevice, Window, feature,
+    DeviceRing, Head, INDIRECT, Keep, NET_HEADER, NUM_BUFFERS_AT, Options, PIECES_MAX, PackedDevice, Piece,
+    Places, Region, Regions, SplitDevice, WRITE, Window, feature,
 };
 
 /// Bytes of a slot, by which `Pool::anonymous` counts.
@@ -347,6 +347,22 @@ fn put(
     true
 }
 
+/// Descriptors of a packed ring's indirect table that have a flag beside WRITE (section 2.8.7).
+fn stray_flags(head: &Head, window: &mut Window, packed: bool) -> u64 {
+    if !packed || head.flags & INDIRECT == 0 {
+        return 0;
+    }
+    let Some(table) = window.at(head.addr, head.len) else {
+        return 0;
+    };
+    // SAFETY: the window found that many bytes; the driver lent them to the device.
+    let bytes = unsafe { std::slice::from_raw_parts(table, head.len as usize) };
+    let flags = bytes
+        .chunks_exact(16)
+        .map(|entry| u16::from_le_bytes([entry[14], entry[15]]));
+    flags.filter(|flags| flags & !WRITE != 0).count() as u64
+}
+
 /// Takes every buffer: its readable bytes, and where the last byte to write is. `took` gives how many were written.
 fn drain(
     ring: &mut dyn DeviceRing,
@@ -359,6 +375,7 @@ fn drain(
         for head in &heads[..count] {
             let mut pieces = [Piece::default(); PIECES_MAX];
             let there = ring.pieces(head, window, &mut pieces).unwrap_or(0);
+            *faults += stray_flags(head, window, ring.is_packed());
             let (mut bytes, mut answer) = (Vec::new(), None);
             for piece in &pieces[..there] {
                 match window.at(piece.addr, piece.len) {

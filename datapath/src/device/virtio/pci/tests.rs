@@ -157,6 +157,7 @@ fn the_control_queue_is_told_what_was_asked_for() {
         let rig = begin(made, &config, &pool(0), |_| ()).unwrap();
         let expected: [&[u8]; 3] = [&[4, 0, 4, 0], &[0, 0, 0], &[1, 1, 2, 0, 0, 0, 0, 9]];
         assert_eq!(rig.model.commands(), expected, "packed {packed}");
+        assert_eq!(rig.model.faults(), 0, "packed {packed}");
         assert_eq!(rig.quiet.nic.mac(), [2, 0, 0, 0, 0, 9]);
     }
     let rig = rig(1, false);

@@ -84,8 +84,8 @@ impl Transport for OnCard {
         self.shared.frames.address(offset)
     }
 
-    fn indirect(&self, index: usize, id: u16, addr: u64, len: u32) -> (u64, u32) {
-        self.shared.rings.indirect(index, id, addr, len)
+    fn indirect(&self, index: usize, packed: bool, id: u16, addr: u64, len: u32) -> (u64, u32) {
+        self.shared.rings.indirect(index, packed, id, addr, len)
     }
 
     #[inline]
