@@ -1,5 +1,6 @@
 //! The driver and the device end against each other, over a socket, in one process: every layout and option.
 
+mod front_end;
 mod place;
 
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use bifurcate_datapath::ring::virtio::feature;
 use bifurcate_datapath::vhost_user::PROTOCOL_FEATURES;
 use bifurcate_linux::event::{Interest, wait_one};
 use bifurcate_linux::stream::Stream;
-use place::until;
+use front_end::FrontEnd;
+use place::{Place, until};
 
 fn pool(jumbo_frames: u32) -> Arc<Umem> {
     Umem::map(&UmemConfig {
@@ -281,6 +283,46 @@ fn a_packet_longer_than_all_buffers_of_the_ring_is_too_long_and_not_waited_with(
     assert_eq!((totals.too_long, totals.ring_full), (1, 0));
     until("the shorter one", || driver.rx.poll(&mut near) > 0);
     assert!(near.bytes(0) == payload(6000, 1));
+}
+
+/// Chains take several slots each, so that a ring has room for fewer of them than it has slots.
+#[test]
+fn a_packet_longer_than_all_chains_of_the_ring_is_too_long_and_not_waited_with() {
+    for features in [0, feature::RING_PACKED] {
+        let place = Place::new("chains");
+        let mut device = vhost::open(&vhost::Config::new(&place.0), &pool(8)).unwrap();
+        let mut front = FrontEnd::agreeing(&place.0, features | feature::MRG_RXBUF);
+        let mut batch = Batch::new(&device.port.umem, 64);
+        let tx = &mut device.port.queues[0].tx;
+        let mut send = |length: usize| {
+            let frame = batch.cache_mut().copy_in(&payload(length, 1)).unwrap();
+            batch.push_send(frame, 0).unwrap();
+            let before = tx.counters().totals();
+            let sent = tx.send(&mut batch);
+            batch.clear();
+            let after = tx.counters().totals();
+            assert_eq!(after.invalid_descriptor, 0);
+            (
+                sent,
+                after.too_long - before.too_long,
+                after.ring_full - before.ring_full,
+            )
+        };
+        let mut used = 0;
+        until("what it gave at first", || {
+            used += send(60).0;
+            used == 32
+        });
+        let (sent, long, full) = ((1, 0, 0), (0, 1, 0), (0, 0, 1));
+        assert_eq!(send(60), full, "nothing is there, and may come");
+        for number in 0..31 {
+            front.give_chain(number, 100);
+        }
+        assert_eq!(send(6389), full, "one more may come: {features:#x}");
+        front.give_chain(31, 100);
+        assert_eq!(send(6389), long, "there is no room for one more: {features:#x}");
+        assert_eq!(send(6388), sent, "all of them: {features:#x}");
+    }
 }
 
 #[test]

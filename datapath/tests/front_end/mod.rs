@@ -204,21 +204,41 @@ impl FrontEnd {
             } else {
                 [flags | more, index as u16 + 1]
             };
-            let words = [
-                addr as u16,
-                (addr >> 16) as u16,
-                (addr >> 32) as u16,
-                (addr >> 48) as u16,
-            ];
-            let words = words
-                .into_iter()
-                .chain([len as u16, (len >> 16) as u16])
-                .chain(last);
-            for (word, value) in words.enumerate() {
-                self.poke(at + 16 * index + 2 * word, value);
-            }
+            self.describe(at + 16 * index, addr, len, last);
         }
         AT + at as u64
+    }
+
+    /// Writes a descriptor, of which `last` is flags and next, or id and flags.
+    fn describe(&self, at: usize, addr: u64, len: u32, last: [u16; 2]) {
+        let addr = [0, 16, 32, 48].map(|shift| (addr >> shift) as u16);
+        let words = addr.into_iter().chain([len as u16, (len >> 16) as u16]);
+        for (word, value) in words.chain(last).enumerate() {
+            self.poke(at + 2 * word, value);
+        }
+    }
+
+    /// When the 32 buffers are used that it gave at first: gives the device chain `number` of 32, two pieces of `len` bytes
+    /// to write. The ring's own half is not to be used from then on.
+    pub fn give_chain(&mut self, number: u16, len: u32) {
+        let given = 32;
+        for (piece, more) in [(2 * number, NEXT), (2 * number + 1, 0)] {
+            let addr = self.buffers() + 2048 * u64::from(piece);
+            let flags = WRITE | more;
+            let (slot, last) = if self.is_packed() {
+                let lap = if given + piece < SIZE { 1 << 7 } else { 1 << 15 };
+                ((given + piece) % SIZE, [number, flags | lap])
+            } else {
+                (piece, [flags, piece + 1])
+            };
+            self.describe(RINGS[0] + 16 * usize::from(slot), addr, len, last);
+        }
+        if !self.is_packed() {
+            let available = RINGS[0] + self.layout().driver;
+            let index = given + number;
+            self.poke(available + 4 + 2 * usize::from(index % SIZE), 2 * number);
+            self.poke(available + 2, index + 1);
+        }
     }
 
     /// Takes the memory away.

@@ -254,20 +254,19 @@ fn scatter<R: DeviceRing>(
 ) -> Result<bool, Broken> {
     let mut heads = [Head::default(); MERGED_MAX];
     // Section 5.1.6.4: without MRG_RXBUF every packet takes one buffer, and to such a driver the second would be a packet
-    // of its own. No packet takes more than the ring has either, however long the driver is waited for.
-    let most = if merges {
-        MERGED_MAX.min(usize::from(ring.size()))
-    } else {
-        1
-    };
+    // of its own.
+    let most = if merges { MERGED_MAX } else { 1 };
     let there = ring.look(&mut heads[..most])?;
     let need = bytes.len() + NET_HEADER as usize;
     let mut used = [0u32; MERGED_MAX];
     let mut places = [Room::default(); PIECES_MAX * 2];
     let (mut pieces, mut room, mut buffers) = (0, 0, 0);
+    // Slots of the ring that the buffers take, and the smallest.
+    let (mut slots, mut smallest) = (0, 1);
     while room < need {
         let Some(head) = heads[..there].get(buffers) else {
-            if there == most {
+            // Where no buffer more has room in the ring, none comes, however long the driver is waited for.
+            if there == most || slots + smallest > usize::from(ring.size()) {
                 counts.too_long += 1;
             } else {
                 counts.full += 1;
@@ -277,6 +276,10 @@ fn scatter<R: DeviceRing>(
         match writable(ring, window, head, &mut places[pieces..]) {
             Some((count, len)) if buffers > 0 || len >= NET_HEADER as usize => {
                 pieces += count;
+                // A table takes one slot, a chain one for each piece.
+                let takes = if head.flags & INDIRECT == 0 { count } else { 1 };
+                smallest = if buffers == 0 { takes } else { smallest.min(takes) };
+                slots += takes;
                 used[buffers] = len.min(need - room) as u32;
                 room += len;
                 buffers += 1;
