@@ -4,6 +4,7 @@ import { Worker } from "node:worker_threads";
 import { BifurcateError } from "@bifurcate/control/errors";
 import { abortSignal, call, readOptions, text, type Kind, type Kinds } from "./check-options.js";
 import { bundleHandler } from "./handler-file.js";
+import { within } from "./grace.js";
 import { checkHandler, onErrorThrew, type Handler } from "./handler.js";
 import type { NativePort, NativeQueue } from "./native.js";
 import { outputIds, takeFor, type RunOutput, type TakeQueue } from "./outputs.js";
@@ -180,21 +181,6 @@ export async function runFile(
     await bundle.dispose();
   }
   return running;
-}
-
-/** The most that one wait counts, in milliseconds: a machine that stands still for longer keeps whoever is waited for too. */
-const STEP_MS = 50;
-
-/** Waits for the end, `graceMs` of a machine that gets on at most, however it ends. */
-async function within(graceMs: number, done: Promise<unknown>): Promise<void> {
-  let over = false;
-  const ended = done.catch(() => undefined).finally(() => (over = true));
-  for (let left = graceMs; left > 0 && !over; left -= STEP_MS) {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, Math.min(left, STEP_MS))));
-    await Promise.race([ended, late]);
-    clearTimeout(timer);
-  }
 }
 
 /** Waits for all; when one fails, asks the others to stop, and fails with the first error. */

@@ -1,7 +1,6 @@
 //! The data path as JavaScript sees it: ports, their queues, and the memory that both sides work on.
 
 mod card;
-mod grace;
 mod lease;
 mod native_port;
 pub(crate) mod open;

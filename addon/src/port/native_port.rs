@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bifurcate_datapath::device::Totals;
 use bifurcate_datapath::device::pmd::{Presence, Quiet};
 use bifurcate_datapath::device::verbs::Control;
+use bifurcate_datapath::engine::Grace;
 use bifurcate_datapath::engine::pass::{self, CardXdp, PASSED_TC_INDEX, TapDevice};
 use bifurcate_datapath::vhost_user::Inner;
 use bifurcate_linux::netns::Netns;
@@ -14,7 +15,6 @@ use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 
-use super::grace::Grace;
 use super::open::Obtained;
 use super::run;
 use super::shared::PortShared;

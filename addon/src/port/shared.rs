@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bifurcate_datapath::device::af_xdp::QueueSocket;
 use bifurcate_datapath::device::tap::Tap;
 use bifurcate_datapath::device::{Port, QueueCounters, Totals};
-use bifurcate_datapath::engine::PassPath;
+use bifurcate_datapath::engine::{Grace, PassPath};
 use bifurcate_datapath::filter::Program;
 use bifurcate_datapath::frame::Umem;
 
-use super::grace::Grace;
 use super::pass::SharedPass;
 use super::slot::Slot;
 

@@ -5,10 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bifurcate_datapath::device::{Counters, QueuePair, RxQueue, Totals, TxQueue};
-use bifurcate_datapath::engine::SharedTx;
+use bifurcate_datapath::engine::{Grace, SharedTx};
 use bifurcate_linux::event::EventFd;
-
-use super::grace::Grace;
 
 /// What a queue's thread and its port share.
 pub(crate) struct Slot {

@@ -11,6 +11,7 @@ use crate::frame::Batch;
 
 mod exits;
 mod finish;
+mod grace;
 mod handlers;
 mod lane;
 mod pace;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use crate::frame::Verdict;
 pub use exits::Out;
+pub use grace::Grace;
 pub use handlers::{Count, Discard, Forward, Reflect};
 pub use lane::Lane;
 pub use pace::Pace;
