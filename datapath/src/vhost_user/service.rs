@@ -15,7 +15,7 @@ use super::Link;
 
 /// Messages after which a conversation looks whether it is to stop, however many more there are.
 pub const MESSAGES_A_LOOK: usize = 64;
-/// How often a socket that is not there any more is tried again.
+/// How long before a socket is tried again, also one that is there: whoever listens may refuse us each time.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
@@ -61,9 +61,12 @@ impl Source {
                     if let Some(stream) = first.take() {
                         return Ok(Some(stream));
                     }
-                    match Stream::connect(path) {
-                        Ok(stream) => return Ok(Some(stream)),
-                        Err(_) => drop(inner.wait(&[], Some(RETRY))?),
+                    inner.wait(&[], Some(RETRY))?;
+                    if inner.is_stopped() {
+                        return Ok(None);
+                    }
+                    if let Ok(stream) = Stream::connect(path) {
+                        return Ok(Some(stream));
                     }
                 }
             }

@@ -1,10 +1,11 @@
 //! Messages through a stream in any pieces, and what is no message.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bifurcate_linux::Error;
 use bifurcate_linux::event::EventFd;
-use bifurcate_linux::stream::Stream;
+use bifurcate_linux::stream::{Listener, Stream};
 use proptest::prelude::*;
 
 use super::message::{Addresses, MemoryRegion, PAYLOAD_MAX};
@@ -168,6 +169,30 @@ fn a_port_that_is_closed_does_not_wait_for_an_answer_that_nobody_gives() {
     }
     drop(service);
     assert_eq!(told.recv().unwrap().unwrap_err().code(), "ECANCELED");
+}
+
+#[test]
+fn a_socket_whose_every_connection_fails_is_tried_again_at_intervals() {
+    let path = std::env::temp_dir().join(format!("bf-service-{}", std::process::id()));
+    let (begin, listener) = (Instant::now(), Listener::bind(&path).unwrap());
+    let source = Source::at(&path, false).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let service = Service::start("test", source, move |_, _| {
+        tell.send(()).unwrap();
+        Err(Error::new("vhost-user", "refused", 95))
+    })
+    .unwrap();
+    for _ in 0..4 {
+        while told.recv_timeout(Duration::from_millis(1)).is_err() {
+            let _ = listener.accept().unwrap();
+        }
+    }
+    let connections = service.inner().status().connections;
+    // The first is there at once, and each other follows a pause, however long this took.
+    let most = 1 + begin.elapsed().as_millis() / 100;
+    assert!(u128::from(connections) <= most, "{connections} of {most}");
+    drop(service);
+    drop(listener);
 }
 
 #[test]

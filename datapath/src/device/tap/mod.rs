@@ -19,7 +19,8 @@ mod writer;
 use pcapng::Direction;
 use writer::{Mailbox, Writer};
 
-/// Bytes of frames that may be on their way to the writer, for each direction of each queue.
+/// Bytes of frames that may lie in each of the two compartments of a mailbox on their way to the writer; a mailbox is there
+/// for each direction of each queue.
 pub const BUFFER: usize = 4 << 20;
 
 /// An open capture file. [`Tap::wrap`] puts queues in front of it; [`Tap::finish`] closes it.

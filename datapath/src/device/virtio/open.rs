@@ -21,7 +21,7 @@ use crate::vhost_user::{Inner, Link, MESSAGES_A_LOOK, Service, Source};
 use super::queue::Queue;
 use super::rings::{RingAt, RingMemory};
 use super::rx::Rx;
-use super::session::{FEATURES, begin};
+use super::session::{FEATURES, PATIENCE, begin};
 use super::transport::Transport;
 use super::tx::Tx;
 
@@ -30,8 +30,8 @@ const EINVAL: i32 = 22;
 /// Most queue pairs: a ring's number has eight bits.
 const PAIRS_MAX: u32 = 127;
 
-/// How long [`open`] waits for the first device to take everything: longer than for any one answer.
-const FIRST: Duration = Duration::from_secs(20);
+/// How long [`open`] waits for the first device to take everything: a little longer than the device may take for it.
+const FIRST: Duration = PATIENCE.saturating_add(Duration::from_secs(2));
 
 /// How to open the driver.
 #[derive(Clone, Debug)]

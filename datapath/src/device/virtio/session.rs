@@ -1,7 +1,7 @@
 //! The front end's part of a connection: features agreed on, memory and rings handed over.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bifurcate_linux::{Error, Result};
 
@@ -12,11 +12,12 @@ use crate::vhost_user::{Link, Message, PROTOCOL_FEATURES, protocol, request};
 use super::open::{POOL_AT, RINGS_AT, Shared};
 use super::queue::AnyRing;
 
-/// How long the device may take for an answer: a busy machine may keep its process from running for seconds.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the device may take for all its answers: a busy machine may keep its process from running for seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(18);
 
 const EPROTO: i32 = 71;
 const EOPNOTSUPP: i32 = 95;
+const ETIMEDOUT: i32 = 110;
 
 /// What the driver can do.
 pub(super) const FEATURES: u64 = feature::MRG_RXBUF
@@ -29,8 +30,9 @@ pub(super) const FEATURES: u64 = feature::MRG_RXBUF
 
 /// Agrees with the device and hands everything over; gives the features.
 pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
+    let deadline = Instant::now() + PATIENCE;
     let ask = |link: &mut Link, what| {
-        let reply = link.ask(&Message::new(what, Vec::new()), &[], PATIENCE)?;
+        let reply = link.ask(&Message::new(what, Vec::new()), &[], left(deadline))?;
         reply
             .number()
             .map_err(|wrong| Error::new("vhost-user", wrong.to_string(), EPROTO))
@@ -80,9 +82,14 @@ pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
     }
     link.send(&Message::new(request::SET_OWNER, Vec::new()), &[])?;
     link.send(&Message::of_number(request::SET_FEATURES, features), &[])?;
-    hand_over_memory(link, shared, can_acknowledge)?;
+    hand_over_memory(link, shared, can_acknowledge, deadline)?;
     for index in 0..2 * pairs {
         hand_over_ring(link, shared, index, features)?;
+        // It may read, and so slowly that each message just finds room.
+        if left(deadline).is_zero() {
+            let what = format!("the device has not taken its rings within {PATIENCE:?}");
+            return Err(Error::new("vhost-user", what, ETIMEDOUT));
+        }
     }
     if features & PROTOCOL_FEATURES != 0 {
         for index in 0..2 * pairs {
@@ -95,7 +102,16 @@ pub(super) fn begin(link: &mut Link, shared: &Shared) -> Result<u64> {
     Ok(features)
 }
 
-fn hand_over_memory(link: &mut Link, shared: &Shared, can_acknowledge: bool) -> Result<()> {
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn hand_over_memory(
+    link: &mut Link,
+    shared: &Shared,
+    can_acknowledge: bool,
+    deadline: Instant,
+) -> Result<()> {
     let pool = shared.umem();
     let (rings, rings_len) = shared.rings_file();
     let region = |at, size| MemoryRegion {
@@ -112,7 +128,7 @@ fn hand_over_memory(link: &mut Link, shared: &Shared, can_acknowledge: bool) -> 
     if !can_acknowledge {
         return link.send(&table, &fds);
     }
-    let reply = link.ask(&table.asking(), &fds, PATIENCE)?;
+    let reply = link.ask(&table.asking(), &fds, left(deadline))?;
     match reply.number() {
         Ok(0) => Ok(()),
         answer => {
