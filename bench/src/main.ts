@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { afPacket } from "./benches/af-packet.js";
 import { afXdp } from "./benches/af-xdp.js";
 import { api } from "./benches/api.js";
-import type { Bench } from "./benches/bench.js";
+import type { Bench, OwnOption } from "./benches/bench.js";
 import { broker } from "./benches/broker.js";
 import { guestPmd } from "./benches/guest-pmd.js";
 import { guestVerbs } from "./benches/guest-verbs.js";
@@ -66,6 +66,13 @@ if (positionals.length === 0) usage("which bench?");
 const chosen = positionals.map(
   (name) => benches.find((bench) => bench.name === name) ?? usage(`no bench '${name}'`),
 );
+for (const option of ["plot", "table", "targets", "row"] satisfies OwnOption[]) {
+  if (values[option] === undefined || values[option] === false) continue;
+  const without = chosen.find((bench) => bench.takes?.includes(option) !== true);
+  if (without === undefined) continue;
+  const those = benches.filter(({ takes }) => takes?.includes(option)).map(({ name }) => name);
+  usage(`--${option}: the bench '${without.name}' has none; those that do: ${those.join(", ")}`);
+}
 const options = {
   runs: whole("runs", values.runs, 1, 99),
   seconds: whole("seconds", values.seconds, 1, 600),

@@ -20,8 +20,13 @@ export interface BenchOptions {
   readonly progress: (text: string) => void;
 }
 
+/** Options that only some benches have. */
+export type OwnOption = "plot" | "table" | "targets" | "row";
+
 export interface Bench {
   readonly name: string;
+  /** Those of them that it has; none when left out. */
+  readonly takes?: readonly OwnOption[];
   readonly about: string;
   run(options: BenchOptions): Promise<Result[]>;
 }

@@ -142,6 +142,7 @@ async function lossAt(guest: Guest, cards: readonly string[], via: string, pps: 
 
 export const guestPmd: Bench = {
   name: "guest-pmd",
+  takes: ["row"],
   about:
     "io forward between two emulated cards by our own drivers : testpmd on the same mechanism, in one boot",
   async run({ root, runs, seconds, rows, progress }: BenchOptions): Promise<Result[]> {

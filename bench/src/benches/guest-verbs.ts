@@ -178,6 +178,7 @@ async function peer(guest: Guest, { size, how }: Subject, seconds: number): Prom
 
 export const guestVerbs: Bench = {
   name: "guest-verbs",
+  takes: ["row"],
   about: "datagrams over rxe in the guest: our port against ib_send_bw (perftest)",
   async run({ runs, seconds, rows, progress }) {
     const subjects = chosen(rows);

@@ -262,6 +262,7 @@ async function trips(at: Setting, options: BenchOptions): Promise<Result[]> {
 
 export const virtio: Bench = {
   name: "virtio",
+  takes: ["plot", "table", "targets"],
   about: "virtio over vhost-user : testpmd's, one core a side: driver, device end, TypeScript, both, latency",
   async run(options: BenchOptions): Promise<Result[]> {
     const examples = await buildExamples(options.root, options.progress);
