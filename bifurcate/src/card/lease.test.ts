@@ -6,6 +6,8 @@ const seen = vi.hoisted(() => ({
   did: [] as string[],
   asked: "",
   open: (() => ({})) as () => object,
+  /** Taken back together with the grant. */
+  revoked: false,
 }));
 const did = (what: string) => () => {
   seen.did.push(what);
@@ -29,6 +31,9 @@ vi.mock("@bifurcate/control/protocol/client", () => ({
             memory: { number: 4, close: did("memory closed") },
           });
         },
+        follow: ({ revoked }: { revoked: (lease: string, why: string) => void }) => {
+          if (seen.revoked) queueMicrotask(() => revoked("lease-1", "root took it back"));
+        },
         return: did("returned"),
         close: did("disconnected"),
       });
@@ -38,6 +43,7 @@ vi.mock("@bifurcate/control/protocol/client", () => ({
 
 beforeEach(() => {
   seen.did.length = 0;
+  seen.revoked = false;
 });
 
 it("is not even leased for a flow that is none", async () => {
@@ -79,4 +85,18 @@ it("is asked for by its address in full, as the policy writes it", async () => {
     await expect(openCard(`pci:${word},via=broker`)).rejects.toThrow("not opened");
     expect(seen.asked).toBe(device);
   }
+});
+
+it("is known to be taken back when that came together with the lease", async () => {
+  seen.revoked = true;
+  const none = () => Promise.resolve([]);
+  const stats = () => ({ total: {}, queues: [] });
+  seen.open = () => ({ queues: 1, obtained: {}, stats, stop: none, close: none });
+  const said: string[] = [];
+  const port = await openCard("pci:0000:01:00.0,via=broker", { onWarning: (words) => said.push(words) });
+  await expect
+    .poll(() => said, { timeout: 50_000 })
+    .toEqual(["the lease lease-1 was taken back: root took it back"]);
+  await port.close();
+  expect(seen.did).toEqual(["connected", "disconnected"]);
 });

@@ -10,8 +10,8 @@ import type { CardSpec } from "./spec.js";
 
 /** A lease that is held, until it is ended or taken back. */
 export interface CardHold {
-  /** Told when it is taken back. */
-  onLost: (why: string) => void;
+  /** Resolves with why, when it is taken back: with the grant already, it may be. */
+  readonly lost: Promise<string>;
   /** Gives it back, and closes the connection. For after the card is closed. */
   end(): Promise<void>;
 }
@@ -68,9 +68,11 @@ export async function leaseCard<N>(
       (memory as Descriptor).close();
       throw cardError(thrown, what);
     }
-    const held = new LeaseHold(broker, lease.id, (why) => hold.onLost(why));
+    let lose: (why: string) => void = () => undefined;
+    const lost = new Promise<string>((resolve) => (lose = resolve));
+    const held = new LeaseHold(broker, lease.id, lose);
     const hold: CardHold = {
-      onLost: () => undefined,
+      lost,
       end: async () => {
         await held.return();
         held.close();

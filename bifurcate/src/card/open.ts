@@ -84,11 +84,11 @@ async function openLeased(spec: CardSpec, what: string, options: CardOptions): P
     await hold.end();
     throw wrapError(thrown, what);
   }
-  hold.onLost = (why) => {
+  void hold.lost.then((why) => {
     onWarning?.(`the lease ${lease.id} was taken back: ${why}`);
     const what = `use the lease ${lease.id} of ${lease.device}`;
     port.fail(new BifurcateError("E_LEASE_REVOKED", { what, why }));
-  };
+  });
   return port;
 }
 

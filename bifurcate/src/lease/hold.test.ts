@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { BifurcateError } from "@bifurcate/control/errors";
-import { BrokerConnection } from "@bifurcate/control/protocol/client";
+import { BrokerConnection, type BrokerListener } from "@bifurcate/control/protocol/client";
 import { LeaseHold } from "./hold.js";
 
 const GONE = new BifurcateError("E_NO_BROKER", { what: "ask the broker", why: "the connection is closed" });
@@ -10,9 +10,13 @@ const GONE = new BifurcateError("E_NO_BROKER", { what: "ask the broker", why: "t
 /** A connection, with what was asked over it. */
 function connection(gone: boolean) {
   const answer = gone ? () => Promise.reject(GONE) : () => Promise.resolve();
-  const made = { resume: vi.fn(answer), return: vi.fn(answer), close: vi.fn(), onClosed: () => undefined };
+  const follow = vi.fn<(listener: BrokerListener) => void>();
+  const made = { resume: vi.fn(answer), return: vi.fn(answer), close: vi.fn(), follow };
   return made as typeof made & BrokerConnection;
 }
+
+/** Its broker has ended. */
+const end = ({ follow }: ReturnType<typeof connection>): void => follow.mock.calls[0]![0].closed();
 
 describe("a lease given back", () => {
   let old: ReturnType<typeof connection>;
@@ -44,7 +48,7 @@ describe("a lease given back", () => {
   });
 
   it("does not go on under a broker that was being told of it meanwhile", async () => {
-    for (const end of [() => hold.return(), () => Promise.resolve(hold.close())]) {
+    for (const over of [() => hold.return(), () => Promise.resolve(hold.close())]) {
       [old, next] = [connection(true), connection(false)];
       hold = new LeaseHold(old, "lease-1", () => undefined);
       let told = (): void => undefined;
@@ -53,10 +57,10 @@ describe("a lease given back", () => {
         .spyOn(BrokerConnection, "connect")
         .mockResolvedValueOnce(next)
         .mockRejectedValue(GONE);
-      old.onClosed();
+      end(old);
       await vi.advanceTimersByTimeAsync(1_000);
       expect(next.resume).toHaveBeenCalledWith("lease-1");
-      await end();
+      await over();
       told();
       await vi.advanceTimersByTimeAsync(5_000);
       expect(next.return).toHaveBeenCalledWith("lease-1");
@@ -64,5 +68,17 @@ describe("a lease given back", () => {
       expect(connect.mock.calls.length).toBeLessThan(3);
       connect.mockRestore();
     }
+  });
+
+  it("is told of to the third broker when the second ended as soon as it had been told", async () => {
+    const third = connection(false);
+    next.follow.mockImplementation(({ closed }) => closed());
+    vi.spyOn(BrokerConnection, "connect").mockResolvedValueOnce(next).mockResolvedValueOnce(third);
+    end(old);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(third.resume).toHaveBeenCalledWith("lease-1");
+    expect(lost).toEqual([]);
+    await hold.return();
+    expect(third.return).toHaveBeenCalledWith("lease-1");
   });
 });

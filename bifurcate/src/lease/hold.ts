@@ -9,9 +9,8 @@ const SEARCH_MS = 1_000;
 /** Keeps a lease, over brokers that come one after another. */
 export class LeaseHold {
   private ended = false;
-  private searching = false;
 
-  /** @param onLost Called once, when the lease was taken back. */
+  /** @param onLost Called once, when the lease was taken back, with the grant already too; never within this call. */
   constructor(
     private broker: BrokerConnection,
     readonly id: string,
@@ -21,16 +20,16 @@ export class LeaseHold {
   }
 
   private follow(): void {
-    this.broker.onRevoked = (lease, why) => {
-      if (lease === this.id) this.lose(why);
-    };
-    // The broker went; the lease goes on. The next broker watches this process, and hears that it is still there.
-    this.broker.onClosed = () => void this.search();
+    this.broker.follow({
+      revoked: (lease, why) => {
+        if (lease === this.id) this.lose(why);
+      },
+      // The broker went; the lease goes on. The next broker watches this process, and hears that it is still there.
+      closed: () => void this.search(),
+    });
   }
 
   private async search(): Promise<void> {
-    if (this.searching) return;
-    this.searching = true;
     while (!this.ended) {
       await new Promise((resolve) => setTimeout(resolve, SEARCH_MS).unref());
       if (this.ended) break;
@@ -58,7 +57,6 @@ export class LeaseHold {
         // None is there yet.
       }
     }
-    this.searching = false;
   }
 
   /** It is no longer this process's. */

@@ -152,12 +152,88 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
     });
     const broker = await BrokerConnection.connect(path);
     let closed = false;
-    broker.onClosed = () => void (closed = true);
+    broker.follow({ revoked: () => undefined, closed: () => void (closed = true) });
     expect(await codeOf(broker.return("lease-00000001"))).toMatch(/^E_NO_BROKER/);
     expect(closed).toBe(true);
     for (const again of [broker.return("lease-00000001"), broker.list(), broker.lease(REQUEST)]) {
       expect(await codeOf(again)).toBe("E_NO_BROKER: the connection is closed");
     }
+  });
+
+  describe("hears what is read in one go with the answer before it", () => {
+    const REVOKED = { type: "revoked", lease: GRANTED.id, why: "root took it back" };
+
+    /** What whoever holds the lease hears, who listens when it has been answered. */
+    function heardBy(broker: BrokerConnection): string[] {
+      const heard: string[] = [];
+      const revoked = (lease: string, why: string): void => void heard.push(`${lease}: ${why}`);
+      broker.follow({ revoked, closed: () => void heard.push("closed") });
+      return heard;
+    }
+
+    it("that a lease was taken back as soon as it was resumed", async () => {
+      serve(({ type, request }, to) => {
+        if (type === "hello") return say(to, welcome);
+        say(to, { type: "done", request });
+        say(to, REVOKED);
+      });
+      const broker = await BrokerConnection.connect(path);
+      await broker.resume(GRANTED.id);
+      const heard = heardBy(broker);
+      await expect.poll(() => heard, { timeout: 50_000 }).toEqual([`${GRANTED.id}: root took it back`]);
+      broker.close();
+    });
+
+    it("that the broker ended as soon as it had said that it knows the lease", async () => {
+      serve(({ type, request }, to) => {
+        if (type === "hello") return say(to, welcome);
+        say(to, { type: "done", request });
+        say(to, REVOKED);
+        // When this function's caller waits for the next message already, and before the client has read these.
+        queueMicrotask(() => to.close());
+      });
+      const broker = await BrokerConnection.connect(path);
+      await broker.resume(GRANTED.id);
+      const heard = heardBy(broker);
+      await expect
+        .poll(() => heard, { timeout: 50_000 })
+        .toEqual([`${GRANTED.id}: root took it back`, "closed"]);
+      expect(await codeOf(broker.list())).toBe("E_NO_BROKER: the connection is closed");
+      expect(heard).toHaveLength(2);
+    });
+
+    it("that a lease was taken back as soon as it was granted", async () => {
+      serve(({ type, request }, to) => {
+        if (type === "hello") return say(to, welcome);
+        say(to, { type: "granted", request, lease: GRANTED }, files.slice(0, 5));
+        say(to, REVOKED);
+      });
+      const broker = await BrokerConnection.connect(path);
+      const { memory, sockets, ways } = await broker.lease(REQUEST);
+      for (const each of [memory, ...sockets, ...ways]) each.close();
+      const heard = heardBy(broker);
+      await expect.poll(() => heard, { timeout: 50_000 }).toEqual([`${GRANTED.id}: root took it back`]);
+      broker.close();
+    });
+
+    it("but not without end what nobody listens to", async () => {
+      serve(({ type }, to) => {
+        if (type === "hello") return say(to, welcome);
+        // What the socket has no room for is lost: in portions, until the client has had enough and closed.
+        const portion = (from: number): void => {
+          try {
+            for (let at = from; at < from + 5; at++) say(to, { ...REVOKED, lease: `lease-${at}` });
+            setImmediate(portion, from + 5);
+          } catch {
+            // It has.
+          }
+        };
+        portion(0);
+      });
+      const broker = await BrokerConnection.connect(path);
+      const said = await codeOf(broker.resume(GRANTED.id));
+      expect(said).toBe("E_BROKER_PROTOCOL: it takes back more leases than it gave");
+    });
   });
 
   it("waits for what it asks, but for ever only where the lease would end with the connection", async () => {

@@ -50,6 +50,17 @@ export interface CardLease {
 /** Who serves. */
 export type Welcome = Extract<BrokerMessage, { readonly type: "welcome" }>;
 
+/** Who holds a lease that was granted, or resumed, over a connection. */
+export interface BrokerListener {
+  /** A lease was taken back. */
+  revoked(lease: string, why: string): void;
+  /** The broker has closed the connection; told once, and last. */
+  closed(): void;
+}
+
+/** Revocations that are kept until somebody listens: more than one connection has leases. */
+const EARLY_MOST = 1024;
+
 interface Answer {
   readonly message: BrokerMessage;
   readonly descriptors: readonly Descriptor[];
@@ -63,11 +74,11 @@ interface Pending {
 
 /** A connection to a broker. It does not keep the process alive while nothing is asked. */
 export class BrokerConnection {
-  /** Told of each lease that was taken back. */
-  onRevoked: (lease: string, why: string) => void = () => undefined;
-  /** Told once, when the broker has closed the connection. */
-  onClosed: () => void = () => undefined;
   welcome!: Welcome;
+  private listener: BrokerListener | undefined;
+  /** What the listener has yet to hear, by lease; and whether it has yet to hear of the end. */
+  private readonly early = new Map<string, string>();
+  private gone = false;
   private readonly pending = new Map<number | "hello", Pending>();
   private last = 0;
   private open = true;
@@ -98,6 +109,15 @@ export class BrokerConnection {
     if (message.type !== "welcome") throw made.broken(`it answered hello with '${message.type}'`);
     made.welcome = message;
     return made;
+  }
+
+  /**
+   * From now on tells who holds a lease of its end, and of the connection's: also of what came before, since a broker that
+   * grants or resumes may take back, or end, in the same moment. It is told soon, never within this call. One listens.
+   */
+  follow(listener: BrokerListener): void {
+    this.listener = listener;
+    queueMicrotask(() => this.tell());
   }
 
   /** Asks for a lease. @throws E_LEASE_DENIED, E_FLOW_TAKEN and what else the broker answers. */
@@ -193,7 +213,7 @@ export class BrokerConnection {
 
   /** Closes the connection: leases that were granted over it end. */
   close(): void {
-    this.onClosed = () => undefined;
+    this.listener = { revoked: () => undefined, closed: () => undefined };
     this.end(
       new BifurcateError("E_CLOSED", { what: "talk to the broker", why: "the connection was closed" }),
     );
@@ -278,7 +298,11 @@ export class BrokerConnection {
   }
 
   private take(message: BrokerMessage, descriptors: readonly Descriptor[]): void {
-    if (message.type === "revoked") return this.onRevoked(message.lease, message.why);
+    if (message.type === "revoked") {
+      if (this.early.size >= EARLY_MOST) throw new BadMessage("it takes back more leases than it gave");
+      this.early.set(message.lease, message.why);
+      return this.tell();
+    }
     const key = message.type === "welcome" ? "hello" : message.request;
     const error = message.type === "error" ? BifurcateError.fromJSON({ error: message.error }) : null;
     // An error that answers no request is about the connection.
@@ -307,6 +331,19 @@ export class BrokerConnection {
       each.reject(error);
     }
     this.pending.clear();
-    this.onClosed();
+    this.gone = true;
+    this.tell();
+  }
+
+  private tell(): void {
+    const { listener } = this;
+    if (listener === undefined) return;
+    for (const [lease, why] of this.early) {
+      this.early.delete(lease);
+      listener.revoked(lease, why);
+    }
+    if (!this.gone) return;
+    this.gone = false;
+    listener.closed();
   }
 }
