@@ -280,6 +280,7 @@ export class Port {
    * Ends what runs, gives the flow back to the kernel, closes the device, takes the pool's memory away (a view of
    * it that somebody kept reads zeros) and restores the card's settings. A batch that the body of a `for await` loop
    * has is ended with the verdicts that it has so far. A second call waits for the first, or tries again what failed.
+   * Through a broker, one that lives and does not answer is waited for 30 s at most; the lease ends all the same.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     const { graceMs = GRACE_MS } = readOptions(`close ${this.name}`, options, CLOSE_KINDS);

@@ -18,7 +18,8 @@ vi.mock("@bifurcate/addon", async (original) => ({
   ...(await original<object>()),
   openLentCard: () => seen.open(),
 }));
-vi.mock("@bifurcate/control/protocol/client", () => ({
+vi.mock("@bifurcate/control/protocol/client", async (original) => ({
+  ...(await original<object>()),
   BrokerConnection: {
     connect: () => {
       seen.did.push("connected");

@@ -238,10 +238,11 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
 
   it("waits for what it asks, but for ever only where the lease would end with the connection", async () => {
     const unanswered: (() => void)[] = [];
-    serve((message, to) => {
-      if (message.type === "hello") say(to, welcome);
-      else unanswered.push(() => say(to, { type: "done", request: message.request }));
-    });
+    const answer = (message: { type: string; request?: number }, to: Connection): void => {
+      if (message.type === "hello") return say(to, welcome);
+      unanswered.push(() => say(to, { type: "done", request: message.request }));
+    };
+    serve(answer);
     const broker = await BrokerConnection.connect(path);
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     try {
@@ -253,6 +254,13 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
       const late = codeOf(broker.return("lease-00000001"));
       await vi.advanceTimersByTimeAsync(30_000);
       expect(await late).toBe("E_BROKER_PROTOCOL: it did not answer within 30 s");
+      // With less time the same; but the broker is asked, and may do it when it goes on.
+      serve(answer);
+      const hurried = await BrokerConnection.connect(path);
+      const given = codeOf(hurried.return("lease-00000001", 2_000));
+      await vi.advanceTimersByTimeAsync(2_000);
+      expect(await given).toBe("E_BROKER_PROTOCOL: it did not answer within 2 s");
+      await expect.poll(() => unanswered, { timeout: 50_000 }).toHaveLength(3);
     } finally {
       vi.useRealTimers();
     }

@@ -17,7 +17,7 @@ import {
 } from "./messages.js";
 
 /** How long a broker may take for an answer, ms: making a port takes some ten. */
-const ANSWER_MS = 30_000;
+export const ANSWER_MS = 30_000;
 
 /** A lease and what it consists of. */
 export interface ReceivedLease {
@@ -90,9 +90,10 @@ export class BrokerConnection {
 
   /**
    * Connects and says hello.
+   * @param ms How long the answer may take.
    * @throws E_NO_BROKER, E_BROKER_PROTOCOL, E_BROKER_FULL.
    */
-  static async connect(path = brokerSocket(), name = ""): Promise<BrokerConnection> {
+  static async connect(path = brokerSocket(), name = "", ms = ANSWER_MS): Promise<BrokerConnection> {
     const what = `connect to the broker at ${path}`;
     if (!existsSync(path)) throw new BifurcateError("E_NO_BROKER", { what, why: "there is no such socket" });
     let connection: Connection;
@@ -103,7 +104,7 @@ export class BrokerConnection {
     }
     const made = new BrokerConnection(connection, path);
     made.listen();
-    const answer = made.wait("hello");
+    const answer = made.wait("hello", ms);
     made.send({ type: "hello", versions: VERSIONS, name });
     const { message } = await answer;
     if (message.type !== "welcome") throw made.broken(`it answered hello with '${message.type}'`);
@@ -177,9 +178,13 @@ export class BrokerConnection {
     throw this.broken(`it answered with '${message.type}' and ${descriptors.length} descriptors`);
   }
 
-  /** Gives a lease back. */
-  async return(lease: string): Promise<void> {
-    await this.ask({ type: "return", request: this.next(), lease });
+  /**
+   * Gives a lease back.
+   * @param ms How long the answer may take: with none left, it is told and not waited for.
+   * @throws E_NO_SUCH_LEASE; E_NO_BROKER when it ends; E_BROKER_PROTOCOL when the time is over, with the connection closed.
+   */
+  async return(lease: string, ms = ANSWER_MS): Promise<void> {
+    await this.ask({ type: "return", request: this.next(), lease }, ms);
   }
 
   /**
@@ -188,7 +193,7 @@ export class BrokerConnection {
    * @throws E_NO_SUCH_LEASE; E_NO_BROKER when that one ends too.
    */
   async resume(lease: string): Promise<void> {
-    await this.ask({ type: "resume", request: this.next(), lease }, true);
+    await this.ask({ type: "resume", request: this.next(), lease }, null);
   }
 
   /** Takes a lease away from whoever has it. @throws E_NO_SUCH_LEASE */
@@ -226,22 +231,22 @@ export class BrokerConnection {
 
   private async ask(
     message: Exclude<ClientMessage, { readonly type: "hello" }>,
-    patient = false,
+    ms: number | null = ANSWER_MS,
   ): Promise<Answer> {
     if (!this.open) {
       const what = `ask the broker at ${this.path}`;
       throw new BifurcateError("E_NO_BROKER", { what, why: "the connection is closed" });
     }
-    const answer = this.wait(message.request, patient);
+    const answer = this.wait(message.request, ms);
     this.send(message);
     return answer;
   }
 
-  /** @param patient Until the connection ends; it keeps the process alive no longer than another request does. */
-  private wait(key: number | "hello", patient = false): Promise<Answer> {
+  /** @param ms Null: until the connection ends; it keeps the process alive no longer than another request does. */
+  private wait(key: number | "hello", ms: number | null): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const late = (): void => this.end(this.broken(`it did not answer within ${ANSWER_MS / 1000} s`));
-      const timer = setTimeout(patient ? () => undefined : late, ANSWER_MS);
+      const late = (): void => this.end(this.broken(`it did not answer within ${Math.ceil(ms! / 1000)} s`));
+      const timer = setTimeout(ms === null ? () => undefined : late, ms ?? ANSWER_MS);
       this.pending.set(key, { resolve, reject, timer });
     });
   }
