@@ -57,22 +57,32 @@ export function releaseCommand(streams: Streams): Command {
 /** Takes a lease back, and looks what there is of it then. @throws E_NO_BROKER, E_NO_SUCH_LEASE */
 async function releaseLease(id: string): Promise<EndedLease> {
   const broker = await BrokerConnection.connect();
-  const find = async (): Promise<ListedLease | undefined> =>
-    (await broker.list()).find((each) => each.id === id);
   try {
-    const before = await find();
+    const before = await find(id);
     // Also of one that is not in the list: the broker says so, and writes down who asked.
     await broker.release(id);
-    const left = await find();
-    const lease = before ?? left;
-    if (lease === undefined) {
-      // Granted since the list, and gone.
-      throw new BifurcateError("E_NO_SUCH_LEASE", { what: `release ${id}`, why: "it has ended meanwhile" });
-    }
-    const { device, mechanism, transmit } = lease;
-    return { id, device, mechanism, transmit, state: left?.state ?? "free" };
+    const after = await find(id);
+    const { device = null, mechanism = null, transmit = null } = before ?? after ?? {};
+    return { id, device, mechanism, transmit, state: after === null ? null : (after?.state ?? "free") };
   } finally {
     broker.close();
+  }
+}
+
+/**
+ * The lease in the broker's list; undefined: it is not there; null: there is no list to be had, for which a release does not
+ * fail. Over a connection of its own, since one that fails closes it.
+ */
+async function find(id: string): Promise<ListedLease | undefined | null> {
+  try {
+    const broker = await BrokerConnection.connect();
+    try {
+      return (await broker.list()).find((each) => each.id === id);
+    } finally {
+      broker.close();
+    }
+  } catch {
+    return null;
   }
 }
 

@@ -42,4 +42,14 @@ describe("a lease that was taken back", () => {
       expect(words({ mechanism, state: "revoked" })).toMatch(/^lease-1a2b3c4d: it is over, but not all /);
     }
   });
+
+  it("of which nobody knows what it was, or what is left: it is only said to be taken back", () => {
+    const unknown = { device: null, mechanism: null, transmit: null } as const;
+    for (const state of [null, "free", "draining"] as const) {
+      expect(words({ ...unknown, state })).toBe("lease-1a2b3c4d: it was taken back\n");
+    }
+    for (const mechanism of ["port", "queue", "foreign", "vfio"] as const) {
+      expect(words({ mechanism, state: null })).toBe("lease-1a2b3c4d: it was taken back\n");
+    }
+  });
 });

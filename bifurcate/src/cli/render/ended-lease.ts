@@ -2,24 +2,30 @@
 
 import type { ListedLease } from "@bifurcate/control/protocol/messages";
 
-/** A lease that was taken back. */
+/** A lease that was taken back. What is not known of it, since the broker's list was not to be had, is null. */
 export interface EndedLease {
   readonly id: string;
-  readonly device: string;
-  readonly mechanism: ListedLease["mechanism"];
+  readonly device: string | null;
+  readonly mechanism: ListedLease["mechanism"] | null;
   /** Now: free, which is gone from the broker's list, draining, or revoked, of which not all is taken away yet. */
-  readonly state: ListedLease["state"];
+  readonly state: ListedLease["state"] | null;
   /** What it may send. */
-  readonly transmit: ListedLease["transmit"];
+  readonly transmit: ListedLease["transmit"] | null;
 }
 
 /** A line of it. */
 export function endedWords(lease: EndedLease): string {
-  return `${lease.id}: ${lease.mechanism === "vfio" ? cardWords(lease) : flowWords(lease)}\n`;
+  return `${lease.id}: ${wordsOf(lease)}\n`;
+}
+
+function wordsOf(lease: EndedLease): string {
+  const { device, mechanism, state } = lease;
+  if (state === "revoked") return UNDONE;
+  if (device === null || mechanism === null || state === null) return "it was taken back";
+  return mechanism === "vfio" ? cardWords(device, state) : flowWords(lease);
 }
 
 function flowWords({ state, mechanism, transmit }: EndedLease): string {
-  if (state === "revoked") return UNDONE;
   const flow = "its flow is with the kernel";
   if (state !== "draining") return flow;
   if (mechanism !== "queue") return `${flow}; its port stays until the last copy of its socket is closed`;
@@ -28,8 +34,7 @@ function flowWords({ state, mechanism, transmit }: EndedLease): string {
 }
 
 /** A card has no flow to give back: it stays with vfio-pci, and whoever has it open keeps it. */
-function cardWords({ device, state }: EndedLease): string {
-  if (state === "revoked") return UNDONE;
+function cardWords(device: string, state: ListedLease["state"]): string {
   if (state === "draining") {
     return (
       `${device} reaches no memory but its client's, if that, and is nobody else's until its client has closed it; ` +
