@@ -8,6 +8,9 @@ use rustix::io::Errno;
 
 use crate::{Error, Result};
 
+/// Who may open the file: its owner.
+const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
+
 /// The lock on a file (flock(2)), held until this is dropped or the process ends.
 ///
 /// The lock is the open file's, so a copy of the descriptor in another process would hold it too: it is close-on-exec, and
@@ -19,17 +22,30 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the file at `path`, which is made where there is none, readable to its owner alone: who can open it could
-    /// hold it. `None` when another has the lock; the file stays in any case, since who removes one that is locked makes
-    /// room for a second lock.
+    /// Locks the file at `path`, which is made where there is none, and is readable to its owner alone from then on: who can
+    /// open it could hold it. `None` when another has the lock; the file stays in any case, since who removes one that is
+    /// locked makes room for a second lock.
     ///
     /// # Errors
-    /// What open(2) reports, `ELOOP` of a symbolic link; what flock(2) reports.
+    /// What open(2) reports, `ELOOP` of a symbolic link; `EPERM` of a file that is neither this user's nor root's, or that
+    /// only its owner can close to others; what flock(2) reports.
     pub fn take(path: &Path) -> Result<Option<FileLock>> {
         let args = || format!("path={}", path.display());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Error::rustix("open", args(), e))?;
+        let file = rustix::fs::open(path, flags, OWNERS).map_err(|e| Error::rustix("open", args(), e))?;
+        let found = rustix::fs::fstat(&file).map_err(|e| Error::rustix("fstat", args(), e))?;
+        let owner = found.st_uid;
+        if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+            return Err(Error::new(
+                "open",
+                format!("{} owner={owner}", args()),
+                libc::EPERM,
+            ));
+        }
+        // One that was there before may be open to others.
+        if Mode::from_raw_mode(found.st_mode) != OWNERS {
+            rustix::fs::fchmod(&file, OWNERS).map_err(|e| Error::rustix("fchmod", args(), e))?;
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(FileLock { _file: file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
@@ -80,6 +96,35 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         assert!(is_free_soon(&place));
+    }
+
+    #[test]
+    fn one_that_others_could_open_is_closed_to_them() {
+        let place = Place::new("wide");
+        std::fs::write(&place.0, "").unwrap();
+        std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let _lock = FileLock::take(&place.0).unwrap().unwrap();
+        let mode = std::fs::metadata(&place.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn one_of_another_user_is_refused_and_left_as_it_is() {
+        if !rustix::process::geteuid().is_root() {
+            println!(
+                "SKIPPED one_of_another_user_is_refused_and_left_as_it_is: needs root, to give a file away"
+            );
+            return;
+        }
+        let place = Place::new("other");
+        std::fs::write(&place.0, "").unwrap();
+        std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o666)).unwrap();
+        std::os::unix::fs::chown(&place.0, Some(65_534), None).unwrap();
+        let refused = FileLock::take(&place.0).unwrap_err();
+        assert_eq!(refused.code(), "EPERM");
+        assert!(refused.args.ends_with("owner=65534"), "{refused}");
+        let mode = std::fs::metadata(&place.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666);
     }
 
     #[test]
