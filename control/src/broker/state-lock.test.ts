@@ -1,5 +1,16 @@
 // The lock on a broker's state, by the machine's own kernel: who has it is named, and what is no lock is an error.
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -47,13 +58,31 @@ describe("the lock on a broker's state", () => {
 
   it("says as much as is known of who has it", () => {
     const first = lock("/run/first.sock");
-    for (const words of ["", "{", "null", '{"pid":"1"}', '{"pid":1,"socket":2}']) {
+    // Of one that was killed: what it wrote stays until the next one, which has the lock a moment before, has written too.
+    const { pid: dead } = spawnSync("true");
+    const others = [dead, process.pid, 0, -1, 1.5, "self"].map((pid) =>
+      JSON.stringify({ pid, startTime: "1", socket: "/run/first.sock" }),
+    );
+    for (const words of ["", "{", "null", '{"pid":"1"}', '{"pid":1,"socket":2}', ...others]) {
       writeFileSync(join(state, LOCK), words);
       const said = refusal(() => lock("/run/second.sock"));
       expect(said).toContain("E_BROKER_RUNNING: another broker has it");
       expect(said).toContain(`has ${join(state, LOCK)} open`);
     }
     first.close();
+  });
+
+  it("leaves no words of a broker that has stopped", () => {
+    const first = lock("/run/first.sock");
+    first.close();
+    expect(readFileSync(join(state, LOCK), "utf8")).toBe("");
+    const second = lock("/run/second.sock");
+    first.close();
+    expect(refusal(() => lock("/run/third.sock"))).toContain("a broker at /run/second.sock");
+    // A file that somebody removed is not made again.
+    rmSync(join(state, LOCK));
+    second.close();
+    expect(existsSync(join(state, LOCK))).toBe(false);
   });
 
   it("cannot be had where the file is no file of the folder", () => {

@@ -1,15 +1,15 @@
 // One broker has a folder of state: two that take its leases for their own would each take away what the other makes.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BifurcateError, messageOf } from "../errors.js";
+import { isAlive, ownIdentity, type ProcessIdentity } from "../facts/processes.js";
 import type { FileLock, Locals } from "./machine.js";
 
 /** The file in the folder that a broker has locked (flock(2)). It stays; what counts is the lock. */
 export const LOCK = "broker.lock";
 
-/** What the holder writes into the file, for whoever finds it locked. */
-interface Holder {
-  readonly pid: number;
+/** What the holder writes into the file, for whoever finds it locked, and takes out again when it gives the lock back. */
+interface Holder extends ProcessIdentity {
   readonly socket: string;
 }
 
@@ -33,12 +33,25 @@ export function lockState(machine: Locals, state: string, socket: string): FileL
     });
   }
   if (lock === null) throw taken(state, path);
+  const holder: Holder = { ...ownIdentity(), socket };
+  said(() => writeFileSync(path, `${JSON.stringify(holder)}\n`));
+  let held = true;
+  const close = (): void => {
+    // Before the lock goes: what is written after is the next one's.
+    if (held) said(() => truncateSync(path));
+    held = false;
+    lock.close();
+  };
+  return { close };
+}
+
+/** On a full disk, say, it is not: the lock is held, or given back, all the same. */
+function said(write: () => void): void {
   try {
-    writeFileSync(path, `${JSON.stringify({ pid: process.pid, socket } satisfies Holder)}\n`);
+    write();
   } catch {
-    // A full disk, say: the lock is held all the same, and only its holder is not named.
+    // Only the holder is not named then, or one that is no more.
   }
-  return lock;
 }
 
 function taken(state: string, path: string): BifurcateError {
@@ -53,11 +66,13 @@ function taken(state: string, path: string): BifurcateError {
   });
 }
 
-/** Who has it; null where that is not written down (yet). */
+/** Who has it; null where that is not written down (yet), or by one that was killed since. */
 function read(path: string): Holder | null {
   try {
-    const { pid, socket } = JSON.parse(readFileSync(path, "utf8")) as Partial<Holder>;
-    return typeof pid === "number" && typeof socket === "string" ? { pid, socket } : null;
+    const { pid, startTime, socket } = JSON.parse(readFileSync(path, "utf8")) as Partial<Holder>;
+    if (!Number.isInteger(pid) || typeof startTime !== "string" || typeof socket !== "string") return null;
+    const holder = { pid: pid!, startTime, socket };
+    return isAlive(holder) ? holder : null;
   } catch {
     return null;
   }
