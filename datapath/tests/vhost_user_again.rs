@@ -102,6 +102,15 @@ fn carry(from: (&mut QueuePair, &mut Batch), to: (&mut QueuePair, &mut Batch), n
     assert_eq!(got, numbers.map(packet).collect::<Vec<_>>());
 }
 
+/// Waits until a queue's rings are up at both ends.
+fn both_up(ours: (&mut QueuePair, &mut Batch), theirs: (&mut QueuePair, &mut Batch)) {
+    until("the rings", || {
+        take(ours.0, ours.1);
+        take(theirs.0, theirs.1);
+        [ours.0.rx.state(), theirs.0.rx.state()] == [State::Up; 2]
+    });
+}
+
 #[test]
 fn frames_that_wait_for_the_next_device_follow_those_that_the_last_one_left() {
     for meeting in Meeting::all() {
@@ -112,11 +121,7 @@ fn frames_that_wait_for_the_next_device_follow_those_that_the_last_one_left() {
         let pairs = 0..meeting.queues as usize;
         for index in pairs.clone() {
             let (ours, theirs) = (&mut driver.port.queues[index], &mut first.port.queues[index]);
-            until("the rings", || {
-                take(ours, &mut near);
-                take(theirs, &mut far);
-                [ours.rx.state(), theirs.rx.state()] == [State::Up; 2]
-            });
+            both_up((&mut *ours, &mut near), (&mut *theirs, &mut far));
             // Round the ring but for a little: what is left in it lies across its end.
             for _ in 0..252 {
                 carry((&mut *ours, &mut near), (&mut *theirs, &mut far), 0..1);
@@ -175,11 +180,7 @@ fn a_device_serves_the_driver_that_comes_after_the_one_that_went() {
             let mut near = Batch::new(&driver.port.umem, 32);
             for index in 0..meeting.queues as usize {
                 let (ours, theirs) = (&mut driver.port.queues[index], &mut device.port.queues[index]);
-                until("the rings", || {
-                    take(ours, &mut near);
-                    take(theirs, &mut far);
-                    [ours.rx.state(), theirs.rx.state()] == [State::Up; 2]
-                });
+                both_up((&mut *ours, &mut near), (&mut *theirs, &mut far));
                 for _ in 0..300 {
                     carry((&mut *ours, &mut near), (&mut *theirs, &mut far), 2..4);
                     carry((&mut *theirs, &mut far), (&mut *ours, &mut near), 6..8);
