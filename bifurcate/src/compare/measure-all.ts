@@ -184,8 +184,9 @@ export function wireEnd(netns: Netns, name: string | null, ifname: string): Wire
 }
 
 /** Why the kernel needs a card, in words; null for a spare one. */
-export function inUse({ facts }: Card): string | null {
+export function inUse({ facts, above, pci }: Card): string | null {
   const { link, addresses, routes, sessions, otherSplits, xdp } = facts;
+  const functions = pci?.virtualFunctions.now ?? [];
   const own = addresses.filter((each) => !isLinkLocal(each)).map((each) => each.address);
   const through = routes
     .filter((each) => !/^(fe[89ab]|ff)/i.test(each.destination))
@@ -196,7 +197,11 @@ export function inUse({ facts }: Card): string | null {
     ...(own.length === 0 && through.length > 0 ? [`routes lead over it (${through.join(", ")})`] : []),
     ...(otherSplits.length > 0 ? [`the split ${otherSplits.map((each) => each.id).join(", ")} has it`] : []),
     ...(otherSplits.length === 0 && xdp !== null ? [`the XDP program ${xdp.programId} is attached`] : []),
-    ...(link.kind === "bridge" || link.master !== null ? ["it is part of a bridge or bond"] : []),
+    ...(link.kind === "bridge" || (link.master !== null && above.length === 0)
+      ? ["it is part of a bridge or bond"]
+      : []),
+    ...above,
+    ...(functions.length > 0 ? [`it has virtual functions: ${functions.join(", ")}`] : []),
   ];
   return why.length === 0 ? null : why.join("; ");
 }

@@ -149,7 +149,7 @@ async function asker(name: string): Promise<Socket> {
   return socket;
 }
 
-/** Two that hear each other and nobody else: behind a switch there is no telling who loses what. */
+/** Two that hear each other and no third card of ours: behind a switch there is no telling who loses what. */
 export function pairs(heard: ReadonlyMap<string, ReadonlySet<string>>): [string, string][] {
   return [...heard].flatMap(([name, others]): [string, string][] => {
     const [other, ...more] = [...others].filter((each) => each !== name);

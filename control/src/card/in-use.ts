@@ -19,6 +19,15 @@ export interface Surroundings {
 /** SSH_CONNECTION of this process or an ancestor. */
 export const ownSshConnection = (): string | null => inheritedVariable("SSH_CONNECTION");
 
+/** What of the kernel's stands on an interface: bridges and bonds that it is a port of, VLANs, macvlans and their like. */
+export function standsOn(link: Link, links: readonly Link[]): string[] {
+  return uppers(links, link.index).map((each) =>
+    each.index === link.master
+      ? `${link.name} is a port of ${each.name}`
+      : `${each.name} stands on ${link.name}`,
+  );
+}
+
 /** Every reason not to take an interface away, the weightiest first; none when it may go. */
 export function reasonsToStay(link: Link, around: Surroundings): string[] {
   const above = uppers(around.links, link.index);
@@ -38,10 +47,5 @@ export function reasonsToStay(link: Link, around: Surroundings): string[] {
   const splits = around
     .splitsOn(link.index)
     .map(({ id, pid }) => `the split ${id} (pid ${pid}) runs on ${link.name}`);
-  const stacked = above.map((each) =>
-    each.index === link.master
-      ? `${link.name} is a port of ${each.name}`
-      : `${each.name} stands on ${link.name}`,
-  );
-  return [...new Set([...sessions, ...defaults, ...splits, ...stacked])];
+  return [...new Set([...sessions, ...defaults, ...splits, ...standsOn(link, around.links)])];
 }

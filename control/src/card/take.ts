@@ -6,6 +6,7 @@ import { stateDirectory } from "../transaction/journal.js";
 import { splitsOn } from "../transaction/registry.js";
 import { machineBus, type CardBus, type PciFunction } from "./bus.js";
 import { cardError } from "./errors.js";
+import { leavesGroupFree, translatesAddresses } from "./group.js";
 import { ownSshConnection, reasonsToStay } from "./in-use.js";
 import { saveInterfaces } from "./interfaces.js";
 import { checkProtection, driverOf, HANDING_DRIVERS, protectsMemory, type Mechanism } from "./mechanism.js";
@@ -145,9 +146,6 @@ export function checkDriver(bus: CardBus, via: Mechanism, what: string): void {
   });
 }
 
-/** With these a group can still be given away (vfio_dev_viable, drivers/vfio/group.c). */
-const VIABLE: ReadonlySet<string> = new Set(["vfio-pci", "pci-stub", "pcieport"]);
-
 function checkGroup(bus: CardBus, card: PciFunction, via: Mechanism, what: string): void {
   const group = card.iommuGroup ?? null;
   const refuse = (why: string, next: string): BifurcateError =>
@@ -161,7 +159,7 @@ function checkGroup(bus: CardBus, card: PciFunction, via: Mechanism, what: strin
     }
     const others = card.groupMembers
       .filter((each) => each.address !== card.address)
-      .filter((each) => each.driver != null && !VIABLE.has(each.driver));
+      .filter((each) => !leavesGroupFree(each.driver));
     if (others.length === 0) return;
     const names = others.map((each) => `${each.address} (${each.driver ?? ""})`).join(", ");
     throw refuse(
@@ -180,9 +178,9 @@ function checkGroup(bus: CardBus, card: PciFunction, via: Mechanism, what: strin
     );
   }
   const type = group === null ? null : bus.groupType(group);
-  if (type === null || type === "identity") return;
+  if (!translatesAddresses(type)) return;
   throw refuse(
-    `the IOMMU translates the addresses of its group ${group ?? ""} (${type}): physical ones lead nowhere`,
+    `the IOMMU translates the addresses of its group ${group ?? ""} (${type ?? ""}): physical ones lead nowhere`,
     "Use --via vfio; or boot with iommu=pt.",
   );
 }

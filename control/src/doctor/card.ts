@@ -1,4 +1,6 @@
 // The facts about one card that mechanisms ask for: those of a plan, what is left of splits, and its place on the bus.
+import { leavesGroupFree } from "../card/group.js";
+import { standsOn } from "../card/in-use.js";
 import { findLink, readFacts, type Facts } from "../facts/facts.js";
 import type { Kernel, Netns } from "../kernel.js";
 import { brokerOn, type BrokerHold } from "../lease/registry.js";
@@ -15,10 +17,12 @@ export interface PciPlace {
   readonly id: string;
   /** Number of its IOMMU group; null where there is none. */
   readonly iommuGroup: number | null;
-  /** Other functions of the group: they go together or not at all. */
-  readonly groupMembers: readonly string[];
-  /** Virtual functions that it can have, and has. */
-  readonly virtualFunctions: { readonly total: number; readonly now: number };
+  /** Other functions of the group that have a driver of the kernel's: the group goes as a whole or not at all. */
+  readonly groupMembers: readonly { readonly address: string; readonly driver: string }[];
+  /** How the IOMMU serves the group ("DMA", "DMA-FQ", "identity"); null where there is none. */
+  readonly groupType: string | null;
+  /** How many virtual functions it can have, and the addresses of those that it has. */
+  readonly virtualFunctions: { readonly total: number; readonly now: readonly string[] };
 }
 
 /** The facts about one card. */
@@ -26,6 +30,8 @@ export interface Card {
   readonly facts: Facts;
   /** Receive queues in use. */
   readonly queues: number;
+  /** What of the kernel's stands on it, in words ("br0.7 stands on eth0"). */
+  readonly above: readonly string[];
   /** Splits of the dead whose settings are still on it. */
   readonly stale: readonly SplitEntry[];
   /** AF_XDP sockets on it; null where they cannot be looked for. */
@@ -53,13 +59,15 @@ export function readCard(
   ifname: string,
   stateDirectory: string,
 ): Card {
-  const link = findLink(netns.links(), ifname);
+  const links = netns.links();
+  const link = findLink(links, ifname);
   const facts = readFacts(kernel, netns, ifname, splitsOn(stateDirectory, netns.inode, link.index));
   const queues = queuesOf(facts);
   const { splits } = listSplits(stateDirectory);
   return {
     facts,
     queues,
+    above: standsOn(link, links),
     stale: splits.filter(
       (each) =>
         each.state === "stale" && each.netnsInode === netns.inode && each.ifindex === facts.link.index,
@@ -89,15 +97,25 @@ function placeOf(files: Files, address: string): PciPlace | null {
     address,
     id: [text("vendor"), text("device")].map((each) => each.replace(/^0x/, "")).join(":"),
     iommuGroup: group === null ? null : Number(group),
-    groupMembers:
-      group === null
-        ? []
-        : files.list(`/sys/kernel/iommu_groups/${group}/devices`).filter((each) => each !== address),
+    groupMembers: group === null ? [] : membersOf(files, group, address),
+    groupType:
+      group === null ? null : (files.read(`/sys/kernel/iommu_groups/${group}/type`) ?? "").trim() || null,
     virtualFunctions: {
       total: Number(text("sriov_totalvfs") || 0),
-      now: Number(text("sriov_numvfs") || 0),
+      now: files
+        .list(folder)
+        .filter((name) => /^virtfn\d+$/.test(name))
+        .map((name) => files.target(`${folder}/${name}`) ?? name),
     },
   };
+}
+
+/** Those that keep the group from being given away. */
+function membersOf(files: Files, group: string, card: string): PciPlace["groupMembers"] {
+  return files.list(`/sys/kernel/iommu_groups/${group}/devices`).flatMap((address) => {
+    const driver = files.target(`/sys/bus/pci/devices/${address}/driver`);
+    return address === card || driver === null || leavesGroupFree(driver) ? [] : [{ address, driver }];
+  });
 }
 
 function accessPlatform(files: Files, address: string): boolean | null {

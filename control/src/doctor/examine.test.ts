@@ -13,7 +13,7 @@ import {
   type FakeCard,
 } from "../testing/fake-kernel.js";
 import { bootId, ownIdentity } from "../facts/processes.js";
-import type { Feature } from "../kernel.js";
+import type { Feature, Link } from "../kernel.js";
 import { examine, type Examination } from "./examine.js";
 import { FINDINGS, type FindingName } from "./finding.js";
 
@@ -76,6 +76,24 @@ const channels = (combined: number): Partial<FakeCard> => ({
   now: { rx: 0, tx: 0, combined, other: 0 },
   rss: Array.from({ length: 32 }, (_, i) => i % combined),
 });
+
+const PCI = "/sys/bus/pci/devices";
+const GROUP = "/sys/kernel/iommu_groups/1";
+const WITH_FUNCTIONS = {
+  [`${PCI}/0000:01:00.0/virtfn0`]: "-> ../0000:01:01.0",
+  [`${PCI}/0000:01:00.0/virtfn1`]: "-> ../0000:01:01.1",
+};
+
+/** Another function in the card's IOMMU group, with a driver or without. */
+const besideIt = (driver: string | null): Record<string, string> => ({
+  [`${GROUP}/devices/0000:01:00.1`]: "",
+  ...(driver === null ? {} : { [`${PCI}/0000:01:00.1/driver`]: `-> ../../../bus/pci/drivers/${driver}` }),
+});
+
+/** Puts an interface into the namespace that has nothing to do with addresses. */
+function stack(kernel: FakeKernel, link: Partial<Link>): void {
+  kernel.cards.push(fakeCard({ link: fakeLink({ index: 9, name: "up0", ...link }) }));
+}
 
 /** For each finding a fault that brings it, what it says, and what mends it. */
 const FAULTS: Record<FindingName, [Fault, RegExp, RegExp]> = {
@@ -390,6 +408,24 @@ describe("mechanisms", () => {
     ]);
   });
 
+  it("VFIO takes a card whose group nobody else drives", () => {
+    for (const driver of [null, "vfio-pci", "pcieport"]) {
+      expect(lacks(examineWith({ files: besideIt(driver) }), "VFIO group")).toEqual([]);
+    }
+  });
+
+  it("UIO takes a card whose addresses nobody translates", () => {
+    const files = { "/sys/module/uio_pci_generic/": "", [`${GROUP}/type`]: "identity\n" };
+    expect(lacks(examineWith({ files }), "uio_pci_generic")).toEqual([]);
+  });
+
+  it("what mends virtual functions takes none away", () => {
+    const { mechanisms } = examineWith({ files: WITH_FUNCTIONS }).cards[0]!;
+    const mends = mechanisms.flatMap((each) => each.lacks.map(({ mend }) => mend ?? ""));
+    expect(mends.join("\n")).toContain("sudo bifurcate take 0000:01:01.0");
+    expect(mends.join("\n")).not.toContain("sriov_numvfs");
+  });
+
   it("verbs is ready for datagrams where an RDMA device stands on the card", () => {
     const rxe = {
       [`${RDMA}/rxe0/ports/1/gid_attrs/ndevs/0`]: "eth0\n",
@@ -414,11 +450,7 @@ describe("mechanisms", () => {
     ["queue lease", { files: { "/sys/module/netkit": null } }, /netkit/],
     ["queue lease", { kernel: (kernel) => (kernel.leasing = false) }, /7\.1/],
     ["VFIO group", { files: { "/sys/kernel/iommu_groups": null } }, /no IOMMU/],
-    [
-      "VFIO group",
-      { files: { "/sys/kernel/iommu_groups/1/devices/0000:01:00.1": "" } },
-      /0000:01:00\.1 shares/,
-    ],
+    ["VFIO group", { files: besideIt("ice") }, /0000:01:00\.1 \(ice\) shares/],
     ["VFIO group", { files: { "/sys/module/vfio_pci": null } }, /vfio-pci is not loaded/],
     [
       "VFIO group",
@@ -428,12 +460,24 @@ describe("mechanisms", () => {
       },
       /has addresses on eth0/,
     ],
+    ["VFIO group", { kernel: (kernel) => stack(kernel, { kind: "vlan", link: 2 }) }, /up0 stands on eth0/],
+    ["VFIO iommufd", { kernel: (kernel) => stack(kernel, { kind: "macvtap", link: 2 }) }, /up0 stands on/],
+    [
+      "VFIO group",
+      {
+        card: { link: fakeLink({ master: 9 }) },
+        kernel: (kernel) => stack(kernel, { kind: "bridge" }),
+      },
+      /eth0 is a port of up0/,
+    ],
+    ["VFIO group", { files: WITH_FUNCTIONS }, /would go with it: 0000:01:01\.0, 0000:01:01\.1/],
     ["VFIO iommufd", { files: { "/dev/iommu": null, "/sys/module/iommufd": null } }, /iommufd/],
     ["VFIO without IOMMU", {}, /behind an IOMMU/],
     ["VFIO without IOMMU", {}, /mode without an IOMMU is off/],
     ["uio_pci_generic", {}, /uio_pci_generic is not loaded/],
     ["uio_pci_generic", FAULTS["no-hugepages"][0], /no huge pages/],
     ["igb_uio", {}, /without igb_uio/],
+    ["igb_uio", { files: { [`${GROUP}/type`]: "DMA-FQ\n" } }, /its group \(DMA-FQ\): physical ones lead/],
     [
       "SR-IOV VF",
       { files: { "/sys/bus/pci/devices/0000:01:00.0/sriov_totalvfs": "0" } },
@@ -441,8 +485,8 @@ describe("mechanisms", () => {
     ],
     [
       "SR-IOV VF",
-      { files: { "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs": "2" } },
-      /0000:01:00\.0 has 2 virtual functions already/,
+      { files: WITH_FUNCTIONS },
+      /0000:01:00\.0 has virtual functions already: 0000:01:01\.0, 0000:01:01\.1;/,
     ],
     ["VFIO without IOMMU", FAULTS["no-hugepages"][0], /no huge pages/],
     ["verbs", {}, /ice has no raw packet queue pairs, and no RDMA device for datagrams stands on eth0/],

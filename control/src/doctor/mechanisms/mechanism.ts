@@ -54,14 +54,19 @@ export function lacksHugepages({ machine }: Probed): Lack[] {
 /** What keeps a card from being taken over whole: it has to be a PCI function that carries nothing now. */
 export function lacksSpareFunction({ card }: Probed): Lack[] {
   if (card.pci === null) return [{ what: `${card.facts.link.name} is on no PCI bus`, mend: null }];
-  const used = card.facts.addresses.some(
-    (address) => address.ifindex === card.facts.link.index && !isLinkLocal(address),
-  );
-  return lackIf(
-    used,
-    `the kernel has addresses on ${card.facts.link.name}, and would lose the card`,
-    "use a card that the kernel does not need, or a virtual function",
-  );
+  const { name, index } = card.facts.link;
+  const used = card.facts.addresses.some((each) => each.ifindex === index && !isLinkLocal(each));
+  const functions = card.pci.virtualFunctions.now;
+  const other = "use a card that the kernel does not need, or a virtual function";
+  return [
+    ...lackIf(used, `the kernel has addresses on ${name}, and would lose the card`, other),
+    ...card.above.map((what) => ({ what: `${what}, and would lose the card`, mend: other })),
+    ...lackIf(
+      functions.length > 0,
+      `it has virtual functions, which would go with it: ${functions.join(", ")}`,
+      `sudo bifurcate take ${functions[0] ?? ""}`,
+    ),
+  ];
 }
 
 /** An IPv6 address that only holds on its own wire (fe80::/10): every card that is up has one. */

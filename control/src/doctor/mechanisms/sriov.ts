@@ -12,9 +12,9 @@ export const sriovVf: Mechanism = {
       ...lackIf(total === 0, `${pci.address} has no virtual functions`, null),
       // A split makes the one that it needs, and lets others' alone.
       ...lackIf(
-        now > 0,
-        `${pci.address} has ${now} virtual ${now === 1 ? "function" : "functions"} already, which somebody else made`,
-        `sudo sh -c 'echo 0 > /sys/bus/pci/devices/${pci.address}/sriov_numvfs'`,
+        now.length > 0,
+        `${pci.address} has virtual functions already: ${now.join(", ")}; their number can only be changed from 0`,
+        `take one that nobody uses, and open it: sudo bifurcate take ${now[0] ?? ""}`,
       ),
       ...lackIf(
         facts.machine.iommu.groups === 0,

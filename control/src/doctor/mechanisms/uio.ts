@@ -1,5 +1,7 @@
 // UIO: a whole PCI function given to a process, with physical addresses and no protection of memory.
+import { translatesAddresses } from "../../card/group.js";
 import {
+  lackIf,
   lacksCapability,
   lacksHugepages,
   lacksModule,
@@ -11,9 +13,15 @@ import type { Lack } from "./mechanism.js";
 import type { ModuleName } from "../machine.js";
 
 function probe(facts: Probed, module: ModuleName): Lack[] {
+  const { pci } = facts.card;
   return [
     ...lacksSpareFunction(facts),
     ...lacksModule(facts, module),
+    ...lackIf(
+      translatesAddresses(pci?.groupType ?? null),
+      `the IOMMU translates the addresses of its group (${pci?.groupType ?? ""}): physical ones lead nowhere`,
+      "use VFIO, which protects memory; or boot with iommu=pt",
+    ),
     ...lacksHugepages(facts),
     ...lacksCapability(facts, "CAP_SYS_ADMIN", "CAP_SYS_RAWIO"),
   ];

@@ -22,11 +22,10 @@ function iommu({ machine, card }: Probed): Lack[] {
       `${pci?.address ?? ""} is in no IOMMU group`,
       IOMMU,
     ),
-    ...lackIf(
-      (pci?.groupMembers.length ?? 0) > 0,
-      `${pci?.groupMembers.join(", ") ?? ""} shares its IOMMU group: they go together`,
-      "put the card into a slot of its own, or bind all of them to vfio-pci",
-    ),
+    ...(pci?.groupMembers ?? []).map(({ address, driver }) => ({
+      what: `${address} (${driver}) shares its IOMMU group: they go together`,
+      mend: `put the card into a slot of its own, or give that one away too: sudo bifurcate take ${address}`,
+    })),
   ];
 }
 
