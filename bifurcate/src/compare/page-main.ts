@@ -39,7 +39,7 @@ const LIMIT = 3600;
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: "string", default: "1" },
+    seconds: { type: "string", default: "3" },
     /** What the slowest mechanism can take in software emulation. */
     rate: { type: "string", default: "500" },
     boot: { type: "string", multiple: true },

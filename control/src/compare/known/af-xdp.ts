@@ -11,8 +11,8 @@ export const afXdpCopy: Known = {
     AF_XDP,
   ),
   vm: fact(
-    "yes: virtio_net and veth run XDP in the driver, others after it (generic)",
-    "drivers/net/virtio_net.c",
+    "yes: virtio_net, veth, vmxnet3 and igb run XDP in the driver, others after it (generic)",
+    "drivers/net/virtio_net.c; docs/lab.md",
   ),
   ethernet: fact("yes, whole frames", AF_XDP),
   hardware: fact("none: any card; cheaper where the driver runs XDP itself", AF_XDP),
@@ -25,7 +25,7 @@ export const afXdpCopy: Known = {
 
 export const afXdpZeroCopy: Known = {
   upstream: fact(
-    "in tree; the driver has to have it: i40e and ixgbe since Linux 4.20, mlx5 since 5.3, ice since 5.5, virtio_net since 6.11, igb since 6.14",
+    "in tree; the driver has to have it: i40e and ixgbe since Linux 4.20, mlx5 since 5.3, ice since 5.5, virtio_net since 6.13, igb since 6.14",
     AF_XDP +
       ", XDP_ZEROCOPY; docs.ebpf.io, BPF_PROG_TYPE_XDP, Driver support (commits 0a714186d3c0, d0bcacd0a130 and on)",
   ),
@@ -34,8 +34,8 @@ export const afXdpZeroCopy: Known = {
     "docs/decisions/0025-own-queue-only-by-rule.md",
   ),
   vm: fact(
-    "virtio_net with VIRTIO_F_ACCESS_PLATFORM, or a function passed through whose driver has it",
-    "drivers/net/virtio_net.c, virtnet_xsk_pool_enable",
+    "virtio_net with VIRTIO_F_ACCESS_PLATFORM, an emulated igb, or a function passed through whose driver has it",
+    "drivers/net/virtio_net.c, virtnet_xsk_pool_enable; docs/lab.md",
   ),
   ethernet: fact("yes, whole frames", AF_XDP),
   hardware: fact(

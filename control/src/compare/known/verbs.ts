@@ -13,7 +13,7 @@ export const verbs: Known = {
   vm: fact("with a virtual function passed through", "DPDK guides 20.08, Linux Drivers: Bifurcated Driver"),
   ethernet: fact("yes with raw packet queue pairs; other queue pairs carry RDMA messages", RAW),
   hardware: fact(
-    "raw packets: a ConnectX (mlx4, mlx5), not run on hardware; datagrams between two ends: any RDMA device over Ethernet, also rxe in software",
+    "raw packets: a ConnectX (mlx4, mlx5), not run on hardware; datagrams between two ends: any RoCE device, also rxe in software (iWARP has no datagrams)",
     "docs/verbs.md",
   ),
   security: fact(

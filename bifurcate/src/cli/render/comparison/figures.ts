@@ -107,5 +107,6 @@ export const HOW = [
     "while the user's queue is quiet, flooded, and flooded with its program stopped (SIGSTOP).",
   "Where a mechanism takes the card from the kernel, or the flow is the whole card, the kernel has no traffic over it: none. " +
     "Our own drivers poll, so their program takes a whole processor by design.",
+  "Each phase is run once, so there is no spread: what differs by less than a few times may be chance, and where a quiet column loses, the machine was busy.",
   "On few processors all of this contends for them: compare rows with each other, not with other machines.",
 ];
