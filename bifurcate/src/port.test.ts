@@ -378,27 +378,40 @@ describe("a handler file", () => {
   });
 
   it.each([
-    ["module", "for (;;); export function handle(): void {}", /its module or its start\(\)/],
+    ["module", "begun(); for (;;); export function handle(): void {}", /its module or its start\(\)/],
     [
       "start()",
-      "export function handle(): void {} export const start = forever;",
+      "export function handle(): void {} export const start = () => (begun(), forever());",
       /its module or its start\(\)/,
     ],
     ["stop()", "export function handle(): void {} export const stop = forever;", /its stop\(\)/],
   ])("whose %s never ends is ended by stop() and by close()", async (where, source, why) => {
-    const forever = "const forever = () => new Promise(() => setInterval(() => {}, 1000));";
     for (const how of ["stop", "close"] as const) {
+      const mark = path.join(folder, `begun-${where}-${how}`);
+      const helpers = `import { writeFileSync } from "node:fs";
+        const begun = () => writeFileSync(${JSON.stringify(mark)}, "");
+        const forever = () => new Promise(() => setInterval(() => {}, 1000));`;
       const port = await loopback();
-      const run = errorOf(port.run(handlerFile("forever.ts", `${forever} ${source}`)));
-      // It has to be running for its stop() to be called; the others may be stopped at any moment.
+      const run = errorOf(port.run(handlerFile("forever.ts", `${helpers} ${source}`)));
       if (where === "stop()") await until(() => port.stats.received > 0);
-      else await new Promise((resolve) => setTimeout(resolve, 300));
+      else await until(() => existsSync(mark));
       await port[how]({ graceMs: 50 });
       const error = await run;
       expect(error.code).toBe("E_HANDLER_HANGS");
       expect(error.message).toMatch(why);
       await port.close();
     }
+  });
+
+  it("that never loads is ended also when it is stopped before it has threads", async () => {
+    const port = await loopback();
+    const run = errorOf(port.run(handlerFile("forever.ts", "for (;;); export function handle(): void {}")));
+    // It is still being bundled.
+    await port.stop({ graceMs: 50 });
+    const error = await run;
+    expect(error.code).toBe("E_HANDLER_HANGS");
+    expect(error.message).toMatch(/its module or its start\(\)/);
+    await port.close();
   });
 
   it.each([

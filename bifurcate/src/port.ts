@@ -215,7 +215,7 @@ export class Port {
       () =>
         file === null
           ? runHere(this.inner, handler as Handler, checked)
-          : runFile(this.inner, file, checked, (running) => (this.running = running)),
+          : runFile(this.inner, file, checked, (running) => this.begun(running)),
       outputs,
     );
   }
@@ -413,6 +413,13 @@ export class Port {
       signal?.removeEventListener("abort", abort);
     }
     if (failed !== undefined) throw failed;
+  }
+
+  /** Notes the threads of a handler file, which are about to load it. */
+  private begun(running: Running): void {
+    this.running = running;
+    // Who stopped it meanwhile found no threads to end; one that never loads has nobody else to do so.
+    if (this.stopping || this.closing !== undefined) void running.terminate([], GRACE_MS);
   }
 
   private async *allBatches(): AsyncGenerator<Batch, void, undefined> {
