@@ -279,7 +279,8 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
   });
 
   it("undoes itself unless confirmed", async () => {
-    const owner = own({ confirmSeconds: 1 });
+    // Long enough to be live by then, also where starting the guardian takes seconds.
+    const owner = own({ confirmSeconds: 5 });
     await owner.hear("live");
     expect((await owner.hear("undone")).why).toBe("expired");
     expect(settings()).toEqual(before);
@@ -293,7 +294,7 @@ describe.skipIf(!root)("a split on veth (needs root)", () => {
   });
 
   it("is ended and undone when it is not confirmed and its owner hangs", async () => {
-    const owner = own({ confirmSeconds: 1 });
+    const owner = own({ confirmSeconds: 5 });
     await owner.hear("live");
     owner.child.kill("SIGSTOP");
     await until(noJournals);

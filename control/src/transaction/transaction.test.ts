@@ -321,6 +321,33 @@ describe("a card that does not do as it is told", () => {
   });
 });
 
+describe("the time to confirm it", () => {
+  it("that is over before the split is live is an error, and everything is undone", async () => {
+    const kernel = new FakeKernel([fakeCard()]);
+    const at = directory();
+    let expire = (): void => undefined;
+    const transaction = new SplitTransaction(kernel, prepare(kernel, { confirmSeconds: 1 }, at), {
+      launch: (options) => {
+        expire = options.expired;
+        return launch(options);
+      },
+    });
+    const calls: string[] = [];
+    const applied = transaction.apply({
+      open: () => {
+        calls.push("open");
+        expire();
+      },
+      close: () => void calls.push("close"),
+      expired: () => void calls.push("expired"),
+    });
+    await expect(applied).rejects.toMatchObject({ code: "E_NOT_CONFIRMED" });
+    expect(calls).toEqual(["open", "close"]);
+    expect(settings(kernel.card("eth0"))).toEqual(settings(fakeCard()));
+    expect(readdirSync(at)).toEqual([]);
+  });
+});
+
 describe("the order", () => {
   it("steers to the queue only once it has its socket, and away before the socket goes", async () => {
     const kernel = new FakeKernel([fakeCard()]);

@@ -21,7 +21,7 @@ export interface TransactionHooks {
   open?(): void | Promise<void>;
   /** Takes away what open() made, as far as it got. Runs after flows are steered back. Must not throw twice. */
   close?(): void | Promise<void>;
-  /** The split was not confirmed in time: the owner is to end it, within 5 seconds. */
+  /** The live split was not confirmed in time: the owner is to end it, within 5 seconds. */
   expired?(): void;
   /** The guardian died and cannot be started again: from here on a crash leaves settings behind. */
   guardianLost?(error: BifurcateError): void;
@@ -63,6 +63,8 @@ export class SplitTransaction {
   #endSweeper: (() => void) | null = null;
   #state: "new" | "applying" | "live" | "done" = "new";
   #undoing: Promise<UndoReport> | null = null;
+  /** Its time to be confirmed ran out while it was being applied. */
+  #overdue = false;
 
   constructor(kernel: Kernel, prepared: PreparedSplit, options: TransactionOptions = {}) {
     this.#kernel = kernel;
@@ -92,7 +94,7 @@ export class SplitTransaction {
   /**
    * Applies the plan; when it returns, the split is live. On an error everything that was done is undone
    * first. Errors: E_NOT_PRIVILEGED, E_JOURNAL, E_GUARDIAN, E_FLOW_TAKEN, E_SETTING_REFUSED, E_NOT_VERIFIED,
-   * E_INTERFACE_GONE, and whatever hooks.open() throws.
+   * E_INTERFACE_GONE, E_NOT_CONFIRMED when that time was over before it was live, and whatever hooks.open() throws.
    */
   async apply(hooks: TransactionHooks = {}): Promise<void> {
     if (this.#state !== "new") {
@@ -119,6 +121,15 @@ export class SplitTransaction {
       this.#applySteps("before");
       await hooks.open?.();
       this.#applySteps("after");
+      if (this.#overdue) {
+        const what = `split ${this.plan.device.name}`;
+        const why = `the ${seconds ?? 0} s in which to confirm it were over before it was live`;
+        throw new BifurcateError("E_NOT_CONFIRMED", {
+          what,
+          why,
+          next: "Give it more time to be confirmed.",
+        });
+      }
       this.#state = "live";
     } catch (thrown) {
       const error = wrapError(thrown, `split ${this.plan.device.name}`);
@@ -251,7 +262,10 @@ export class SplitTransaction {
       this.#launch({
         directory: this.#prepared.stateDirectory,
         id: this.id,
-        expired: () => this.#hooks.expired?.(),
+        expired: () => {
+          if (this.#state === "applying") this.#overdue = true;
+          else this.#hooks.expired?.();
+        },
         died: () => {
           if (this.#guardian === null) return;
           this.#guardian = null;
