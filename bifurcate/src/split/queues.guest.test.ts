@@ -39,6 +39,19 @@ async function sources({ far, nic }: Wire): Promise<string[]> {
   return more;
 }
 
+/** How many of the flows from these addresses each of nic1's four queues gets, as `explain` works it out. */
+async function foretold({ nic }: Wire, from: readonly string[]): Promise<number[]> {
+  const flows = [0, 0, 0, 0];
+  for (const source of from) {
+    const packet = `udp ${source}:4242 > ${nic.v4}:7777`;
+    const { stdout } = await guest.run(["bifurcate", "explain", nic.name, packet, "--json"]);
+    const { queues } = JSON.parse(stdout) as { queues: number[] };
+    expect(queues).toHaveLength(1);
+    flows[queues[0]!]! += 1;
+  }
+  return flows;
+}
+
 describe("several queues", () => {
   it(
     "of virtio_net: the queues that the driver adds for XDP are read after it, and have sockets too",
@@ -90,10 +103,14 @@ describe("several queues", () => {
       const words = ["nic1", "--flow", "all", "--zero-copy", "require", "--do", `run=${echo}`];
       const { split, path } = await startSplit(guest, words);
       expect(path).toMatchObject({ mode: "zero-copy", queues: [0, 1, 2, 3] });
-      const stream = { count: 800, rate: 200, sources: await sources(wire) };
+      const from = (await sources(wire)).slice(0, 4);
+      const stream = { count: 800, rate: 200, sources: from };
       expect(await datagrams(guest, wire, 7777, stream)).toMatchObject({ sent: 800, echoed: 800 });
       const { queues } = await endSplit(split);
       expect(queues.filter((queue) => queue.received > 0).length).toBeGreaterThan(1);
+      // Each flow is where `explain` says that the card's own key and table send it.
+      const flows = await foretold(wire, from);
+      expect(queues.map(({ received }) => received)).toEqual(flows.map((each) => each * 200));
       await shell(guest, "ethtool -L nic1 combined 2");
     },
     MINUTES,

@@ -4,7 +4,7 @@ import type { Guest } from "@bifurcate/lab/guest/guest";
 import { BOOT_LIMIT } from "@bifurcate/lab/guest/shared";
 import { LIFE, pings } from "./guest-split.js";
 import { bringUp, takeDown, type Wire } from "@bifurcate/lab/guest/wire";
-import { endAll, RunningSplit } from "@bifurcate/lab/harness";
+import { endAll, errorOf, RunningSplit } from "@bifurcate/lab/harness";
 
 /** What a driver does with XDP on a kernel; the guest has one NIC of each, in this order. */
 export interface Expected {
@@ -14,12 +14,21 @@ export interface Expected {
   readonly xdp: "driver" | "generic";
 }
 
+/** What a split of a NIC is refused on a kernel. */
+export interface Refused {
+  readonly nic: string;
+  readonly words: readonly string[];
+  readonly code: string;
+  readonly why: RegExp;
+}
+
 /** The tests of one kernel. */
 export function describeSplit(
   title: string,
   release: RegExp,
   boot: () => Promise<Guest>,
   expected: readonly Expected[],
+  refusals: readonly Refused[],
 ): void {
   describe(title, () => {
     let guest: Guest;
@@ -37,6 +46,18 @@ export function describeSplit(
 
     it("runs the kernel that it should", async () => {
       expect((await guest.run(["uname", "-r"])).stdout).toMatch(release);
+    });
+
+    it("what the kernel or the driver cannot do is refused in so many words", async () => {
+      for (const { nic, words, code, why } of refusals) {
+        wire = await bringUp(guest, nic);
+        const ended = await guest.run(["bifurcate", "split", nic, ...words, "--json"]);
+        const error = errorOf(ended);
+        expect([ended.status, error.code]).toEqual([expect.any(Number), code]);
+        expect(error.why).toMatch(why);
+        await takeDown(guest, wire);
+        wire = undefined;
+      }
     });
 
     for (const { nic, driver, xdp } of expected) {
