@@ -5,7 +5,7 @@ import type { OwnQueues, TableBefore } from "../lease/record.js";
 import type { LeaseRequest } from "../protocol/messages.js";
 import { carveOut, restoreTable } from "../steering/carveout.js";
 import { compileFlow } from "../steering/compile-flow.js";
-import { zeroCopyRefusal } from "../steering/ladder.js";
+import { chooseWay, zeroCopyRefusal } from "../steering/ladder.js";
 import { makePlan, queuesOf } from "../steering/make-plan.js";
 import type { Mode, Plan, Step, ZeroCopy } from "../steering/plan.js";
 import { leaseWords, type Rule } from "./policy.js";
@@ -37,6 +37,12 @@ export interface Ground {
 
 /** A way that is closed, and why. */
 class Closed extends Error {}
+
+/** How the program on the card runs, or is going to where there is none yet; null: in no way. */
+export function modeOn({ facts, request, mode }: Pick<Asked, "facts" | "request" | "mode">): Mode | null {
+  const { device: ifname, flows } = request;
+  return chooseWay(facts, { ifname, flows, backend: "af_xdp", mode: mode ?? "auto" }).way?.mode ?? null;
+}
 
 /**
  * Own queues where the policy gives them, the card has them and the kernel can hold the lease to its rights there; a

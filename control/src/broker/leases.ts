@@ -12,16 +12,17 @@ import type { Audit } from "./audit.js";
 import { Card } from "./card.js";
 import { Ending } from "./ending.js";
 import { ownNamespace } from "./foreign.js";
-import { chooseGround, type Asked } from "./ground.js";
+import { chooseGround, modeOn, type Asked } from "./ground.js";
 import { ownersOf, type Inventory } from "./inventory.js";
 import { LeaseJournal } from "./journal.js";
 import { listed } from "./listing.js";
 import type { Client, Granting, Live, Owner, Places } from "./live.js";
 import type { BrokerKernel, BrokerNetns, Locals } from "./machine.js";
 import { checkPass, open, type Opened } from "./opening.js";
-import { decide, leaseWords, type Asker, type Policy, type Rule } from "./policy.js";
+import { decide, leaseWords, type Asker, type Holding, type Policy, type Rule } from "./policy.js";
+import { poolBytes } from "./pool.js";
 import { pinFolder, portCounters, type PortCard } from "./port.js";
-import { freshId, ownerOf, reservation, type Place } from "./reservation.js";
+import { freshId, ownerOf, reservation, type Place, type Reserved } from "./reservation.js";
 import { Stopwatch } from "./stopwatch.js";
 import { checkTaken, holding } from "./taken.js";
 import { checkWanted, checkWhole, openWhole, type OpenedCard } from "./whole-card.js";
@@ -93,8 +94,9 @@ export class Leases {
   grant(client: Client, request: LeaseRequest): Granting {
     const asking = new Stopwatch();
     try {
-      const rule = this.allowed(client, request, asking);
-      return this.granted(client, rule, this.make(client, request, rule, asking), asking);
+      const rule = this.allowed(client, request);
+      asking.lap("policy");
+      return this.granted(client, this.make(client, request, rule, asking), asking);
     } catch (thrown) {
       throw this.denied(client, request, thrown);
     }
@@ -108,24 +110,24 @@ export class Leases {
   async grantCard(client: Client, request: LeaseRequest): Promise<Granting> {
     const asking = new Stopwatch();
     try {
-      const rule = this.allowed(client, request, asking);
-      return this.granted(client, rule, await this.makeWhole(client, request, rule, asking), asking);
+      const rule = this.allowed(client, request);
+      asking.lap("policy");
+      return this.granted(client, await this.makeWhole(client, request, rule, asking), asking);
     } catch (thrown) {
       throw this.denied(client, request, thrown);
     }
   }
 
-  /** The rule that gives it. @throws E_LEASE_DENIED */
-  private allowed(client: Client, request: LeaseRequest, watch: Stopwatch): Rule {
-    const rule = decide(this.policy, client, request, (name) => holding(this.records(), client.uid, name));
-    watch.lap("policy");
-    return rule;
+  /** The rule that gives it, which takes so many bytes. @throws E_LEASE_DENIED */
+  private allowed(client: Client, request: LeaseRequest, memory = poolBytes(request, null)): Rule {
+    const held = (name: string): Holding => holding(this.records(), client.uid, name);
+    return decide(this.policy, client, request, held, memory);
   }
 
-  private granted(client: Client, rule: Rule, granting: Granting, watch: Stopwatch): Granting {
+  private granted(client: Client, granting: Granting, watch: Stopwatch): Granting {
     this.tally("granted");
-    const { flows } = this.leases.get(granting.lease.id)!.record.request;
-    auditGranted(this.audit, client, granting.lease, flows, rule.name, watch.laps);
+    const { request, rule } = this.leases.get(granting.lease.id)!.record;
+    auditGranted(this.audit, client, granting.lease, request.flows, rule, watch.laps);
     return granting;
   }
 
@@ -136,15 +138,18 @@ export class Leases {
     return error;
   }
 
-  private make(client: Client, request: LeaseRequest, rule: Rule, watch: Stopwatch): Granting {
+  private make(client: Client, request: LeaseRequest, first: Rule, watch: Stopwatch): Granting {
     const what = leaseWords(request);
     const owner = ownerOf(client, what);
     const link = findLink(this.netns.links(), request.device);
     const card = this.cards.get(link.index);
     checkTaken(what, link.index, request.flows, this.records());
-    const asked = { request, rule, mode: card?.mode ?? null, ...this.facts(request, link.index, card) };
-    const { facts, carved } = asked;
-    const ground = chooseGround(asked);
+    const seen = { request, mode: card?.mode ?? null, ...this.facts(request, link.index, card) };
+    const { facts, carved } = seen;
+    const memory = poolBytes(request, { mtu: link.mtu, mode: modeOn(seen) ?? "driver" });
+    // What the card's long frames take beside, the rule has to give too; or another one does.
+    const rule = memory === poolBytes(request, null) ? first : this.allowed(client, request, memory);
+    const ground = chooseGround({ ...seen, rule });
     watch.lap("facts and plan");
     checkPass(what, request, ground);
     const theirs = request.mechanism === "foreign" ? ownNamespace(what, client, this.netns.inode) : null;
@@ -161,7 +166,7 @@ export class Leases {
       slot: onCard.freeSlot(),
       own: ground.own,
     };
-    const live = this.reserve(owner, request, rule, onLink);
+    const live = this.reserve(owner, request, { rule, memory }, onLink);
     watch.lap("record");
     try {
       const opened = open({
@@ -199,7 +204,7 @@ export class Leases {
     const owner = ownerOf(client, what);
     checkWhole(what, request, this.records());
     const on = { card: { ifindex: 0, name: request.device }, slot: -1, own: null };
-    const live = this.reserve(owner, request, rule, on);
+    const live = this.reserve(owner, request, { rule, memory: poolBytes(request, null) }, on);
     watch.lap("record");
     live.making = true;
     let opened: OpenedCard | null = null;
@@ -233,9 +238,14 @@ export class Leases {
   }
 
   /** Writes a lease down, before anything of it is made. */
-  private reserve(owner: Owner, request: LeaseRequest, rule: Rule, on: Place): Live {
+  private reserve(
+    owner: Owner,
+    request: LeaseRequest,
+    by: Pick<Reserved, "rule" | "memory">,
+    on: Place,
+  ): Live {
     const id = freshId((each) => this.leases.has(each));
-    const record = reservation({ id, owner, request, rule, on, netnsInode: this.netns.inode });
+    const record = reservation({ id, owner, request, ...by, on, netnsInode: this.netns.inode });
     writeRecord(this.places.state, record);
     const live: Live = { record, process: null, timer: null, steered: true };
     this.leases.set(record.id, live);

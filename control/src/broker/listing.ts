@@ -1,7 +1,7 @@
 // A lease as those who may see it are shown it, and lists of them in messages that a socket takes.
 import type { LeaseRecord } from "../lease/record.js";
 import { PAGE_BYTES, type ListedLease, type Mechanism } from "../protocol/messages.js";
-import { poolBytes } from "./policy.js";
+import { memoryOf } from "./pool.js";
 
 /** What PROTOCOL.md says of a lease in a list. */
 export function listed(record: LeaseRecord): ListedLease {
@@ -16,7 +16,7 @@ export function listed(record: LeaseRecord): ListedLease {
     pass: request.pass,
     uid: client.uid,
     pid: client.pid,
-    memory: poolBytes(request),
+    memory: memoryOf(record),
     since,
   };
 }

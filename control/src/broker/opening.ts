@@ -6,7 +6,8 @@ import type { GrantedLease, LeaseRequest } from "../protocol/messages.js";
 import type { Card } from "./card.js";
 import type { Ground } from "./ground.js";
 import type { BrokerKernel, BrokerNetns, ClientNetns, Descriptor, LeaseSockets } from "./machine.js";
-import { jumboFrames, makeForeignPort, makePort, makeWays, socketOptions, type PortCard } from "./port.js";
+import { jumboFrames } from "./pool.js";
+import { makeForeignPort, makePort, makeWays, socketOptions, type PortCard } from "./port.js";
 import { applySteps, applyTable, type Note } from "./settings.js";
 import type { Stopwatch } from "./stopwatch.js";
 

@@ -11,8 +11,9 @@ import {
 import { compile, contains, parse } from "../steering/rules/index.js";
 import type { Expression } from "../steering/rules/index.js";
 import { accounts, type Accounts } from "./accounts.js";
-import { checkWholeRule, wholeBytes } from "./whole-card.js";
 import { LineError, readLines, type Section, type Setting } from "./policy-lines.js";
+import { poolBytes } from "./pool.js";
+import { checkWholeRule } from "./whole-card.js";
 
 /**
  * What to do about a socket that is still open when its lease has ended: delete the port, which unbinds it; wait; or
@@ -272,13 +273,8 @@ function names(rule: Rule, asker: Asker): boolean {
   return rule.users.has(asker.uid) || asker.gids.some((gid) => rule.groups.has(gid));
 }
 
-/** Bytes that a lease's pool takes; of a card, its rings too, which lie in the same memory. */
-export function poolBytes(request: LeaseRequest): number {
-  return request.mechanism === "vfio" ? wholeBytes(request) : request.frames * request.frameSize;
-}
-
-/** Why a rule does not give the lease; null when it does. */
-function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | null {
+/** Why a rule does not give the lease, which takes so many bytes; null when it does. */
+function refusal(rule: Rule, request: LeaseRequest, held: Holding, wanted: number): string | null {
   if ((request.mechanism === "vfio") !== rule.mechanisms.includes("vfio")) {
     return `the mechanism is ${rule.mechanisms.join(" or ")}, not ${request.mechanism}`;
   }
@@ -301,7 +297,6 @@ function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | nul
   }
   if (request.pass && !rule.pass) return "it does not give pass";
   if (held.leases + 1 > rule.leases) return `it gives ${rule.leases} leases, and all are taken`;
-  const wanted = poolBytes(request);
   if (held.memory + wanted > rule.memory) {
     return `it gives ${rule.memory} bytes of memory, ${held.memory} are taken, and ${wanted} are asked for`;
   }
@@ -311,6 +306,7 @@ function refusal(rule: Rule, request: LeaseRequest, held: Holding): string | nul
 /**
  * The rule that gives a lease to who asks; the first in the file that does.
  * @param held What the user has by a rule already.
+ * @param wanted Bytes of memory that the lease takes, as far as they are known.
  * @throws E_LEASE_DENIED with every reason.
  */
 export function decide(
@@ -318,11 +314,12 @@ export function decide(
   asker: Asker,
   request: LeaseRequest,
   held: (rule: string) => Holding,
+  wanted = poolBytes(request, null),
 ): Rule {
   const about = policy.rules.filter((rule) => names(rule, asker) && rule.device === request.device);
   const reasons: string[] = [];
   for (const rule of about) {
-    const why = refusal(rule, request, held(rule.name));
+    const why = refusal(rule, request, held(rule.name), wanted);
     if (why === null) return rule;
     reasons.push(`[${rule.name}]: ${why}`);
   }

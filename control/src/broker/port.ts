@@ -21,6 +21,7 @@ import {
   type OwnSender,
 } from "../steering/rules/index.js";
 import { word } from "./card.js";
+import { jumboFrames, type FrameSource } from "./pool.js";
 import type {
   BrokerKernel,
   BrokerNetns,
@@ -31,10 +32,8 @@ import type {
 } from "./machine.js";
 
 /** The card as a port has to know it. */
-export interface PortCard extends OwnSender {
+export interface PortCard extends OwnSender, FrameSource {
   readonly ifindex: number;
-  readonly mtu: number;
-  readonly mode: "driver" | "generic";
 }
 
 /** Names of a lease's interfaces. */
@@ -53,13 +52,8 @@ export interface MadePort {
   readonly ways: readonly Descriptor[];
 }
 
-/** Frames of 68 KiB for packets longer than a frame, a queue: as many as a split has. */
-const JUMBO_FRAMES_A_QUEUE = 48;
 /** MTU of the return port: 65,535 less an Ethernet header, what the tun driver takes at most. */
 const WAY_MTU = 65_521;
-/** Longest packet that fits one frame of the pool: less the headroom and an Ethernet header. */
-const HEADROOM = 256;
-const ETHERNET = 14;
 
 /** Names that no other lease has: eight hex digits of the lease's own. Without a port only the way back has one. */
 export function portNames(id: string, port: boolean, pass: boolean): PortNames {
@@ -175,15 +169,6 @@ export function foreignSockets(
 ): PinnableMap | null {
   const path = join(folder, SOCKETS_PIN);
   return request.mechanism === "foreign" && existsSync(path) ? kernel.pinnedMap(path) : null;
-}
-
-/** Frames longer than one of the pool that a lease's pool has beside. */
-export function jumboFrames(
-  { queues, frameSize }: LeaseRequest,
-  card: Pick<PortCard, "mode" | "mtu">,
-): number {
-  const long = card.mode === "generic" || card.mtu > frameSize - HEADROOM - ETHERNET;
-  return long ? JUMBO_FRAMES_A_QUEUE * queues : 0;
 }
 
 /** What to ask of the kernel for the sockets: on queue 0 and upwards, in copy mode, as a port has them. */

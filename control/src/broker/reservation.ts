@@ -17,6 +17,8 @@ export interface Reserved {
   readonly owner: Owner;
   readonly request: LeaseRequest;
   readonly rule: Rule;
+  /** Bytes of memory that it is given. */
+  readonly memory: number;
   readonly on: Place;
   /** The network namespace that is served. */
   readonly netnsInode: number;
@@ -38,7 +40,7 @@ export function freshId(taken: (id: string) => boolean): string {
 }
 
 /** The record of a lease that is made from now on. */
-export function reservation({ id, owner, request, rule, on, netnsInode }: Reserved): LeaseRecord {
+export function reservation({ id, owner, request, rule, memory, on, netnsInode }: Reserved): LeaseRecord {
   const port = on.own === null && request.mechanism !== "vfio";
   return {
     version: 1,
@@ -53,6 +55,7 @@ export function reservation({ id, owner, request, rule, on, netnsInode }: Reserv
     rule: rule.name,
     draining: rule.draining,
     request,
+    memory,
     granted: null,
   };
 }

@@ -3,7 +3,8 @@ import { BifurcateError } from "../errors.js";
 import type { LeaseRecord } from "../lease/record.js";
 import { steers } from "../lease/state.js";
 import { compileFlow } from "../steering/compile-flow.js";
-import { poolBytes, type Holding } from "./policy.js";
+import type { Holding } from "./policy.js";
+import { memoryOf } from "./pool.js";
 
 /** @throws E_FLOW_TAKEN where a flow may meet another lease's of that card. */
 export function checkTaken(
@@ -36,6 +37,6 @@ export function holding(leases: readonly LeaseRecord[], uid: number, rule: strin
   const mine = leases.filter((each) => each.client.uid === uid && each.rule === rule);
   return {
     leases: mine.length,
-    memory: mine.reduce((sum, { request }) => sum + poolBytes(request), 0),
+    memory: mine.reduce((sum, each) => sum + memoryOf(each), 0),
   };
 }

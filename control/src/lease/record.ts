@@ -53,6 +53,8 @@ export interface LeaseRecord {
   readonly rule: string;
   readonly draining: "delete-port" | "wait" | "end-process";
   readonly request: LeaseRequest;
+  /** Bytes of memory that it is given; missing in a record of an older broker. */
+  readonly memory?: number;
   /** What the client was told; null until it was. */
   readonly granted: GrantedLease | null;
 }
