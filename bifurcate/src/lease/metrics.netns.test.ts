@@ -131,6 +131,18 @@ describe.skipIf(reason !== null)(`metrics${reason === null ? "" : ` (skipped: ${
     expect(existsSync(socketPath)).toBe(false);
   });
 
+  it("take no file's place: the broker does not begin, and the file stays", async () => {
+    place.file("precious", "kept");
+    const broker = place.run(
+      [process.execPath, ...place.daemon(), "--metrics", place.path("precious")],
+      "the broker",
+    );
+    expect(await broker.ended).not.toBe(0);
+    expect(broker.stderr).toMatch(/serve metrics at .*\/precious: something is there that is no socket/);
+    expect(readFileSync(place.path("precious"), "utf8")).toBe("kept");
+    expect(existsSync(place.socket)).toBe(false);
+  });
+
   it("that cannot be served are in the audit log, and leases are served all the same", async () => {
     await place.startWith("--metrics", place.path("none/metrics.sock"));
     await place.logged(({ event, outcome }) => event === "metrics" && outcome === "failed");

@@ -1,6 +1,12 @@
 // Metrics: where they may be served, and that they are Prometheus's text.
-import { describe, expect, it } from "vitest";
-import { metricsPlace, metricsText } from "./metrics.js";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { request, type Server } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { checkMetricsPlace, metricsPlace, metricsText, serveMetrics } from "./metrics.js";
+import { refusal } from "./testing/lease-place.js";
 
 describe("--metrics", () => {
   it("takes an address with a port, or a path", () => {
@@ -11,6 +17,61 @@ describe("--metrics", () => {
 
   it.each(["9467", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "metrics"])("refuses %s", (text) => {
     expect(() => metricsPlace(text)).toThrow("neither ADDRESS:PORT nor");
+  });
+});
+
+describe("the path of a socket", () => {
+  let folder: string;
+  let servers: Server[];
+  let failures: string[];
+  const at = (name: string): string => join(folder, name);
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "bf-metrics-"));
+    servers = [];
+    failures = [];
+  });
+  afterEach(() => {
+    for (const server of servers) server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  function serve(name: string): Server {
+    const server = serveMetrics(
+      { path: at(name) },
+      () => `${name}\n`,
+      (why) => failures.push(why),
+    );
+    servers.push(server);
+    return server;
+  }
+
+  it("takes nothing's place but a socket's", () => {
+    writeFileSync(at("file"), "kept\n");
+    symlinkSync(at("file"), at("link"));
+    symlinkSync(at("nowhere"), at("dangling"));
+    mkdirSync(at("folder"));
+    for (const name of ["file", "link", "dangling", "folder"]) {
+      const said = refusal(() => checkMetricsPlace({ path: at(name) }));
+      expect(said, name).toMatch(/^E_BAD_OPTION: something is there that is no socket, .* Name another path/);
+      failures = [];
+      serve(name);
+      expect(failures, name).toEqual([expect.stringContaining("no socket")]);
+    }
+    expect(readFileSync(at("link"), "utf8")).toBe("kept\n");
+    expect(refusal(() => checkMetricsPlace({ path: at("nothing") }))).toBe("");
+    expect(refusal(() => checkMetricsPlace({ host: "127.0.0.1", port: 9467 }))).toBe("");
+  });
+
+  it("takes the place of the socket of a broker before", async () => {
+    await once(serve("socket"), "listening");
+    // Its name stays, as when its broker was killed.
+    expect(refusal(() => checkMetricsPlace({ path: at("socket") }))).toBe("");
+    await once(serve("socket"), "listening");
+    const asked = request({ socketPath: at("socket"), path: "/metrics" }).end();
+    const [answer] = (await once(asked, "response")) as [NodeJS.ReadableStream];
+    answer.resume();
+    expect(failures).toEqual([]);
   });
 });
 

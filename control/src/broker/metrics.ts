@@ -1,6 +1,6 @@
 // Metrics for Prometheus, on a local socket or a TCP port; off unless asked for. Numbers only, of nobody's frames.
 import { createServer, type Server as HttpServer } from "node:http";
-import { rmSync } from "node:fs";
+import { lstatSync, rmSync } from "node:fs";
 import { BifurcateError, messageOf } from "../errors.js";
 import type { Leases } from "./leases.js";
 import type { Server } from "./server.js";
@@ -19,6 +19,16 @@ export function metricsPlace(text: string): MetricsPlace {
     what: `read --metrics '${text}'`,
     why: "it is neither ADDRESS:PORT nor the path of a socket",
     next: "Write for example --metrics 127.0.0.1:9467.",
+  });
+}
+
+/** That no file would be lost: a socket there is one of an earlier broker. @throws E_BAD_OPTION */
+export function checkMetricsPlace(place: MetricsPlace): void {
+  if (!("path" in place) || lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() !== false) return;
+  throw new BifurcateError("E_BAD_OPTION", {
+    what: `serve metrics at ${place.path}`,
+    why: "something is there that is no socket, and it would have to be removed",
+    next: "Name another path, or remove it yourself.",
   });
 }
 
@@ -89,9 +99,14 @@ export function serveMetrics(
   server.maxConnections = 16;
   server.requestTimeout = 5_000;
   server.on("error", (thrown) => failed(messageOf(thrown)));
-  if ("path" in place) {
-    rmSync(place.path, { force: true });
-    server.listen(place.path);
-  } else server.listen(place.port, place.host);
+  try {
+    checkMetricsPlace(place);
+    if ("path" in place) {
+      rmSync(place.path, { force: true });
+      server.listen(place.path);
+    } else server.listen(place.port, place.host);
+  } catch (thrown) {
+    failed(messageOf(thrown));
+  }
   return server;
 }

@@ -6,7 +6,7 @@ import { stateDirectory } from "../transaction/journal.js";
 import { auditFile, auditTo, type Audit } from "./audit.js";
 import { Leases } from "./leases.js";
 import { brokerKernel, locals, type BrokerKernel, type Locals } from "./machine.js";
-import { metricsPlace, metricsText, serveMetrics, type MetricsPlace } from "./metrics.js";
+import { checkMetricsPlace, metricsPlace, metricsText, serveMetrics, type MetricsPlace } from "./metrics.js";
 import { checkMeans, readPolicy, type Policy } from "./policy.js";
 import { Server } from "./server.js";
 import { lockState } from "./state-lock.js";
@@ -115,6 +115,7 @@ export function startBroker(options: BrokerOptions): RunningBroker {
   const machine = locals();
   checkCapabilities(kernel);
   const place = options.metrics === null ? null : metricsPlace(options.metrics);
+  if (place !== null) checkMetricsPlace(place);
   const policy = readMeant(options.policy, kernel);
   checkBpffs(options.bpffs);
   // Clients pass through its folder, which may be that of the state too.
