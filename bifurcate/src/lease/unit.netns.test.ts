@@ -15,7 +15,7 @@ const NUMBERS = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_IPC_LOCK: 14, CAP_BPF:
 
 /** The five commands. */
 function commands(): string[] {
-  const [, block] = /## In five commands\n.*?```sh\n(.*?)```/s.exec(DOCS)!;
+  const [, block] = /## Running in five commands\n.*?```sh\n(.*?)```/s.exec(DOCS)!;
   return block!.trim().split("\n");
 }
 
@@ -55,6 +55,9 @@ describe.skipIf(reason !== null)(`the shipped unit${reason === null ? "" : ` (sk
   };
 
   it("starts the broker as its own user with exactly its capabilities, by four commands of the docs", () => {
+    // The install step before them, as the docs have it.
+    const command = "/usr/local/bin/bifurcate";
+    expect(DOCS).toContain(`\`sudo ln -s ${systemd.sh(`readlink ${command}`).trim()} ${command}\``);
     const typed = commands();
     expect(typed).toHaveLength(5);
     for (const each of typed.slice(0, 4)) {
