@@ -2,7 +2,7 @@
 // a map.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { provideDpdk, testpmd } from "@bifurcate/lab/peers/dpdk";
 import {
@@ -177,6 +177,23 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     expect(await running.ended).toBe(1);
     expect(running.stderr).toMatch(/make a user and a network namespace: .*code: E_SYSTEM/s);
     expect(place.log().filter(({ event }) => event === "lease")).toEqual([]);
+  });
+
+  it("changes neither the port's program nor the check, of which it has no descriptor", async () => {
+    const script = 'ip link set dev "$1" xdp off 2>&1; echo "xdp off: $?"; exec sleep 1000';
+    const words = ["sh", "-c", script, "sh", "{interface}"];
+    const running = place.client(["foreign", "card0", "--flow", FLOW, "--json", "--", ...words]);
+    // Of a program that is attached by a link only who has the link disposes (dev_xdp_attach, net/core/dev.c).
+    expect(await running.line("xdp off: ")).not.toBe("xdp off: 0");
+    expect(running.lines.join("\n")).toMatch(/busy|Can't replace active BPF XDP link/i);
+    const told = await running.until(() =>
+      running.stderr.split("\n").find((line) => line.startsWith('{"event":"lease"')),
+    );
+    const { pid } = JSON.parse(told) as { pid: number };
+    const fds = `/proc/${pid}/fd`;
+    const has = readdirSync(fds).map((fd) => readlinkSync(`${fds}/${fd}`));
+    expect(has.filter((each) => each.startsWith("anon_inode:bpf"))).toEqual(["anon_inode:bpf-map"]);
+    await running.end("SIGTERM");
   });
 
   it("is refused to who asks from a namespace that is not his own, and where the policy does not name it", async () => {

@@ -1,5 +1,5 @@
-// THREAT-MODEL.md against the tests: every "cannot" names one, and it is there under that name.
-import { existsSync, readFileSync, statSync } from "node:fs";
+// THREAT-MODEL.md against the tests: every "cannot" names one by its own name, and it is there.
+import { readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 
@@ -15,7 +15,9 @@ const PLACES = [
 /** The file that a row calls by this name. */
 function fileOf(name: string): string | undefined {
   const names = [name, `bifurcate/src/lease/${name}.netns.test.ts`];
-  return names.flatMap((each) => PLACES.map((place) => root + place + each)).find((each) => existsSync(each));
+  return names
+    .flatMap((each) => PLACES.map((place) => root + place + each))
+    .find((each) => statSync(each, { throwIfNoEntry: false })?.isFile());
 }
 
 const rows = readFileSync(`${root}THREAT-MODEL.md`, "utf8")
@@ -37,9 +39,10 @@ describe("the threat model", () => {
       it(`${tries}: ${test}`, () => {
         const [name, words] = test.split(/: (.*)/s, 2) as [string, string | undefined];
         const file = fileOf(name);
-        expect(file, name).toBeDefined();
-        if (words === undefined || statSync(file!).isDirectory()) return;
-        expect(readFileSync(file!, "utf8")).toContain(words);
+        expect(file, `${name} is no file`).toBeDefined();
+        expect(words, "a test is named, not a file of them").toMatch(/\S/);
+        const wanted = file!.endsWith(".rs") ? `fn ${words}(` : words!;
+        expect(readFileSync(file!, "utf8").includes(wanted), `'${wanted}' in ${name}`).toBe(true);
       });
     }
   }
