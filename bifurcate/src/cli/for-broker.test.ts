@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BifurcateError } from "@bifurcate/control";
+import { USUAL } from "@bifurcate/control/broker/start";
 import { takeCommand } from "./commands/take.js";
 import {
   handToBroker,
@@ -125,7 +126,10 @@ describe("what is shipped for systemd and udev", () => {
   const { options } = takeCommand({ out: () => undefined, err: () => undefined, live: false });
   const usual = (long: string): unknown => options.find((each) => each.long === long)?.defaultValue;
 
-  it("goes by the user and the folders that take --for-broker prepares when nothing else is said", () => {
+  it("goes by the user and the folders that take --for-broker prepares when nothing else is said, as the broker does", () => {
+    expect(USUAL.bpffs).toBe(`${String(usual("--bpf"))}/names`);
+    expect(USUAL.state).toBe(usual("--run"));
+    expect(unit).toContain(` --policy ${USUAL.policy} `);
     expect(unit).toContain(`\nUser=${String(usual("--user"))}\n`);
     expect(unit).toContain(` --bpffs ${String(usual("--bpf"))}/names\n`);
     expect(unit).toContain(`\nReadWritePaths=-${String(usual("--bpf"))}\n`);

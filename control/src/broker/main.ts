@@ -3,16 +3,16 @@ import { parseArgs } from "node:util";
 import { BifurcateError, exitStatus, messageOf, wrapError } from "../errors.js";
 import { tellSupervisor } from "./machine.js";
 import { brokerSocket } from "./socket.js";
-import { checkPolicy, startBroker, type BrokerOptions } from "./start.js";
+import { checkPolicy, startBroker, USUAL, type BrokerOptions } from "./start.js";
 
 const HELP = `Usage: bifurcated [options]
 
 Leases flows of this machine's network cards to processes that have no rights at all.
 
-  --policy FILE   who may lease what (/etc/bifurcate/policy)
+  --policy FILE   who may lease what (${USUAL.policy})
   --socket PATH   where clients connect (/run/bifurcate/broker.sock)
-  --state DIR     records of leases, which the next broker adopts (/run/bifurcate)
-  --bpffs DIR     a folder of a BPF file system (/sys/fs/bpf/bifurcate)
+  --state DIR     records of leases, which the next broker adopts (${USUAL.state})
+  --bpffs DIR     a folder of a BPF file system (${USUAL.bpffs})
   --audit FILE    the audit log; stdout when left out
   --metrics AT    serve Prometheus metrics at ADDRESS:PORT or the path of a socket; off when left out
   --check         check the policy and end; with a broker's rights, also that they are enough for it
@@ -32,10 +32,10 @@ function read(
     const { values } = parseArgs({
       args: [...argv],
       options: {
-        policy: text("/etc/bifurcate/policy"),
+        policy: text(USUAL.policy),
         socket: text(brokerSocket()),
-        state: text("/run/bifurcate"),
-        bpffs: text("/sys/fs/bpf/bifurcate"),
+        state: text(USUAL.state),
+        bpffs: text(USUAL.bpffs),
         audit: { type: "string" },
         metrics: { type: "string" },
         check: { type: "boolean", default: false },

@@ -24,6 +24,13 @@ export interface BrokerOptions {
   readonly version: string;
 }
 
+/** Where things are when nothing else is said: the last two as `bifurcate take --for-broker` prepares them. */
+export const USUAL = {
+  policy: "/etc/bifurcate/policy",
+  state: "/run/bifurcate",
+  bpffs: "/run/bifurcate-bpf/names",
+} as const;
+
 /** The capabilities it needs, and that are enough (capabilities(7)). */
 export const NEEDED = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_IPC_LOCK"] as const;
 /** BPF_FS_MAGIC (include/uapi/linux/magic.h). */
@@ -74,8 +81,7 @@ export function checkPolicy(path: string): Policy {
 
 function checkBpffs(path: string): void {
   const what = `keep names of maps and links in ${path}`;
-  const next =
-    "As root: mount -t bpf bpf /sys/fs/bpf; then bifurcate take --for-broker, which makes the folder.";
+  const next = `As root: bifurcate take --for-broker, which mounts one and makes the folder ${USUAL.bpffs}; or name another by --bpffs.`;
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
   } catch (thrown) {
