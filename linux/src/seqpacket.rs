@@ -343,6 +343,8 @@ mod tests {
     use super::*;
     use crate::event::{Interest, wait_one};
     use crate::memory::{MemoryFile, PageKind};
+    use rustix::process::{DumpableBehavior, Gid, set_dumpable_behavior};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid};
     use std::time::Duration;
 
     struct Place(std::path::PathBuf);
@@ -438,9 +440,46 @@ mod tests {
         let peer = server.peer().unwrap();
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+        let mut groups: Vec<u32> = rustix::process::getgroups()
+            .unwrap()
+            .iter()
+            .map(|group| group.as_raw())
+            .collect();
+        groups.sort_unstable();
+        assert_eq!(peer.groups, groups);
         let process = peer.process.unwrap();
         let ready = wait_one(process.as_fd(), Interest::Read, Some(Duration::ZERO)).unwrap();
         assert!(!ready.any());
+    }
+
+    #[test]
+    fn the_groups_of_a_peer_are_those_of_who_connected() {
+        // None, one, as many as are asked for at first, and more than that.
+        for count in [0, 1, 64, 65, 300] {
+            let groups: Vec<u32> = (5000..5000 + count).collect();
+            let (mine, own) = (groups.clone(), 4711 + count);
+            let connected = std::thread::spawn(move || -> rustix::io::Result<_> {
+                let mine: Vec<Gid> = mine.into_iter().map(Gid::from_raw).collect();
+                let own = Gid::from_raw(own);
+                // Of this thread alone: no other test is in these groups.
+                set_thread_groups(&mine)?;
+                set_thread_res_gid(own, own, own)?;
+                // Of the whole process, and off since the line before.
+                set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+                Ok(pair(&format!("groups-{count}")))
+            });
+            let (_place, _client, server) = match connected.join().unwrap() {
+                Err(rustix::io::Errno::PERM) => {
+                    return println!(
+                        "SKIPPED the_groups_of_a_peer_are_those_of_who_connected: needs CAP_SETGID"
+                    );
+                }
+                connected => connected.unwrap(),
+            };
+            let peer = server.peer().unwrap();
+            assert_eq!((peer.gid, peer.groups), (own, groups));
+        }
     }
 
     #[test]
