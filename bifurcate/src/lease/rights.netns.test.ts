@@ -192,6 +192,23 @@ describe.skipIf(reason !== null)(`rights${reason === null ? "" : ` (skipped: ${r
     ).toHaveLength(refused.length);
   });
 
+  it("a rule by group gives to who is in it, as the kernel says", async () => {
+    place.write(`[group]\ngroup = 4711\ndevice = card0\nflow = udp dst port 7005\ntransmit = own\n`);
+    await place.reload();
+    const run = `run=${place.path("handler.mjs")}`;
+    const command = ["split", veth.card, "--flow", "udp dst port 7005", "--do", run, "--json"];
+    const inGroups = (...groups: number[]): Running => place.client(command, OTHER, place.netns, groups);
+    for (const groups of [[4711], [OTHER, 4712, 4711]]) {
+      const client = inGroups(...groups);
+      await opened(client);
+      expect(await answers(7005, "a"), groups.join()).toEqual([7005]);
+      expect(await client.end("SIGINT")).toBe(0);
+    }
+    const client = inGroups(OTHER, 4712);
+    expect(await client.ended).toBe(1);
+    expect(client.stderr).toContain("no rule");
+  });
+
   it("a policy that is wrong is not taken on a reload, which the audit log says, and the old one holds", async () => {
     place.write("rubbish\n");
     await place.reload();

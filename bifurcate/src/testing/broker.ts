@@ -276,9 +276,14 @@ export class BrokerPlace {
   }
 
   /** Runs `bifurcate ARGS` as a user without any capability. */
-  client(args: readonly string[], uid = NOBODY, netns = this.netns): Running {
+  client(
+    args: readonly string[],
+    uid = NOBODY,
+    netns = this.netns,
+    groups: readonly number[] = [uid],
+  ): Running {
     return this.run(
-      [...powerless(uid), process.execPath, bin("bifurcate.mjs"), ...args],
+      [...powerless(uid, groups), process.execPath, bin("bifurcate.mjs"), ...args],
       "the client",
       netns,
     );
@@ -310,13 +315,16 @@ export class BrokerPlace {
   }
 }
 
-/** The command before a command that takes every right away: another user, and no capability, not even to gain one. */
-export function powerless(uid = NOBODY): string[] {
+/**
+ * The command before a command that takes every right away: another user, and no capability, not even to gain one.
+ * @param groups Its group, and those that it is in beside; one of the user's own number when left out.
+ */
+export function powerless(uid = NOBODY, [group, ...beside]: readonly number[] = [uid]): string[] {
   return [
     "setpriv",
     `--reuid=${uid}`,
-    `--regid=${uid}`,
-    "--clear-groups",
+    `--regid=${group}`,
+    beside.length === 0 ? "--clear-groups" : `--groups=${beside.join(",")}`,
     "--inh-caps=-all",
     "--bounding-set=-all",
     "--no-new-privs",

@@ -4,9 +4,10 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { BrokerMessage } from "../protocol/messages.js";
 import { FakeKernel, fakeCard } from "../testing/fake-kernel.js";
 import type { Connection, Listener, Locals } from "./machine.js";
+import { parsePolicy } from "./policy.js";
 import { Server } from "./server.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
-import { CLIENT, LeasePlace, REQUEST } from "./testing/lease-place.js";
+import { CLIENT, LeasePlace, NAMES, REQUEST } from "./testing/lease-place.js";
 
 const POLICY = "[card]\nuser = 1000\ndevice = 0000:01:00.0\nmechanism = vfio\ntransmit = raw\n";
 const CARD = {
@@ -24,9 +25,19 @@ class FakeClient {
   closed = false;
   private readonly unread: Uint8Array[] = [];
   private ready: (() => void) | null = null;
+  private over = false;
+
+  /** @param groups Its own, and those that it is in beside. */
+  constructor(private readonly groups: readonly number[] = [1000]) {}
 
   say(...messages: object[]): void {
     for (const each of messages) this.unread.push(Buffer.from(JSON.stringify(each)));
+    this.ready?.();
+  }
+
+  /** Closes its end. */
+  end(): void {
+    this.over = true;
     this.ready?.();
   }
 
@@ -36,10 +47,12 @@ class FakeClient {
   }
 
   connection(): Connection {
+    const [gid, ...groups] = this.groups;
     return {
-      peer: () => ({ pid: process.pid, uid: 1000, gid: 1000, groups: [] }),
+      peer: () => ({ pid: process.pid, uid: 1000, gid, groups }),
       receive: () => {
         const bytes = this.unread.shift();
+        if (bytes === undefined && this.over) return { bytes: null, descriptors: [], cut: false };
         return bytes === undefined ? null : { bytes, descriptors: [], cut: false };
       },
       send: (bytes: Uint8Array) => {
@@ -96,8 +109,8 @@ describe("a broker whose kernel takes its time", () => {
     place.remove();
   });
 
-  function connect(): FakeClient {
-    const client = new FakeClient();
+  function connect(...groups: ConstructorParameters<typeof FakeClient>): FakeClient {
+    const client = new FakeClient(...groups);
     admit(client);
     client.say({ type: "hello", versions: [3], name: "" });
     return client;
@@ -113,6 +126,22 @@ describe("a broker whose kernel takes its time", () => {
     answer();
     await vi.waitFor(() => expect(slow.kinds).toEqual(["welcome", "granted 1", "leases 2"]), WAIT_MS);
     expect(slow.answers[2]).toMatchObject({ leases: [{ state: "granted" }] });
+  });
+
+  it("goes by the group of who connected, and by those that it is in beside", async () => {
+    server.leases.policy = parsePolicy(POLICY.replace("user = 1000", "group = 200"), "policy", NAMES);
+    answer();
+    for (const [groups, said] of [
+      [[200], "granted 1"],
+      [[1000, 5, 200], "granted 1"],
+      [[1000, 5], "error 1"],
+    ] as const) {
+      const client = connect(groups);
+      client.say(CARD);
+      await vi.waitFor(() => expect(client.kinds).toEqual(["welcome", said]), WAIT_MS);
+      client.end();
+      expect(server.connections).toBe(0);
+    }
   });
 
   it("ends the lease of a client that did not wait for it", async () => {

@@ -33,7 +33,7 @@ export const REQUEST: Omit<LeaseRequest, "device" | "flows" | "mechanism" | "tra
 };
 
 /** Users and groups by their numbers alone. */
-export const NAMES = { user: Number, group: () => null };
+export const NAMES = { user: Number, group: Number };
 
 /** Where brokers come one after another. */
 export class LeasePlace {
