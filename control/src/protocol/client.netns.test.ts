@@ -124,7 +124,8 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
         for (const each of two) each.close();
       };
       const said = await codeOf(asked());
-      expect(openDescriptors(), `${count} of ${JSON.stringify(answer)}`).toBe(before);
+      const message = `${count} of ${JSON.stringify(answer)}`;
+      await expect.poll(openDescriptors, { timeout: 50_000, message }).toBe(before);
       broker.close();
       return said;
     }
@@ -247,7 +248,7 @@ describe.skipIf(!root)(`a client${root ? "" : " (skipped: needs root to make des
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     try {
       const resumed = broker.resume("lease-00000001");
-      await expect.poll(() => unanswered).toHaveLength(1);
+      await expect.poll(() => unanswered, { timeout: 50_000 }).toHaveLength(1);
       await vi.advanceTimersByTimeAsync(3_600_000);
       unanswered[0]!();
       await resumed;
