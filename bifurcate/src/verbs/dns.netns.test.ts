@@ -57,6 +57,8 @@ describe.skipIf(reason !== null)(
       await first.event("forward");
       expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
       await first.end("SIGKILL");
+      // Until it has noticed, it would turn another one away.
+      await dns.event("warning", ({ text }) => String(text).includes("the other end is gone"));
       const second = start();
       await second.event("forward");
       expect(await dig("v4only.bifurcate.test")).toBe("192.0.2.4\n");
