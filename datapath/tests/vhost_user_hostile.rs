@@ -263,6 +263,11 @@ fn a_driver_that_scribbles_over_its_rings_harms_itself_alone() {
         for round in 0..32 {
             let merging = if round % 4 < 2 { feature::MRG_RXBUF } else { 0 };
             let mut front = FrontEnd::agreeing(&place.0, features | merging);
+            // The one that the device reads starts last.
+            until("the rings", || {
+                receive(&mut device.port, &mut batch);
+                device.port.queues[0].rx.state() == State::Up
+            });
             front.offer(16, 60);
             for _ in 0..200 {
                 front.scribble(next(), next());
