@@ -8,10 +8,15 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { RunningSplit, startHere } from "@bifurcate/lab/harness";
+import { RunningSplit, startHere, type StreamEvent } from "@bifurcate/lab/harness";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { bundlePeer } from "../testing/bundle-peer.js";
 import { buildFake, cannotBuild } from "../testing/fake-ibverbs.js";
+
+/** An address of this file's own: nobody else is given a port of it that was found free. */
+const HERE = "127.0.77.2";
+/** Below the ports that the kernel gives out by itself: the UDP port of the wire, and the next. */
+const WIRE = 20_000 + 2 * (process.pid % 6000);
 
 const built = mkdtempSync(path.join(tmpdir(), "bifurcate-fake-"));
 let peerFile: string;
@@ -30,7 +35,7 @@ afterEach(async () => {
 afterAll(() => rmSync(built, { recursive: true, force: true }));
 
 async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
+  const server = createServer().listen(0, HERE);
   await once(server, "listening");
   const { port } = server.address() as { port: number };
   server.close();
@@ -60,16 +65,16 @@ function command(words: readonly string[], faults: NodeJS.ProcessEnv = {}): Runn
   return running;
 }
 
-/** Both ends: one that reflects, and one that a loopback device sends by; told what to do wrong. */
+/** Both ends: one that reflects, and one that a loopback device sends by; told what to do wrong. They run until they are ended. */
 async function ends(
   here: NodeJS.ProcessEnv,
   there: NodeJS.ProcessEnv = {},
 ): Promise<{ reflector: RunningSplit; source: RunningSplit }> {
   const port = await freePort();
-  const reflector = command(["open", `verbs:fake0,server=127.0.0.1:${port}`, "--do", "reflect"], here);
+  const reflector = command(["open", `verbs:fake0,server=${HERE}:${port}`, "--do", "reflect"], here);
   await reflector.event("open");
-  const spec = `verbs:fake1,peer=127.0.0.1:${port}`;
-  const source = command(["forward", "loopback:length=200", spec, "--seconds", "8"], there);
+  const spec = `verbs:fake1,peer=${HERE}:${port}`;
+  const source = command(["forward", "loopback:length=200", spec], there);
   return { reflector, source };
 }
 
@@ -77,6 +82,12 @@ interface Stats {
   readonly received: number;
   readonly sent: number;
   readonly deviceError: number;
+}
+
+/** Waits until an end has set a queue pair up again, and has received more than 500 frames. */
+async function goesOn(end: RunningSplit, received: (event: StreamEvent) => number): Promise<void> {
+  await end.event("warning", ({ text }) => String(text).includes("was set up again"));
+  await end.event("rates", (event) => received(event) > 500);
 }
 
 const warnings = ({ events }: RunningSplit): string[] =>
@@ -92,15 +103,16 @@ describe.skipIf(cannotBuild !== null)(
       [",frameSize=4096", 2000],
     ])("frames there and back: %s, %i bytes", async (keys, length) => {
       const port = await freePort();
-      const device = await peer(`verbs:fake0,server=127.0.0.1:${port}${keys}`);
-      const driver = await peer(`verbs:fake1,peer=127.0.0.1:${port}${keys}`);
+      const device = await peer(`verbs:fake0,server=${HERE}:${port}${keys}`);
+      const driver = await peer(`verbs:fake1,peer=${HERE}:${port}${keys}`);
       expect(await device({ swap: true })).toBe("swapping");
       expect(await driver({ trips: 1500, length })).toMatchObject({ returned: 1500 });
     });
 
     it("a receive that fails is counted, and frames flow again", async () => {
       const { reflector, source } = await ends({ FAKE_FAIL_RECEIVE: "100" });
-      expect((await source.ended).status).toBe(0);
+      await goesOn(reflector, ({ stats }) => (stats as Stats).received);
+      expect((await source.end("SIGTERM")).status).toBe(0);
       const { status } = await reflector.end("SIGTERM");
       expect(status).toBe(0);
       expect(warnings(reflector).join()).toMatch(
@@ -113,7 +125,8 @@ describe.skipIf(cannotBuild !== null)(
 
     it("a send that fails is counted, and frames flow again", async () => {
       const { reflector, source } = await ends({}, { FAKE_FAIL_SEND: "100" });
-      expect((await source.ended).status).toBe(0);
+      await goesOn(source, ({ ports }) => (ports as { stats: Stats }[])[1]!.stats.received);
+      expect((await source.end("SIGTERM")).status).toBe(0);
       await reflector.end("SIGTERM");
       expect(warnings(source).join()).toMatch(/verbs:fake1: a queue pair was set up again/);
       const { ports } = source.events.at(-1) as unknown as { ports: { stats: Stats }[] };
@@ -161,8 +174,7 @@ describe.skipIf(cannotBuild !== null)(
     it.each([1, 4])("raw packets come by flow rules, to %i queue(s), and go out", async (queues) => {
       // The wire: what is sent to one UDP port arrives on fake0, what that sends comes to the next.
       const out = createSocket("udp4");
-      await new Promise<void>((resolve) => out.bind(0, "127.0.0.1", resolve));
-      const wire = out.address().port - 1;
+      await new Promise<void>((resolve) => out.bind(WIRE + 1, "127.0.0.1", resolve));
       const words = [
         "open",
         `verbs:fake0,queues=${queues}`,
@@ -171,7 +183,7 @@ describe.skipIf(cannotBuild !== null)(
         "--do",
         "reflect",
       ];
-      const port = command(words, { FAKE_WIRE: `${wire}` });
+      const port = command(words, { FAKE_WIRE: `${WIRE}` });
       const { path: way } = (await port.event("open")) as unknown as {
         path: { steering: string; notes: string[] };
       };
@@ -182,7 +194,7 @@ describe.skipIf(cannotBuild !== null)(
       const [to, from] = [Buffer.alloc(6, 2), Buffer.alloc(6, 4)];
       const wanted = Array.from({ length: 40 }, (_, at) => Buffer.alloc(60, at));
       for (const rest of wanted) {
-        out.send(Buffer.concat([Buffer.alloc(8), to, from, rest]), wire, "127.0.0.1");
+        out.send(Buffer.concat([Buffer.alloc(8), to, from, rest]), WIRE, "127.0.0.1");
         await new Promise((resolve) => setTimeout(resolve, 2));
       }
       const swapped = wanted.map((rest) => Buffer.concat([from, to, rest]).toString("hex"));

@@ -6,6 +6,9 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { NativeRdmaAddress } from "../native.js";
 import { listen, parseHello, visit, type Meeter, type Meeting } from "./meeting.js";
 
+/** An address of this file's own: nobody else is given a port of it that is to be listened at again. */
+const HERE = "127.0.77.1";
+
 const addressOf = (qpn: number): NativeRdmaAddress => ({
   gid: "::ffff:192.0.2.1",
   queuePairs: [qpn],
@@ -60,20 +63,20 @@ afterEach(() => {
 });
 
 async function listening(end: End): Promise<number> {
-  const meeting = await listen("open verbs:a", { address: "127.0.0.1", port: 0 }, end);
+  const meeting = await listen("open verbs:a", { address: HERE, port: 0 }, end);
   meetings.push(meeting);
   return meeting.port;
 }
 
 async function visiting(end: End, port: number): Promise<Meeting> {
-  const meeting = await visit("open verbs:b", { address: "127.0.0.1", port }, end);
+  const meeting = await visit("open verbs:b", { address: HERE, port }, end);
   meetings.push(meeting);
   return meeting;
 }
 
 /** A stranger who says `text`; resolves with what it was told when it is turned away. */
 function stranger(port: number, text: string): Promise<string> {
-  const socket = connect(port, "127.0.0.1");
+  const socket = connect(port, HERE);
   sockets.push(socket);
   socket.setEncoding("utf8").write(text);
   return new Promise((resolve) => {
@@ -105,11 +108,11 @@ describe("a meeting", () => {
 
   it("is kept up by the end that connects: it comes again", async () => {
     const [a, b, again] = [new End(17), new End(18), new End(20)];
-    const first = await listen("open verbs:a", { address: "127.0.0.1", port: 0 }, a);
+    const first = await listen("open verbs:a", { address: HERE, port: 0 }, a);
     await visiting(b, first.port);
     first.stop();
     await b.until("leave");
-    meetings.push(await listen("open verbs:a", { address: "127.0.0.1", port: first.port }, again));
+    meetings.push(await listen("open verbs:a", { address: HERE, port: first.port }, again));
     await b.until("begin 20");
     expect(b.said.slice(-2)).toEqual(["expect 20", "begin 20"]);
   });
@@ -119,7 +122,7 @@ describe("a meeting", () => {
     const port = await listening(a);
     await visiting(b, port);
     expect(await stranger(port, "")).toBe("");
-    await expect(visit("open verbs:c", { address: "127.0.0.1", port }, new End(19))).rejects.toMatchObject({
+    await expect(visit("open verbs:c", { address: HERE, port }, new End(19))).rejects.toMatchObject({
       code: "E_PEER_FAILED",
     });
     expect(a.said).toEqual(["expect 18", "begin 18"]);
@@ -156,7 +159,7 @@ describe("a meeting", () => {
   it("says why there is no way to the other end, on both sides", async () => {
     const [a, b] = [new End(17, "no way there"), new End(18)];
     const port = await listening(a);
-    await expect(visit("open verbs:b", { address: "127.0.0.1", port }, b)).rejects.toMatchObject({
+    await expect(visit("open verbs:b", { address: HERE, port }, b)).rejects.toMatchObject({
       code: "E_PEER_FAILED",
       why: "it closed the connection",
     });
@@ -166,11 +169,11 @@ describe("a meeting", () => {
   it("says when nobody listens, and when somebody else does", async () => {
     const a = new End(17);
     const port = await listening(a);
-    await expect(listen("open verbs:b", { address: "127.0.0.1", port }, new End(18))).rejects.toMatchObject({
+    await expect(listen("open verbs:b", { address: HERE, port }, new End(18))).rejects.toMatchObject({
       code: "E_SOCKET_IN_USE",
     });
     meetings.pop()!.stop();
-    await expect(visit("open verbs:b", { address: "127.0.0.1", port }, new End(18))).rejects.toMatchObject({
+    await expect(visit("open verbs:b", { address: HERE, port }, new End(18))).rejects.toMatchObject({
       code: "E_SOCKET_MISSING",
     });
     await expect(
