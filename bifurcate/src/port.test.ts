@@ -365,13 +365,13 @@ describe("a handler file", () => {
 
   it("that comes back soon after the machine stood still is none that hangs", async () => {
     const port = await loopback();
-    const stop = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2900);";
+    const stop = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5900);";
     const source = `export function handle(): void {} export function stop(): void { ${stop} }`;
     const run = port.run(handlerFile("slow.ts", source));
     await until(() => port.stats.received > 0);
-    const stopped = port.stop({ graceMs: 2000 });
+    const stopped = port.stop({ graceMs: 5000 });
     // As all of a machine does that is not given its processors for a while.
-    setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500), 100);
+    setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5500), 100);
     await stopped;
     await run;
     await port.close();
