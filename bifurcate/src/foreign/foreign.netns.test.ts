@@ -2,7 +2,7 @@
 // a map.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { provideDpdk, testpmd } from "@bifurcate/lab/peers/dpdk";
 import {
@@ -16,6 +16,7 @@ import {
   type Running,
 } from "../testing/broker.js";
 import { ECHO } from "../testing/echo.js";
+import { addPages, providePages, reservedPages } from "../testing/huge-pages.js";
 import { cannotRun, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
@@ -35,16 +36,12 @@ transmit = own
 const MBUFS = 3000;
 /** Huge pages of 2 MiB that testpmd takes. */
 const PAGES = 24;
-const RESERVED = "/proc/sys/vm/nr_hugepages";
-
-/** Reserves so many more huge pages, or so many fewer: others have some at the same time. */
-function reserve(more: number): void {
-  writeFileSync(RESERVED, `${Math.max(0, Number(readFileSync(RESERVED, "utf8")) + more)}`);
-}
 
 describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${reason})`}`, () => {
   /** DPDK where other users may read it, which the cache is not, and nobody may write, or it loads no driver from there. */
   let dpdk: string;
+  /** Huge pages, to the kernel's reserve. */
+  let added = 0;
   let veth: VethPair;
   let place: BrokerPlace;
   let broker: Running;
@@ -54,10 +51,13 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     dpdk = mkdtempSync("/run/bifurcate-dpdk-");
     execFileSync("mount", ["--bind", cached, dpdk]);
     execFileSync("chmod", ["755", dpdk]);
-    reserve(PAGES);
+    const before = reservedPages();
+    const provided = await providePages(() => before + PAGES - reservedPages());
+    added = reservedPages() - before;
+    if (!provided) throw new Error(`the kernel has no memory for ${PAGES} huge pages of 2 MiB`);
   }, 600_000);
   afterAll(() => {
-    reserve(-PAGES);
+    addPages(-added);
     execFileSync("umount", [dpdk]);
     rmdirSync(dpdk);
   });

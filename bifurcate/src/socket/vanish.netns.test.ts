@@ -3,7 +3,7 @@
 
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,10 +11,10 @@ import { buildSync } from "esbuild";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { open, type Port } from "bifurcate";
 import { swap } from "../testing/frames.js";
+import { addPages, freePages, providePages, reservedPages } from "../testing/huge-pages.js";
 import type { Seen } from "../testing/vanish-handler.js";
 import type { Vanished } from "../testing/vanish.js";
 
-const RESERVED = "/proc/sys/vm/nr_hugepages";
 /** Of 2 MiB: the pool of 1,024 frames has two, and the kernel may want one more for its own. */
 const PAGES = 3;
 
@@ -35,17 +35,6 @@ const [PEER, PROCESS, HANDLER] = ["peer", "vanish", "handler"].map((name) =>
   path.join(built, `${name}.mjs`),
 ) as [string, string, string];
 
-const reserved = (): number => Number(readFileSync(RESERVED, "utf8"));
-const free = (): number => Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync("/proc/meminfo", "utf8"))![1]);
-
-/** Has PAGES huge pages free; false where the kernel finds no memory for them, which it may need some time for. */
-async function reserve(): Promise<boolean> {
-  for (let tries = 0; tries < 100 && free() < PAGES; tries += 1) {
-    writeFileSync(RESERVED, String(reserved() + PAGES - free()));
-    if (free() < PAGES) await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  return free() >= PAGES;
-}
 const root = process.getuid?.() === 0;
 
 describe.skipIf(!root)(
@@ -64,13 +53,16 @@ describe.skipIf(!root)(
     afterAll(() => rmSync(built, { recursive: true, force: true }));
     beforeEach(async ({ skip }) => {
       folder = mkdtempSync(path.join(tmpdir(), "bifurcate-vanish-"));
-      before = reserved();
-      skip(!(await reserve()), `the kernel has no memory for ${PAGES} huge pages`);
+      before = reservedPages();
+      skip(
+        !(await providePages(() => PAGES - freePages())),
+        `the kernel has no memory for ${PAGES} huge pages`,
+      );
     });
     afterEach(async () => {
       for (const child of children.splice(0)) child.kill("SIGKILL");
       for (const port of ports.splice(0)) await port.close().catch(() => undefined);
-      writeFileSync(RESERVED, String(before));
+      addPages(before - reservedPages());
       rmSync(folder, { recursive: true, force: true });
     });
 
