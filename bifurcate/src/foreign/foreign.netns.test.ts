@@ -2,7 +2,7 @@
 // a map.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { provideDpdk, testpmd } from "@bifurcate/lab/peers/dpdk";
 import {
@@ -97,7 +97,9 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
   /** When it forwards: the lease's id, and testpmd's process. */
   async function forwards(running: Running): Promise<{ readonly id: string; readonly pid: number }> {
     await running.line("Port statistics");
-    const told = running.stderr.split("\n").find((line) => line.startsWith('{"event":"lease"'))!;
+    // The other stream may be behind.
+    const lines = (): string[] => running.stderr.split("\n").slice(0, -1);
+    const told = await running.until(() => lines().find((line) => line.startsWith('{"event":"lease"')));
     const { id, pid } = JSON.parse(told) as { id: string; pid: number };
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
     return { id, pid: Number(children[0]) };
@@ -129,6 +131,7 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
     expect((await veth.askTcp(7000, 5)).answered).toBe(5);
     // Its socket leaves the map by itself: the kernel has the flow, whatever else is left of the lease.
     process.kill(pid, "SIGKILL");
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 50_000 }).toBe(false);
     expect(await asks(7777)).toBe(20);
     expect(await running.ended).toBe(128 + 9);
     await place.settled(() => place.leases().then((all) => all.length === 0));
