@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { inNetns, labDown, labList, labUp, run, spawnIn, type LabCard } from "@bifurcate/lab";
-import { cli, cliPath, endAll, RunningSplit } from "@bifurcate/lab/harness";
+import { cli, cliPath, endAll, RunningSplit, startHere, type StreamEvent } from "@bifurcate/lab/harness";
 import { differences, snapshot, type Snapshot } from "@bifurcate/lab/snapshot";
 
 const root = process.getuid?.() === 0;
@@ -147,16 +147,25 @@ describe("examples/dns.ts on a split card", () => {
 });
 
 describe("native actions", () => {
-  it("count takes the flow and nothing else, and ends by itself after --seconds", async () => {
-    const split = splitCard("--flow", "udp dst port 9999", "--do", "count", "--seconds", "12");
+  it("count takes the flow and nothing else", async () => {
+    const split = splitCard("--flow", "udp dst port 9999", "--do", "count");
     await split.event("split");
     await sendUdp(9999, "counted");
     expect(await kernelHears(9998, () => sendUdp(9998, "kept"))).toBe("kept");
-    expect((await split.ended).status).toBe(0);
-    expect(await split.event("end")).toMatchObject({
-      reason: "seconds",
-      stats: { received: 1, dropped: 1, sent: 0 },
-    });
+    await split.event("rates", ({ stats }) => (stats as { received: number }).received === 1);
+    expect((await split.end()).status).toBe(0);
+    expect(await split.event("end")).toMatchObject({ stats: { received: 1, dropped: 1, sent: 0 } });
+    await expectRestored();
+  });
+
+  it("end by themselves after --seconds", async () => {
+    const flow = ["--flow", "udp dst port 9999", "--seconds", "1"];
+    const split = splitCard(...flow, "--do", "count");
+    const forward = new RunningSplit(startHere(["loopback", "loopback", "--seconds", "1"], {}, "forward"));
+    for (const each of [split, forward]) {
+      expect((await each.ended).status).toBe(0);
+      expect(await each.event("end")).toMatchObject({ reason: "seconds" });
+    }
     await expectRestored();
   });
 
@@ -273,15 +282,26 @@ describe("several splits", () => {
   });
 
   it("stay when they are confirmed, by Enter or from elsewhere", async () => {
-    for (const how of ["Enter", "command"]) {
-      const split = splitCard(...dns, "--confirm", "12s");
-      const { id } = await split.event("split");
-      if (how === "Enter") split.type("");
-      else expect((await cli("confirm", String(id))).status).toBe(0);
-      await new Promise((resolve) => setTimeout(resolve, 13_000));
+    const pair = await labUp({ name: `c${process.pid}`, clients: 2 });
+    const look = (): Promise<Snapshot[]> =>
+      Promise.all(pair.cards.map(({ netns, ifname }) => snapshot(netns, ifname)));
+    const clean = await look();
+    const splits = pair.cards.map(
+      ({ netns, ifname }) => new RunningSplit([ifname, "--netns", netns, ...dns, "--confirm", "30s"]),
+    );
+    const [, { id }] = (await Promise.all(splits.map((split) => split.event("split")))) as [
+      StreamEvent,
+      StreamEvent,
+    ];
+    splits[0]!.type("");
+    expect((await cli("confirm", String(id))).status).toBe(0);
+    await new Promise((resolve) => setTimeout(resolve, 31_000));
+    for (const split of splits) {
       expect((await split.end()).status).toBe(0);
       expect(await split.event("end")).toMatchObject({ reason: "SIGINT" });
-      await expectRestored();
     }
+    expect((await look()).flatMap((now, at) => differences(clean[at]!, now))).toEqual([]);
+    await labDown(pair.name);
+    await expectRestored();
   });
 });

@@ -127,7 +127,7 @@ describe.skipIf(reason !== null)(
     it("its flow back to the kernel, and its port an end, when it is not confirmed in time", async () => {
       await veth.serve(7777);
       const before = veth.settings();
-      const port = await open({ confirmSeconds: 12 });
+      const port = await open({ confirmSeconds: 30 });
       const ended = port.run(() => undefined).catch((thrown: unknown) => (thrown as BifurcateError).code);
       expect(await veth.tell(7777, 1)).toBe(0);
       expect(await ended).toBe("E_NOT_CONFIRMED");
@@ -143,10 +143,10 @@ describe.skipIf(reason !== null)(
     });
 
     it("the same port beyond that time once it was confirmed", async () => {
-      const port = await open({ confirmSeconds: 10 });
+      const port = await open({ confirmSeconds: 30 });
       const run = port.run(echo);
       port.confirm();
-      await new Promise((resolve) => setTimeout(resolve, 11_500));
+      await new Promise((resolve) => setTimeout(resolve, 31_500));
       expect(port.closed).toBe(false);
       expect(await veth.ask(7777, 3)).toEqual({ sent: 3, answered: 3 });
       await port.close();
