@@ -26,6 +26,7 @@ impl Folder {
             ("device", "0x10c9\n"),
             ("class", "0x020000\n"),
             ("driver_override", "(null)\n"),
+            ("config", ""),
             ("sriov_totalvfs", "7\n"),
             ("sriov_numvfs", "1\n"),
             (
@@ -124,6 +125,26 @@ fn binding_overrides_unbinds_and_probes_and_says_when_the_driver_did_not_take_th
     assert_eq!(card.driver_override().as_deref(), Some("vfio-pci"));
     assert_eq!(card.give_back().unwrap().as_deref(), Some("igb"));
     assert_eq!(card.driver_override(), None);
+}
+
+#[test]
+fn a_function_has_one_owner_at_a_time_and_none_when_that_one_lets_go() {
+    let folder = Folder::new("lock");
+    let card = folder.bus().function("0000:01:00.0".parse().unwrap()).unwrap();
+    // A lock of an opened file, not of a process: the second is refused in this one as in another.
+    let first = card.lock().unwrap();
+    let error = card.lock().unwrap_err();
+    assert_eq!(error.code(), "EBUSY");
+    assert!(
+        error.to_string().contains("0000:01:00.0: another process has it"),
+        "{error}"
+    );
+    // Who only looks is not kept out.
+    card.open_config().unwrap();
+    drop(first);
+    let next = card.lock().unwrap();
+    assert_eq!(card.lock().unwrap_err().code(), "EBUSY");
+    drop(next);
 }
 
 #[test]
