@@ -146,7 +146,7 @@ fn descriptors(umem: &Arc<Umem>, words: TransmitWords) -> Result<()> {
         transmit: 0,
     };
     let quiet = Arc::new(Quiet::new(Box::new(Bare), None, pool.clone()));
-    let port = build("memory", rings, words, &shared_registers, &pool, &quiet, false)?;
+    let port = build("memory", rings, words, &shared_registers, &pool, &quiet)?;
     go_round(umem, port, || card.serve(&registers))
 }
 

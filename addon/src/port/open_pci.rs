@@ -166,9 +166,10 @@ fn native(
         zero_copy: true,
         need_wakeup: false,
         multi_buffer: false,
-        busy_poll: !options.interrupts,
+        // What really is: a card without an interrupt for each queue polls, whatever was asked for.
+        busy_poll: !card.waking.interrupts,
         pages: page_name(umem),
-        refused: Vec::new(),
+        refused: card.waking.refused.iter().cloned().collect(),
         tap: None,
     };
     let weak = std::sync::Arc::downgrade(&card);

@@ -92,7 +92,7 @@ it("is known to be taken back when that came together with the lease", async () 
   seen.revoked = true;
   const none = () => Promise.resolve([]);
   const stats = () => ({ total: {}, queues: [] });
-  seen.open = () => ({ queues: 1, obtained: {}, stats, stop: none, close: none });
+  seen.open = () => ({ queues: 1, obtained: { refused: [] }, stats, stop: none, close: none });
   const said: string[] = [];
   const port = await openCard("pci:0000:01:00.0,via=broker", { onWarning: (words) => said.push(words) });
   await expect

@@ -2,13 +2,18 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { openCard } from "./open.js";
 
-const card = vi.hoisted(() => ({ state: "up", fault: null as string | null, opened: 0 }));
+const card = vi.hoisted(() => ({
+  state: "up",
+  fault: null as string | null,
+  opened: 0,
+  obtained: { busyPoll: true, refused: [] as string[] },
+}));
 
 vi.mock("@bifurcate/addon", async (original) => ({
   ...(await original<object>()),
   openPci: () => ({
     queues: (card.opened++, 1),
-    obtained: { refused: [] },
+    obtained: card.obtained,
     state: () => card.state,
     dmaFault: () => card.fault,
     // As the engine's loop, which ends by itself when its device is gone.
@@ -24,7 +29,7 @@ beforeEach(() => vi.useFakeTimers());
 afterEach(() => {
   vi.useRealTimers();
   vi.restoreAllMocks();
-  Object.assign(card, { state: "up", fault: null, opened: 0 });
+  Object.assign(card, { state: "up", fault: null, opened: 0, obtained: { busyPoll: true, refused: [] } });
 });
 
 describe.each(["vfio-noiommu", "uio_pci_generic", "igb_uio"])(
@@ -73,5 +78,14 @@ it("ends a run with what the IOMMU stopped", async () => {
 it("ends a run well while the card is there", async () => {
   const port = await openCard("pci:0000:01:00.0");
   await port.runNative("count");
+  await port.close();
+});
+
+it("says of a card without an interrupt for each queue that it polls, and why, to people and to scripts", async () => {
+  const why = "interrupts=yes: vfio gives the card 1 for 2 queues, which need one each; the queues poll";
+  card.obtained = { busyPoll: true, refused: [why] };
+  const port = await openCard("pci:0000:01:00.0,queues=2,interrupts=yes");
+  expect(port.path.obtained).toMatchObject({ busyPoll: true, refused: [why] });
+  expect(port.path.notes).toEqual([why]);
   await port.close();
 });

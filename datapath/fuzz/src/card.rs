@@ -88,7 +88,7 @@ pub fn card(data: &[u8]) -> Reached {
     }
     let shared = Arc::new(Quiet::new(Box::new(Bare), None, pool.clone()));
     let words = if bytes.next() & 1 == 0 { ADVANCED } else { LEGACY };
-    let Ok(port) = build("fuzz", rings, words, &registers, &pool, &shared, false) else {
+    let Ok(port) = build("fuzz", rings, words, &registers, &pool, &shared) else {
         return reached;
     };
     let mut queues = port.queues;

@@ -18,7 +18,7 @@ use self::registers::{
 use crate::device::Port;
 use crate::device::pmd::{
     Config, Counting, LEGACY, Link, Nic, Pool, Presence, Quiet, Registers, RingAddresses, Rings, Statistic,
-    build, walk,
+    Waking, build, walk,
 };
 use crate::frame::Umem;
 
@@ -47,20 +47,11 @@ struct E1000e {
 pub fn open(mut card: Card, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
     config.check("e1000e", QUEUES_MAX)?;
     let registers: Arc<dyn Registers> = Arc::new(card.map_bar(0)?);
-    let interrupts = config.interrupts && card.enable_interrupts(config.queues)? >= config.queues;
-    let vectors = interrupts && card.has_vectors();
+    let waking = Waking::of(&mut card, config)?;
     let pool = Pool::map(&card, umem, 2 * config.queues as usize, config.ring_size)?;
     card.start_dma()?;
     let name = card.function().address.to_string();
-    start(
-        &name,
-        Some(Arc::new(card)),
-        registers,
-        pool,
-        config,
-        interrupts,
-        vectors,
-    )
+    start(&name, Some(Arc::new(card)), registers, pool, config, waking)
 }
 
 /// Starts whatever has an 82574's registers.
@@ -70,15 +61,14 @@ fn start(
     registers: Arc<dyn Registers>,
     mut pool: Pool,
     config: &Config,
-    interrupts: bool,
-    vectors: bool,
+    waking: Waking,
 ) -> Result<(Port, Arc<Quiet>)> {
     let rings = Rings::carve(&mut pool, config, RDT, TDT);
     let mut nic = E1000e {
         registers: Arc::clone(&registers),
         config: config.clone(),
         rings: rings.iter().map(RingAddresses::of).collect(),
-        vectors,
+        vectors: waking.vectors,
         mac: [0; 6],
         statistics: Counting::new(vec![
             (GPRC, "good frames received"),
@@ -93,8 +83,8 @@ fn start(
     };
     walk(&nic, start::STEPS)?;
     nic.mac = nic.address();
-    let shared = Arc::new(Quiet::new(Box::new(nic), card, pool.clone()));
-    let port = build(name, rings, LEGACY, &registers, &pool, &shared, interrupts)?;
+    let shared = Arc::new(Quiet::new(Box::new(nic), card, pool.clone()).with_waking(waking));
+    let port = build(name, rings, LEGACY, &registers, &pool, &shared)?;
     Ok((port, shared))
 }
 

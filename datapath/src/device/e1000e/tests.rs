@@ -1,9 +1,11 @@
 //! The driver on a model of its card.
 
-use super::registers::{RDT, RFCTL, RFCTL_EXSTEN, RSSRK};
+use super::registers::{IMS, IMS_RXQ, RDT, RFCTL, RFCTL_EXSTEN, RSSRK};
 use super::start;
 use crate::device::pmd::Config;
-use crate::device::pmd::model::checks::{Rig, checks, flows_are_hashed_as_published, rig, small};
+use crate::device::pmd::model::checks::{
+    POLLING, Rig, asleep, checks, flows_are_hashed_as_published, rig, small,
+};
 use crate::device::pmd::model::{Layout, Model};
 
 const LAYOUT: Layout = Layout {
@@ -18,7 +20,7 @@ const LAYOUT: Layout = Layout {
 fn with(config: &Config) -> Rig {
     rig(
         Model::new(LAYOUT, None),
-        |registers, pool, config| start("model", None, registers, pool, config, false, true),
+        |registers, pool, config| start("model", None, registers, pool, config, POLLING),
         config,
     )
 }
@@ -52,4 +54,25 @@ fn its_key_is_the_published_one() {
 fn three_queues_are_more_than_the_card_has() {
     let error = small(3).check("e1000e", super::QUEUES_MAX).unwrap_err();
     assert!(error.to_string().contains("1 to 2"), "{error}");
+}
+
+#[test]
+fn queues_that_have_no_interrupt_each_poll_and_it_is_said_why() {
+    let sleeping = |queues, count, vectors| {
+        let begin = move |registers, pool, config: &Config| {
+            let waking = asleep(config.queues, count, vectors);
+            start("model", None, registers, pool, config, waking)
+        };
+        rig(Model::new(LAYOUT, None), begin, &small(queues))
+    };
+    let mut few = sleeping(2, 1, false);
+    let refused = few.shared.waking.refused.clone().unwrap();
+    assert!(refused.contains("1 for 2 queues"), "{refused}");
+    let masked = few.model.register(IMS.offset);
+    assert!(few.queues[1].rx.prepare_to_wait());
+    assert_eq!(few.model.register(IMS.offset), masked);
+    let mut enough = sleeping(2, 2, true);
+    assert_eq!(enough.shared.waking.refused, None);
+    assert!(enough.queues[1].rx.prepare_to_wait());
+    assert_eq!(enough.model.register(IMS.offset), IMS_RXQ << 1);
 }

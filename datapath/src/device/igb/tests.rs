@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::registers::{
-    DAQF, EIMC, EIMS, ETQF, FTQF, IMIR, IMIREXT, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH, RAL,
-    RCTL, RDT, RETA, RQDPC, RSSRK, RXDCTL, SAQF, SPQF, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
+    DAQF, EIMC, EIMS, ETQF, FTQF, IMIR, IMIREXT, IMS, MDIC, MDIC_READY, MRQC, MRQC_RSS, QUEUE_ENABLE, RAH,
+    RAL, RCTL, RDT, RETA, RQDPC, RSSRK, RXDCTL, SAQF, SPQF, SRRCTL, SRRCTL_DROP_EN, STATUS, STATUS_LU,
 };
 use super::{Igb, start};
-use crate::device::pmd::model::checks::{Rig, checks, flows_are_hashed_as_published, rig, small};
+use crate::device::pmd::model::checks::{
+    POLLING, Rig, asleep, checks, flows_are_hashed_as_published, rig, small,
+};
 use crate::device::pmd::model::{Layout, Model};
-use crate::device::pmd::{Config, Filter, Link, Presence};
+use crate::device::pmd::{Config, Filter, Link, Presence, Waking};
 
 const LAYOUT: Layout = Layout {
     stride: 0x40,
@@ -27,7 +29,7 @@ fn with(config: &Config) -> Rig {
     model.set_register(RAH.offset, 0x8000_5678);
     rig(
         model,
-        |registers, pool, config| start("model", None, registers, pool, config, false, true),
+        |registers, pool, config| start("model", None, registers, pool, config, POLLING),
         config,
     )
 }
@@ -257,8 +259,7 @@ fn a_card_that_does_not_switch_a_queue_on_names_the_step() {
         Model::new(LAYOUT, Some(refuses)),
         pool,
         &config,
-        false,
-        false,
+        Waking::default(),
     )
     .err()
     .unwrap();
@@ -275,15 +276,18 @@ fn a_driver_is_shared_between_threads() {
     shared::<Igb>();
 }
 
+/// With queues that are to sleep where there are `count` interrupts.
+fn sleeping(queues: u32, count: u32, vectors: bool) -> Rig {
+    let begin = move |registers, pool, config: &Config| {
+        let waking = asleep(config.queues, count, vectors);
+        start("model", None, registers, pool, config, waking)
+    };
+    rig(Model::new(LAYOUT, Some(phy)), begin, &small(queues))
+}
+
 #[test]
 fn each_sleep_arms_the_interrupt_anew_and_none_is_begun_on_a_frame() {
-    let config = Config {
-        interrupts: true,
-        ..small(1)
-    };
-    let model = Model::new(LAYOUT, Some(phy));
-    let begin = |registers, pool, config: &Config| start("model", None, registers, pool, config, true, true);
-    let mut rig = rig(model, begin, &config);
+    let mut rig = sleeping(1, 1, true);
     for round in 0..3 {
         rig.model.set_register(EIMS.offset, 0);
         assert!(
@@ -305,4 +309,31 @@ fn each_sleep_arms_the_interrupt_anew_and_none_is_begun_on_a_frame() {
         );
         rig.batch.clear();
     }
+}
+
+#[test]
+fn queues_that_have_no_interrupt_each_poll_and_it_is_said_why() {
+    let mut few = sleeping(2, 1, false);
+    assert!(!few.shared.waking.interrupts);
+    assert_eq!(
+        few.shared.waking.refused.as_deref(),
+        Some("interrupts=yes: few gives the card 1 for 2 queues, which need one each; the queues poll")
+    );
+    let masked = (few.model.register(EIMS.offset), few.model.register(IMS.offset));
+    assert!(few.queues[0].rx.prepare_to_wait());
+    assert_eq!(
+        (few.model.register(EIMS.offset), few.model.register(IMS.offset)),
+        masked,
+        "none is armed that nobody waits for"
+    );
+    for (queues, count, vectors) in [(1, 1, false), (1, 3, true), (2, 2, true)] {
+        let enough = sleeping(queues, count, vectors);
+        let waking = Waking {
+            interrupts: true,
+            vectors,
+            refused: None,
+        };
+        assert_eq!(enough.shared.waking, waking, "{count} for {queues}");
+    }
+    assert_eq!(with(&small(2)).shared.waking.refused, None, "nobody asked");
 }

@@ -21,7 +21,7 @@ use self::registers::{
 use crate::device::Port;
 use crate::device::pmd::{
     ADVANCED, Config, Counting, Link, Nic, Pool, Presence, Quiet, ReadOnly, Register, Registers,
-    RingAddresses, Rings, Statistic, build, walk,
+    RingAddresses, Rings, Statistic, Waking, build, walk,
 };
 use crate::frame::Umem;
 
@@ -85,11 +85,11 @@ impl Growing {
 pub fn open(mut card: Card, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
     config.check("igbvf", QUEUES_MAX)?;
     let registers: Arc<dyn Registers> = Arc::new(card.map_bar(0)?);
-    let interrupts = config.interrupts && card.enable_interrupts(1)? >= 1 && card.has_vectors();
+    let waking = Waking::by_vectors(&mut card, config)?;
     let pool = Pool::map(&card, umem, 2, config.ring_size)?;
     card.start_dma()?;
     let name = card.function().address.to_string();
-    start(&name, Some(Arc::new(card)), registers, pool, config, interrupts)
+    start(&name, Some(Arc::new(card)), registers, pool, config, waking)
 }
 
 /// Starts whatever has the registers of a virtual function.
@@ -99,14 +99,14 @@ fn start(
     registers: Arc<dyn Registers>,
     mut pool: Pool,
     config: &Config,
-    interrupts: bool,
+    waking: Waking,
 ) -> Result<(Port, Arc<Quiet>)> {
     let rings = Rings::carve(&mut pool, config, RDT, TDT);
     let vf = IgbVf {
         registers: Arc::clone(&registers),
         config: config.clone(),
         ring: RingAddresses::of(&rings[0]),
-        vectors: interrupts,
+        vectors: waking.vectors,
         mac: AtomicU64::new(0),
         good: Mutex::new([
             Growing::begin(&*registers, VFGPRC, "good frames received"),
@@ -118,8 +118,8 @@ fn start(
         )]),
     };
     walk(&vf, start::STEPS)?;
-    let shared = Arc::new(Quiet::new(Box::new(vf), card, pool.clone()));
-    let port = build(name, rings, ADVANCED, &registers, &pool, &shared, interrupts)?;
+    let shared = Arc::new(Quiet::new(Box::new(vf), card, pool.clone()).with_waking(waking));
+    let port = build(name, rings, ADVANCED, &registers, &pool, &shared)?;
     Ok((port, shared))
 }
 

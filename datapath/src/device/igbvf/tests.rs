@@ -7,9 +7,9 @@ use super::registers::{
     V2PMAILBOX, VFGPRC, VMBMEM,
 };
 use super::start;
-use crate::device::pmd::model::checks::{Rig, checks, rig, small};
+use crate::device::pmd::model::checks::{Few, Rig, checks, rig, small};
 use crate::device::pmd::model::{Hook, Layout, Model};
-use crate::device::pmd::{Config, Pool, Presence};
+use crate::device::pmd::{Config, Pool, Presence, Waking};
 use crate::frame::{Umem, UmemConfig};
 
 const LAYOUT: Layout = Layout {
@@ -44,7 +44,7 @@ fn physical(registers: &mut BTreeMap<u32, u32>, offset: u32, value: u32) {
 fn with(config: &Config) -> Rig {
     rig(
         Model::new(LAYOUT, Some(physical)),
-        |registers, pool, config| start("model", None, registers, pool, config, false),
+        |registers, pool, config| start("model", None, registers, pool, config, Waking::default()),
         config,
     )
 }
@@ -87,7 +87,7 @@ fn good_frames_are_counted_past_the_end_of_the_register_and_no_more_when_the_car
     model.set_register(VFGPRC.offset, u32::MAX - 4);
     let rig = rig(
         model,
-        |registers, pool, config| start("model", None, registers, pool, config, false),
+        |registers, pool, config| start("model", None, registers, pool, config, Waking::default()),
         &small(1),
     );
     let received = || {
@@ -112,9 +112,16 @@ fn it_may_ask_for_another() {
 fn refused(hook: Option<Hook>) -> bifurcate_linux::Error {
     let umem = Umem::map(&UmemConfig::default()).unwrap();
     let pool = Pool::anonymous(&umem, 2, 64, 1 << 32, 2 << 32).unwrap();
-    start("model", None, Model::new(LAYOUT, hook), pool, &small(1), false)
-        .err()
-        .unwrap()
+    start(
+        "model",
+        None,
+        Model::new(LAYOUT, hook),
+        pool,
+        &small(1),
+        Waking::default(),
+    )
+    .err()
+    .unwrap()
 }
 
 #[test]
@@ -132,4 +139,21 @@ fn a_physical_function_that_is_silent_or_says_no_is_named() {
         }
     }));
     assert_eq!(no.code(), "EPERM");
+}
+
+#[test]
+fn it_sleeps_by_a_vector_and_by_nothing_else() {
+    let config = Config {
+        interrupts: true,
+        ..small(1)
+    };
+    let waking = |vectors| Waking::by_vectors(&mut Few { count: 1, vectors }, &config).unwrap();
+    assert_eq!((waking(true).interrupts, waking(true).refused), (true, None));
+    let line = waking(false);
+    assert!(!line.interrupts);
+    let why = line.refused.unwrap();
+    assert!(
+        why.starts_with("interrupts=yes: few gives the card no vector"),
+        "{why}"
+    );
 }

@@ -27,6 +27,7 @@ pub(crate) mod registers;
 mod rx;
 mod steps;
 mod tx;
+mod waking;
 mod words;
 #[cfg(feature = "wrong-dma")]
 pub mod wrong;
@@ -36,9 +37,10 @@ pub mod model;
 
 pub use counting::Counting;
 pub use dma::{Pool, Slots};
-pub use nic::{Filter, Interrupts, Link, Nic, Presence, Quiet, Statistic};
+pub use nic::{Filter, Link, Nic, Presence, Quiet, Statistic};
 pub use open::{Config, RSS_KEY, RingAddresses, Rings, build};
 pub(crate) use registers::registers;
 pub use registers::{ReadClear, ReadOnly, ReadWrite, Register, Registers, Row, WriteOnly};
 pub use steps::{Step, walk};
+pub use waking::{Interrupts, Waking};
 pub use words::{ADVANCED, LEGACY, LONGEST, TransmitWords};

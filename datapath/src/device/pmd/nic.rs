@@ -1,13 +1,13 @@
 //! A card behind its queues: what a driver can do besides moving frames, and how everything ends.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bifurcate_linux::card::Card;
 use bifurcate_linux::{Error, Result};
 
 use super::dma::Pool;
+use super::waking::Waking;
 use crate::frame::{Cache, Frame};
 
 /// The state of the link.
@@ -123,36 +123,6 @@ pub trait Nic: Send + Sync {
 const ENOENT: i32 = 2;
 const EOPNOTSUPP: i32 = 95;
 
-/// The interrupts of a card, by receive queue.
-pub trait Interrupts: Send + Sync {
-    /// Readable when the interrupt of `queue` has come.
-    fn fd(&self, queue: u32) -> Option<BorrowedFd<'_>>;
-    /// Lets the next one through.
-    fn unmask(&self);
-    /// Takes note of those that came.
-    fn acknowledge(&self, queue: u32);
-    /// Whether the kernel wants the card back.
-    fn is_wanted_back(&self) -> bool;
-}
-
-impl Interrupts for Card {
-    fn fd(&self, queue: u32) -> Option<BorrowedFd<'_>> {
-        self.interrupt_fd(queue)
-    }
-
-    fn unmask(&self) {
-        self.unmask_interrupt();
-    }
-
-    fn acknowledge(&self, queue: u32) {
-        self.acknowledge_interrupt(queue);
-    }
-
-    fn is_wanted_back(&self) -> bool {
-        Card::is_wanted_back(self)
-    }
-}
-
 /// A card and everything that its queues share. When the last of them is dropped the card is quiet, and only then the
 /// frames it had are free again.
 pub struct Quiet {
@@ -160,6 +130,8 @@ pub struct Quiet {
     pub nic: Box<dyn Nic>,
     /// The card; none behind a model.
     pub card: Option<Arc<Card>>,
+    /// How its queues wait for frames.
+    pub waking: Waking,
     pool: Pool,
     frames: Mutex<Vec<Frame>>,
 }
@@ -171,9 +143,17 @@ impl Quiet {
         Quiet {
             nic,
             card,
+            waking: Waking::default(),
             pool,
             frames: Mutex::default(),
         }
+    }
+
+    /// With queues that wait so; without this they poll.
+    #[must_use]
+    pub fn with_waking(mut self, waking: Waking) -> Quiet {
+        self.waking = waking;
+        self
     }
 
     /// Keeps the frames of a queue that is dropped until the card is quiet.

@@ -22,7 +22,7 @@ pub struct Config {
     pub ring_size: u32,
     /// Every frame on the wire, not only those addressed to the card.
     pub promiscuous: bool,
-    /// Sleep until a frame comes, where the card's interrupts can be had; else poll.
+    /// Sleep until a frame comes, where the card has an interrupt for each queue; else poll.
     pub interrupts: bool,
     /// An address other than the card's own.
     pub mac: Option<[u8; 6]>,
@@ -146,7 +146,6 @@ pub fn build(
     registers: &Arc<dyn Registers>,
     pool: &Pool,
     shared: &Arc<Quiet>,
-    interrupts: bool,
 ) -> Result<Port> {
     let mut queues = Vec::with_capacity(rings.len());
     let mut cache = Cache::new(&pool.umem);
@@ -170,7 +169,7 @@ pub fn build(
             slots: rings.rx,
             doorbell: rings.rx_tail,
             queue,
-            interrupts,
+            interrupts: shared.waking.interrupts,
         };
         let rx = Rx::new(ring, frames, pool.clone(), registers, shared);
         let tx = Tx::new(

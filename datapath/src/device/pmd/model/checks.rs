@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::Model;
-use crate::device::pmd::{Config, Pool, Quiet, ReadWrite, Register, Registers};
+use crate::device::pmd::{Config, Interrupts, Pool, Quiet, ReadWrite, Register, Registers, Waking};
 use crate::device::{Port, QueuePair};
 use crate::frame::{Batch, Pages, Umem, UmemConfig};
 
-/// Starts a driver on a model.
-pub type Start = fn(Arc<dyn Registers>, Pool, &Config) -> bifurcate_linux::Result<(Port, Arc<Quiet>)>;
+/// What starts a driver on a model gives.
+pub type Started = bifurcate_linux::Result<(Port, Arc<Quiet>)>;
 
 /// A driver, the model under it, and what the tests need of both.
 pub struct Rig {
@@ -32,7 +32,11 @@ const FRAMES_AT: u64 = 0x1_0000_0000;
 const SLOTS_AT: u64 = 0x2_0000_0000;
 
 /// Starts `start` on `model`.
-pub fn rig(model: Arc<Model>, start: Start, config: &Config) -> Rig {
+pub fn rig(
+    model: Arc<Model>,
+    start: impl FnOnce(Arc<dyn Registers>, Pool, &Config) -> Started,
+    config: &Config,
+) -> Rig {
     let umem = Umem::map(&UmemConfig {
         frames: FRAMES,
         frame_size: 2048,
@@ -57,6 +61,44 @@ pub fn rig(model: Arc<Model>, start: Start, config: &Config) -> Rig {
         umem,
         shared,
     }
+}
+
+/// Polling queues, of a card that has a vector for each.
+pub const POLLING: Waking = Waking {
+    interrupts: false,
+    vectors: true,
+    refused: None,
+};
+
+/// A mechanism with so many interrupts, all of which a card may have.
+pub struct Few {
+    /// How many.
+    pub count: u32,
+    /// They are vectors.
+    pub vectors: bool,
+}
+
+impl Interrupts for Few {
+    fn via(&self) -> &'static str {
+        "few"
+    }
+
+    fn enable(&mut self, wanted: u32) -> bifurcate_linux::Result<u32> {
+        Ok(self.count.min(wanted.max(1)))
+    }
+
+    fn are_vectors(&self) -> bool {
+        self.vectors
+    }
+}
+
+/// How `queues` queues wait that are to sleep where there are `count` interrupts.
+pub fn asleep(queues: u32, count: u32, vectors: bool) -> Waking {
+    let config = Config {
+        interrupts: true,
+        ..small(queues)
+    };
+    Waking::of(&mut Few { count, vectors }, &config).unwrap()
 }
 
 /// Small rings.

@@ -19,7 +19,7 @@ use bifurcate_linux::card::Card;
 use self::registers::{DEVICE_STATUS, Mapped, NET_STATUS, Structures, status};
 use self::start::{Wanted, start};
 use crate::device::Port;
-use crate::device::pmd::{Config, Link, Nic, Pool, Presence, Quiet, Statistic};
+use crate::device::pmd::{Config, Link, Nic, Pool, Presence, Quiet, Statistic, Waking};
 use crate::frame::Umem;
 
 /// Vendor and device ids that this driver knows (section 4.1.2): a network device, and one that older drivers know too.
@@ -50,8 +50,7 @@ struct Virtio {
 pub fn open(mut card: Card, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
     config.check("virtio", QUEUES_MAX)?;
     let structures: Arc<dyn Structures> = Arc::new(Mapped::new(&card)?);
-    let interrupts = config.interrupts && card.enable_interrupts(config.queues)? >= config.queues;
-    let vectors = interrupts && card.has_vectors();
+    let waking = Waking::of(&mut card, config)?;
     let protected = card.via().protects_memory();
     // Jumbo frames lie across huge pages, which follow one another only for an IOMMU.
     let reach = if protected {
@@ -73,8 +72,7 @@ pub fn open(mut card: Card, config: &Config, umem: &Arc<Umem>) -> Result<(Port, 
         umem,
         reach: reach as u32,
         protected,
-        interrupts,
-        vectors,
+        waking,
     };
     start(&wanted, &structures, memory)
 }

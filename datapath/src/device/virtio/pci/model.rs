@@ -14,7 +14,7 @@ use super::registers::{
 };
 use super::start::{Wanted, start};
 use crate::device::Port;
-use crate::device::pmd::{Config, Pool, Quiet};
+use crate::device::pmd::{Config, Pool, Quiet, Waking};
 use crate::frame::Umem;
 use crate::ring::virtio::{
     DeviceRing, Head, INDIRECT, Keep, NET_HEADER, NUM_BUFFERS_AT, Options, PIECES_MAX, PackedDevice, Piece,
@@ -126,6 +126,24 @@ impl Model {
     /// # Errors
     /// What starting a card reports.
     pub fn open(self: &Arc<Model>, config: &Config, umem: &Arc<Umem>) -> Result<(Port, Arc<Quiet>)> {
+        let waking = Waking {
+            interrupts: config.interrupts,
+            vectors: config.interrupts,
+            refused: None,
+        };
+        self.open_waking(config, umem, waking)
+    }
+
+    /// As [`Model::open`], with queues that wait so.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_waking(
+        self: &Arc<Model>,
+        config: &Config,
+        umem: &Arc<Umem>,
+        waking: Waking,
+    ) -> Result<(Port, Arc<Quiet>)> {
         let structures: Arc<dyn Structures> = Arc::clone(self) as _;
         let wanted = Wanted {
             name: "model",
@@ -134,8 +152,7 @@ impl Model {
             umem,
             reach: umem.len() as u32,
             protected: true,
-            interrupts: config.interrupts,
-            vectors: config.interrupts,
+            waking,
         };
         let memory = |bytes: usize| {
             let pool = Pool::anonymous(umem, 1, (bytes / SLOT) as u32, 1 << 32, 2 << 32)?;

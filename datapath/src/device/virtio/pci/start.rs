@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU8;
 use bifurcate_linux::card::Card;
 use bifurcate_linux::{Error, Result};
 
-use crate::device::pmd::{Config, Pool, Quiet};
+use crate::device::pmd::{Config, Pool, Quiet, Waking};
 use crate::device::{Port, QueuePair, State};
 use crate::frame::{Cache, Umem};
 use crate::ring::virtio::feature;
@@ -57,8 +57,7 @@ pub(super) struct Wanted<'a> {
     pub(super) reach: u32,
     /// An IOMMU translates for the card.
     pub(super) protected: bool,
-    pub(super) interrupts: bool,
-    pub(super) vectors: bool,
+    pub(super) waking: Waking,
 }
 
 fn unsupported(why: impl Into<String>) -> Error {
@@ -142,7 +141,8 @@ fn begin(
         has_status: features & feature::STATUS != 0,
     };
     // From here on whatever ends this resets the card, and frames that it may have are free after that alone.
-    let quiet = Arc::new(Quiet::new(Box::new(nic), wanted.card.cloned(), pool.clone()));
+    let quiet = Quiet::new(Box::new(nic), wanted.card.cloned(), pool.clone());
+    let quiet = Arc::new(quiet.with_waking(wanted.waking.clone()));
     let packed = features & feature::RING_PACKED != 0;
     let queues: Vec<Arc<Queue>> = (0..2 * pairs).map(|_| Queue::new(size)).collect();
     let mut notify = Vec::with_capacity(queues.len());
@@ -152,7 +152,7 @@ fn begin(
         let receives = index.is_multiple_of(2);
         // The rings are cleared before the card is told of them.
         queue.renew(|| AnyRing::new(places, features), features, umem, receives);
-        let vector = if wanted.vectors && receives {
+        let vector = if wanted.waking.vectors && receives {
             index as u32 / 2
         } else {
             NO_VECTOR
@@ -192,8 +192,8 @@ fn begin(
         frames: Arc::clone(&pool.frames),
         reach: wanted.reach,
         notify,
-        interrupts: wanted.interrupts,
-        vectors: wanted.vectors,
+        interrupts: wanted.waking.interrupts,
+        vectors: wanted.waking.vectors,
         state: AtomicU8::new(State::Up as u8),
         quiet: Arc::clone(&quiet),
     });

@@ -365,3 +365,24 @@ fn a_hostile_card_harms_nobody() {
     };
     runner.run(&steps, run).unwrap();
 }
+
+#[test]
+fn pairs_that_have_no_interrupt_each_poll_and_it_is_said_why() {
+    let umem = pool(0);
+    let open = |queues, count, vectors| {
+        let waking = checks::asleep(queues, count, vectors);
+        let model = Model::new(Made::default());
+        let (_, quiet) = model.open_waking(&small(queues, false), &umem, waking).unwrap();
+        (
+            quiet.waking.interrupts,
+            quiet.waking.refused.clone(),
+            model.vector(0),
+        )
+    };
+    let (sleeps, refused, vector) = open(2, 1, false);
+    let refused = refused.unwrap();
+    assert!(refused.contains("1 for 2 queues"), "{refused}");
+    assert_eq!((sleeps, vector), (false, 0xffff));
+    assert_eq!(open(2, 2, true), (true, None, 0));
+    assert_eq!(open(1, 1, false), (true, None, 0xffff));
+}
