@@ -201,6 +201,11 @@ export const ERRORS = {
     next: "The message lists the cards that are known; for others leave the card to the kernel and use `split`.",
     status: 77,
   },
+  E_NO_INTERRUPT: {
+    meaning: "A card was to sleep until an interrupt comes, and the mechanism gives it none.",
+    next: "Let it poll (interrupts=no), or take the card by VFIO.",
+    status: 77,
+  },
   E_NO_VF: {
     meaning: "The card has no virtual functions.",
     next: "Use a card and a driver with SR-IOV, switched on in the firmware; or split it with --backend auto.",

@@ -340,7 +340,7 @@ impl Card {
     /// Switches interrupts on, `wanted` vectors where there are as many; gives how many there are: 1 under UIO.
     ///
     /// # Errors
-    /// `ENXIO` when it has none; `EOPNOTSUPP` when it has none under UIO.
+    /// `EOPNOTSUPP` of the call `interrupts` when it has none by its mechanism; what VFIO reports.
     pub fn enable_interrupts(&mut self, wanted: u32) -> Result<u32> {
         match &self.access {
             Access::Vfio { device, .. } | Access::Lent { device, .. } => {
@@ -350,14 +350,7 @@ impl Card {
                 Ok(count)
             }
             Access::Uio(_) if self.function.has_interrupt() => Ok(1),
-            Access::Uio(_) => {
-                let address = self.function.address;
-                let why = format!(
-                    "address={address} via={}: the kernel has no interrupt for it",
-                    self.via
-                );
-                Err(Error::new("uio", why, libc::EOPNOTSUPP))
-            }
+            Access::Uio(_) => Err(Error::no_interrupt(self.function.address, self.via)),
         }
     }
 

@@ -46,6 +46,14 @@ impl Error {
         Self::new(call, args, error.raw_os_error())
     }
 
+    /// The refusal of interrupts that the mechanism `via` does not give a card. Its call is what it is known by
+    /// (control/src/card/errors.ts).
+    #[must_use]
+    pub fn no_interrupt(address: impl fmt::Display, via: impl fmt::Display) -> Self {
+        let why = format!("address={address} via={via}: this mechanism gives this card no interrupt");
+        Self::new("interrupts", why, libc::EOPNOTSUPP)
+    }
+
     /// The error number's name, e.g. `EBUSY`; `E<number>` for one that has no name here.
     #[must_use]
     pub fn code(&self) -> String {
@@ -111,6 +119,15 @@ names! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interrupt_that_is_not_had_is_known_by_its_call() {
+        assert_eq!(
+            Error::no_interrupt("0000:01:10.0", "uio_pci_generic").to_string(),
+            "interrupts address=0000:01:10.0 via=uio_pci_generic: this mechanism gives this card no interrupt: \
+             Operation not supported (EOPNOTSUPP)"
+        );
+    }
 
     #[test]
     fn says_what_was_called_with_what_and_why_it_failed() {

@@ -22,8 +22,8 @@ import { watchCard } from "./watch.js";
 /**
  * Opens a card that is bound to its mechanism's driver (`bifurcate take`), itself or through a broker.
  * @param options `tap`: a pcapng file to write every received and sent frame to; `flows`, `exception`: see OpenOptions.
- * @throws E_BAD_OPTION, E_NO_MEMORY_PROTECTION, E_NO_SUCH_CARD, E_CARD_NOT_TAKEN, E_CARD_BUSY, E_CARD_GROUP, E_CARD_UNKNOWN, E_CARD_FAILED,
- *   E_NO_MEMORY, E_NOT_PRIVILEGED; with via=broker what leaseCard throws.
+ * @throws E_BAD_OPTION, E_NO_MEMORY_PROTECTION, E_NO_SUCH_CARD, E_CARD_NOT_TAKEN, E_CARD_BUSY, E_CARD_GROUP, E_CARD_UNKNOWN, E_NO_INTERRUPT,
+ *   E_CARD_FAILED, E_NO_MEMORY, E_NOT_PRIVILEGED; with via=broker what leaseCard throws.
  */
 export async function openCard(word: string, options: CardOptions = {}): Promise<Port> {
   const spec = parseCardSpec(word);

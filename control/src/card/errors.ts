@@ -20,6 +20,13 @@ export function cardError(thrown: unknown, what: string): BifurcateError {
   const why = messageOf(thrown);
   if (errno === "EPERM" && why.includes("shared with"))
     return new BifurcateError("E_CARD_GROUP", { what, why, cause: thrown });
+  // Error::no_interrupt of linux/src/error.rs: the card is known, and carries frames without them.
+  if (errno === "EOPNOTSUPP" && why.startsWith("interrupts "))
+    return new BifurcateError("E_NO_INTERRUPT", {
+      what,
+      why: `interrupts=yes is refused: ${why}`,
+      cause: thrown,
+    });
   const code = errno === null ? undefined : CODES[errno];
   return code === undefined
     ? wrapError(thrown, what)

@@ -111,7 +111,7 @@ impl VfioDevice {
     /// Switches on `wanted` vectors: MSI-X where there is, else one MSI, else the interrupt line.
     ///
     /// # Errors
-    /// `ENXIO` when the function has no interrupts; what VFIO reports.
+    /// `EOPNOTSUPP` of the call `interrupts` when the function has none; what VFIO reports.
     pub fn enable_interrupts(&self, wanted: u32) -> Result<VfioInterrupts> {
         for (index, most) in [(IRQ_MSIX, VECTORS_MAX as u32), (IRQ_MSI, 1), (IRQ_INTX, 1)] {
             let count = self.vectors(index)?.min(most).min(wanted.max(1));
@@ -122,11 +122,7 @@ impl VfioDevice {
             self.set(index, &events)?;
             return Ok(VfioInterrupts { events, index });
         }
-        Err(Error::new(
-            "vfio",
-            format!("address={}: it has no interrupts", self.address),
-            libc::ENXIO,
-        ))
+        Err(Error::no_interrupt(self.address, "vfio"))
     }
 
     /// Lets the interrupt line through again: VFIO holds it back after each interrupt.
