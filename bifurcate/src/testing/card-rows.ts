@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { giveCard } from "@bifurcate/control/card/give";
 import type { Mechanism } from "@bifurcate/control/card/mechanism";
 import { takeCard } from "@bifurcate/control/card/take";
-import { open } from "bifurcate";
+import { BifurcateError, open } from "bifurcate";
 import { answerPing } from "./answer-ping.js";
 import { countAnswers } from "./echo-requests.js";
 
@@ -42,6 +42,8 @@ export interface CardResult {
   readonly beside: number | null;
   /** The same while the port slept until an interrupt came, and how many came; null where not tried. */
   readonly slept: { readonly answered: number; readonly interrupts: number } | null;
+  /** The code by which the card was refused to sleep, where it is not to; null where it is, or was not refused. */
+  readonly refused: string | null;
   /** Driver, name, MTU, addresses and routes are as before. */
   readonly given: boolean;
   /** What went wrong; null when nothing did. */
@@ -75,12 +77,24 @@ export function standing(name: string | null): string {
   ].join("\n");
 }
 
+function wordOf(row: CardRow, keys: string): string {
+  const said = row.via === "vfio" || row.via === "iommufd" ? "" : ",noMemoryProtection=yes";
+  return `pci:${row.address},via=${row.via}${said},ringSize=64,frames=512${row.keys ?? ""}${keys}`;
+}
+
+/** The code by which opening the card is refused; null when it is not. */
+async function refusal(row: CardRow, keys: string): Promise<string | null> {
+  try {
+    await (await open(wordOf(row, keys))).close();
+    return null;
+  } catch (thrown) {
+    return thrown instanceof BifurcateError ? thrown.code : String(thrown);
+  }
+}
+
 /** Echo requests answered by a port that is opened and closed for it, and the interrupts that came meanwhile. */
 async function answer(row: CardRow, keys: string) {
-  const said = row.via === "vfio" || row.via === "iommufd" ? "" : ",noMemoryProtection=yes";
-  const port = await open(
-    `pci:${row.address},via=${row.via}${said},ringSize=64,frames=512${row.keys ?? ""}${keys}`,
-  );
+  const port = await open(wordOf(row, keys));
   try {
     const before = interrupts();
     const running = port.run(answerPing);
@@ -105,6 +119,7 @@ export async function tryCard(row: CardRow): Promise<CardResult> {
     polled: 0,
     beside: null as number | null,
     slept: null as CardResult["slept"],
+    refused: null as string | null,
   };
   const before = standing(row.interface);
   let given = false;
@@ -116,6 +131,8 @@ export async function tryCard(row: CardRow): Promise<CardResult> {
     if (row.interrupts) {
       const { answered, interrupts } = await answer(row, ",interrupts=yes");
       result.slept = { answered, interrupts };
+    } else {
+      result.refused = await refusal(row, ",interrupts=yes");
     }
   } catch (thrown) {
     error = String(thrown);

@@ -1,6 +1,6 @@
 // Runs in the lab's guest: cards that should not be taken, that somebody has, and owners that die at the worst moment.
 
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import {
   closeSync,
   existsSync,
@@ -58,10 +58,15 @@ function masters(address: string): boolean {
   return (readFileSync(`/sys/bus/pci/devices/${address}/config`).readUInt16LE(COMMAND) & BUS_MASTER) !== 0;
 }
 
+/** The words of a command that opens the card; `keys`: more of its word. */
+function opening(address: string, via: Mechanism, keys = ""): string[] {
+  const spec = `pci:${address},via=${via},noMemoryProtection=yes,ringSize=64,frames=512${keys}`;
+  return ["open", spec, "--do", "reflect", "--json"];
+}
+
 /** A process that polls the card. */
 async function owner(address: string, via: Mechanism): Promise<ChildProcess> {
-  const spec = `pci:${address},via=${via},noMemoryProtection=yes,ringSize=64,frames=512`;
-  const child = spawn("bifurcate", ["open", spec, "--do", "reflect", "--json"], {
+  const child = spawn("bifurcate", opening(address, via), {
     stdio: ["ignore", "pipe", "pipe"],
   });
   await new Promise<void>((resolve, reject) => {
@@ -69,6 +74,20 @@ async function owner(address: string, via: Mechanism): Promise<ChildProcess> {
     child.once("exit", (status) => reject(new Error(`the owner ended with ${status}`)));
   });
   return child;
+}
+
+/** The code by which a process is refused that opens a card which another has open. */
+function second(address: string, via: Mechanism): string {
+  const words = [...opening(address, via), "--seconds", "1"];
+  const { status, stdout, stderr } = spawnSync("bifurcate", words, { encoding: "utf8" });
+  return /E_[A-Z_]+/.exec(stderr + stdout)?.[0] ?? `status ${status}`;
+}
+
+/** What a port says that it has, of a card with fewer interrupts than queues that are to sleep. */
+function fewInterrupts(address: string, via: Mechanism): unknown {
+  const text = said("bifurcate", ...opening(address, via, ",queues=2,interrupts=yes"), "--seconds", "1");
+  const open = JSON.parse(text.split("\n")[0]!) as { path: { obtained: unknown } };
+  return open.path.obtained;
 }
 
 /** Lets a card reach memory by itself, whoever has it. */
@@ -192,8 +211,10 @@ export async function trouble(card: TroubleCard) {
     const child = await owner(address, via);
     const busy = await code(() => giveCard(address));
     const again = await code(() => take(address, via, false, true));
+    const opened = second(address, via);
     let killed: Record<string, boolean>;
     if (via === "vfio") {
+      // When its memory is free again is the kernel's to see to here, which keeps it pinned while it is mapped.
       await killUnderTraffic(card, child);
       killed = { quiet: await soon(() => !masters(address)) };
     } else killed = await killGuarded(card, child, pages);
@@ -202,6 +223,7 @@ export async function trouble(card: TroubleCard) {
       busy: busy.code,
       named: busy.why.includes(`pid ${child.pid}`),
       again: again.code,
+      opened,
       ...killed,
       given: standing() === whole,
     };
@@ -228,6 +250,10 @@ export async function trouble(card: TroubleCard) {
       given: standing() === whole,
     };
   }
+
+  take(address, "uio_pci_generic", false, true);
+  results["fewInterrupts"] = fewInterrupts(address, "uio_pci_generic");
+  await giveCard(address);
 
   // As a crash between the two halves of binding leaves it: no driver has the card.
   const whole = standing();

@@ -144,7 +144,7 @@ export async function withFunction<T>(
   }
 }
 
-/** Tries every row, and holds each to: bound, frames both ways, interrupts, given back. */
+/** Tries every row, and holds each to: bound, frames both ways, interrupts or their refusal, given back. */
 export async function tryRows(guest: Guest, rows: readonly CardRow[]): Promise<CardResult[]> {
   const results = await program<CardResult>(guest, "card-rows", rows);
   report(results);
@@ -153,7 +153,10 @@ export async function tryRows(guest: Guest, rows: readonly CardRow[]): Promise<C
     const bound = via === "uio_pci_generic" || via === "igb_uio" ? via : "vfio-pci";
     const where = `${result.driver} via ${via}${rows[n]!.keys ?? ""}`;
     expect(result, where).toMatchObject({ error: null, bound, polled: 3, given: true });
-    if (!rows[n]!.interrupts) continue;
+    if (!rows[n]!.interrupts) {
+      expect(result.refused, where).toBe("E_NO_INTERRUPT");
+      continue;
+    }
     expect(result.slept, where).toMatchObject({ answered: 3 });
     expect(result.slept!.interrupts, where).toBeGreaterThan(0);
   }
