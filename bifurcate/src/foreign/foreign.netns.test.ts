@@ -183,7 +183,7 @@ describe.skipIf(reason !== null)(`foreign${reason === null ? "" : ` (skipped: ${
   });
 
   it("changes neither the port's program nor the check, of which it has no descriptor", async () => {
-    const script = 'ip link set dev "$1" xdp off 2>&1; echo "xdp off: $?"; exec sleep 1000';
+    const script = 'ip -force link set dev "$1" xdp off 2>&1; echo "xdp off: $?"; exec sleep 1000';
     const words = ["sh", "-c", script, "sh", "{interface}"];
     const running = place.client(["foreign", "card0", "--flow", FLOW, "--json", "--", ...words]);
     // Of a program that is attached by a link only who has the link disposes (dev_xdp_attach, net/core/dev.c).
