@@ -1,5 +1,6 @@
 // Clients that mean no good, or do not know better: the broker says what is wrong, and serves the others meanwhile.
 
+import { fstatSync } from "node:fs";
 import { release } from "node:os";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Descriptor, connectLocal, type Connection } from "@bifurcate/addon";
@@ -11,7 +12,7 @@ import {
 } from "@bifurcate/control/protocol/messages";
 import { BrokerPlace, NOBODY, opened, REQUEST, whatIsLeft } from "../testing/broker.js";
 import { ECHO } from "../testing/echo.js";
-import { cannotRun, VethPair } from "../testing/veth.js";
+import { cannotRun, ip, VethPair } from "../testing/veth.js";
 
 const reason = cannotRun();
 /** SO_PASSRIGHTS is there since Linux 6.16: who sends descriptors is refused. */
@@ -294,5 +295,29 @@ describe.skipIf(reason !== null)(`against${reason === null ? "" : ` (skipped: ${
       );
     }
     expect(await place.leases()).toHaveLength(16);
+  });
+
+  it("more memory than the rule gives is denied, that for the card's long frames with it", async () => {
+    ip("-n", veth.netns, "link", "set", "dev", veth.card, "mtu", "2500");
+    const raw = await welcomed();
+    const ask = (port: number): ReturnType<Raw["next"]> => {
+      const flows = [`udp dst port ${port}`];
+      raw.send({ type: "lease", request: port, lease: { ...REQUEST, pass: false, flows } });
+      return raw.next();
+    };
+    const [file, ...rest] = (await ask(7100))!.descriptors!;
+    const { size } = fstatSync(file!.number);
+    for (const each of [file!, ...rest]) each.close();
+    expect(size).toBeGreaterThan(REQUEST.frames * REQUEST.frameSize);
+    expect(await place.leases()).toMatchObject([{ memory: size }]);
+    const rule = `[echo]\nuser = 0\ndevice = card0\nflow = udp\ntransmit = own\nmemory = `;
+    place.write(`${rule}${2 * size - 1}\n`);
+    await place.reload();
+    expect(await ask(7101)).toMatchObject({ type: "error", error: { code: "E_LEASE_DENIED" } });
+    place.write(`${rule}${2 * size}\n`);
+    await place.reload();
+    const second = await ask(7101);
+    for (const each of second?.descriptors ?? []) each.close();
+    expect(second).toMatchObject({ type: "granted" });
   });
 });
