@@ -134,8 +134,8 @@ export async function withFunction<T>(
     interface: null,
     target,
     beside: nic.v4,
-    // A virtual function has no interrupt line, and by UIO our driver sleeps on nothing else.
-    interrupts: via !== "uio_pci_generic" && via !== "igb_uio",
+    // A virtual function has no interrupt line, and uio_pci_generic hands on nothing else.
+    interrupts: via !== "uio_pci_generic",
   }));
   try {
     return await use(rows);

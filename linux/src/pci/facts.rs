@@ -196,7 +196,8 @@ impl Function {
     /// Whether the kernel has an interrupt for it: its line's, or one of those that its driver switched on.
     #[must_use]
     pub fn has_interrupt(&self) -> bool {
-        self.read("irq").is_ok_and(|text| text.trim() != "0")
+        // A virtual function has no line; `msi_irqs` has what a driver has switched on of MSI and MSI-X.
+        self.read("irq").is_ok_and(|text| text.trim() != "0") || !self.children("msi_irqs").is_empty()
     }
 
     /// The network interfaces that its driver made, in order.

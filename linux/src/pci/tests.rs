@@ -128,6 +128,22 @@ fn binding_overrides_unbinds_and_probes_and_says_when_the_driver_did_not_take_th
 }
 
 #[test]
+fn a_function_without_a_line_has_an_interrupt_once_its_driver_has_switched_one_on() {
+    let folder = Folder::new("irq");
+    let card = folder.bus().function("0000:01:10.0".parse().unwrap()).unwrap();
+    assert!(!card.has_interrupt(), "it says nothing of a line");
+    fs::write(card.folder().join("irq"), "0\n").unwrap();
+    assert!(!card.has_interrupt());
+    fs::create_dir_all(card.folder().join("msi_irqs")).unwrap();
+    assert!(!card.has_interrupt());
+    fs::write(card.folder().join("msi_irqs/57"), "msix\n").unwrap();
+    assert!(card.has_interrupt());
+    fs::remove_dir_all(card.folder().join("msi_irqs")).unwrap();
+    fs::write(card.folder().join("irq"), "11\n").unwrap();
+    assert!(card.has_interrupt());
+}
+
+#[test]
 fn a_function_has_one_owner_at_a_time_and_none_when_that_one_lets_go() {
     let folder = Folder::new("lock");
     let card = folder.bus().function("0000:01:00.0".parse().unwrap()).unwrap();

@@ -37,7 +37,7 @@ export const igbUio: Known = {
     "DPDK guides 20.08, Linux Drivers; Debian's dpdk-kmods-dkms",
   ),
   hardware: fact(
-    "any PCI function, virtual ones too (which poll here, though it has MSI-X for them); memory that stays at its physical address",
+    "any PCI function, virtual ones too (MSI-X); memory that stays at its physical address",
     "DPDK guides 20.08, Linux Drivers",
   ),
 };
