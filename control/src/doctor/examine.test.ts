@@ -421,9 +421,20 @@ describe("mechanisms", () => {
 
   it("what mends virtual functions takes none away", () => {
     const { mechanisms } = examineWith({ files: WITH_FUNCTIONS }).cards[0]!;
-    const mends = mechanisms.flatMap((each) => each.lacks.map(({ mend }) => mend ?? ""));
-    expect(mends.join("\n")).toContain("sudo bifurcate take 0000:01:01.0");
-    expect(mends.join("\n")).not.toContain("sriov_numvfs");
+    const mends = (name: string): string[] =>
+      mechanisms.find((each) => each.name === name)!.lacks.map(({ mend }) => mend ?? "");
+    expect(mends("VFIO group")).toEqual(["sudo bifurcate take 0000:01:01.0 --via vfio"]);
+    expect(mends("igb_uio")).toContain(
+      "sudo bifurcate take 0000:01:01.0 --via igb_uio --no-memory-protection",
+    );
+    expect(mechanisms.flatMap((each) => mends(each.name)).join()).not.toContain("sriov_numvfs");
+  });
+
+  it("what mends a shared group is what take says", () => {
+    const { lacks: found } = examineWith({ files: besideIt("ice") }).cards[0]!.mechanisms.find(
+      ({ name }) => name === "VFIO group",
+    )!;
+    expect(found[0]!.mend).toContain("echo 0000:01:00.1 > /sys/bus/pci/devices/0000:01:00.1/driver/unbind");
   });
 
   it("verbs is ready for datagrams where an RDMA device stands on the card", () => {

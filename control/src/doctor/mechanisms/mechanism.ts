@@ -1,4 +1,5 @@
 // What the probe of a mechanism takes and gives: facts in, what it lacks out; nothing is asked of the kernel here.
+import { protectsMemory, type Mechanism as CardMechanism } from "../../card/mechanism.js";
 import type { Card } from "../card.js";
 import type { Machine, ModuleName } from "../machine.js";
 
@@ -52,7 +53,7 @@ export function lacksHugepages({ machine }: Probed): Lack[] {
 }
 
 /** What keeps a card from being taken over whole: it has to be a PCI function that carries nothing now. */
-export function lacksSpareFunction({ card }: Probed): Lack[] {
+export function lacksSpareFunction({ card }: Probed, via: CardMechanism): Lack[] {
   if (card.pci === null) return [{ what: `${card.facts.link.name} is on no PCI bus`, mend: null }];
   const { name, index } = card.facts.link;
   const used = card.facts.addresses.some((each) => each.ifindex === index && !isLinkLocal(each));
@@ -64,7 +65,7 @@ export function lacksSpareFunction({ card }: Probed): Lack[] {
     ...lackIf(
       functions.length > 0,
       `it has virtual functions, which would go with it: ${functions.join(", ")}`,
-      `sudo bifurcate take ${functions[0] ?? ""}`,
+      `sudo bifurcate take ${functions[0] ?? ""} --via ${via}${protectsMemory(via) ? "" : " --no-memory-protection"}`,
     ),
   ];
 }

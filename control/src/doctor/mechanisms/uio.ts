@@ -10,12 +10,11 @@ import {
   type Probed,
 } from "./mechanism.js";
 import type { Lack } from "./mechanism.js";
-import type { ModuleName } from "../machine.js";
 
-function probe(facts: Probed, module: ModuleName): Lack[] {
+function probe(facts: Probed, module: "uio_pci_generic" | "igb_uio"): Lack[] {
   const { pci } = facts.card;
   return [
-    ...lacksSpareFunction(facts),
+    ...lacksSpareFunction(facts, module),
     ...lacksModule(facts, module),
     ...lackIf(
       translatesAddresses(pci?.groupType ?? null),

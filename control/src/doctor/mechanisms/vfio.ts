@@ -24,7 +24,7 @@ function iommu({ machine, card }: Probed): Lack[] {
     ),
     ...(pci?.groupMembers ?? []).map(({ address, driver }) => ({
       what: `${address} (${driver}) shares its IOMMU group: they go together`,
-      mend: `put the card into a slot of its own, or give that one away too: sudo bifurcate take ${address}`,
+      mend: `sudo sh -c 'echo ${address} > /sys/bus/pci/devices/${address}/driver/unbind', or put the card into another slot`,
     })),
   ];
 }
@@ -33,7 +33,7 @@ function iommu({ machine, card }: Probed): Lack[] {
 export const vfioGroup: Mechanism = {
   name: "VFIO group",
   probe: (facts) => [
-    ...lacksSpareFunction(facts),
+    ...lacksSpareFunction(facts, "vfio"),
     ...iommu(facts),
     ...lacksModule(facts, "vfio-pci"),
     ...lacksCapability(facts, "CAP_SYS_ADMIN"),
@@ -44,7 +44,7 @@ export const vfioGroup: Mechanism = {
 export const vfioIommufd: Mechanism = {
   name: "VFIO iommufd",
   probe: (facts) => [
-    ...lacksSpareFunction(facts),
+    ...lacksSpareFunction(facts, "iommufd"),
     ...iommu(facts),
     ...lacksModule(facts, "vfio-pci"),
     ...(facts.machine.devices.iommufd ? [] : lacksModule(facts, "iommufd")),
@@ -58,7 +58,7 @@ export const vfioNoIommu: Mechanism = {
   probe: (facts) => {
     const off = "sudo sh -c 'echo Y > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode'";
     return [
-      ...lacksSpareFunction(facts),
+      ...lacksSpareFunction(facts, "vfio-noiommu"),
       ...lacksModule(facts, "vfio-pci"),
       ...lackIf(
         facts.card.pci !== null && facts.card.pci.iommuGroup !== null,
