@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
-import { open, type Batch, type BifurcateError, type Port } from "bifurcate";
+import { BifurcateError, open, type Batch, type Port } from "bifurcate";
 
 const folder = mkdtempSync(path.join(tmpdir(), "bifurcate-test-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -411,6 +411,23 @@ describe("a handler file", () => {
     const error = await run;
     expect(error.code).toBe("E_HANDLER_HANGS");
     expect(error.message).toMatch(/its module or its start\(\)/);
+    await port.close();
+  });
+
+  it("that is slow to load has the whole time that stop() gives it, also while it is being bundled", async () => {
+    const port = await loopback();
+    const source = `await new Promise((resolve) => setTimeout(resolve, 4000)); export function handle(): void {}`;
+    const run = port.run(handlerFile("slow-load.ts", source));
+    await port.stop({ graceMs: 120_000 });
+    await run;
+    await port.close();
+  });
+
+  it("that never loads is ended also when the port fails before it has threads", async () => {
+    const port = await loopback();
+    const run = errorOf(port.run(handlerFile("forever.ts", "for (;;); export function handle(): void {}")));
+    port.fail(new BifurcateError("E_INTERFACE_GONE", { what: "read it", why: "it is gone" }));
+    expect((await run).code).toBe("E_INTERFACE_GONE");
     await port.close();
   });
 

@@ -126,6 +126,8 @@ export class Port {
   private shutDown = false;
   /** stop() was called on what runs. */
   private stopping = false;
+  /** What the last stop() or close() gave a handler to come back, in milliseconds. */
+  private grace = GRACE_MS;
   /** Pending while the card is split anew; what runs begins again then. */
   private change: Change | undefined;
   /** What was counted before the card was split anew. */
@@ -267,6 +269,7 @@ export class Port {
     const { running } = this;
     if (running === undefined) return;
     this.stopping = true;
+    this.grace = graceMs;
     // The loop ends when it asks for its next batch; the caller may be its body.
     if (running.isHeld?.() === true) return void (await this.inner.native.stop(0));
     const left = await this.inner.native.stop(graceMs);
@@ -340,6 +343,7 @@ export class Port {
 
   private async shutDevice(graceMs: number): Promise<void> {
     const { native } = this.inner;
+    this.grace = graceMs;
     // Where splitting the card anew failed, the device is closed already.
     if (this.shutDown) return;
     const hanging = await native.stop(graceMs);
@@ -419,7 +423,8 @@ export class Port {
   private begun(running: Running): void {
     this.running = running;
     // Who stopped it meanwhile found no threads to end; one that never loads has nobody else to do so.
-    if (this.stopping || this.closing !== undefined) void running.terminate([], GRACE_MS);
+    const ended = this.stopping || this.closing !== undefined || this.failed !== undefined;
+    if (ended) void running.terminate([], this.grace);
   }
 
   private async *allBatches(): AsyncGenerator<Batch, void, undefined> {
