@@ -206,8 +206,7 @@ export class LiveSplit {
       },
       expired: () => {
         const what = `split ${plan.device.name}`;
-        this.port?.fail(new BifurcateError("E_NOT_CONFIRMED", { what, why: "it was not confirmed in time" }));
-        void this.port?.close().catch((error: unknown) => this.warn(String(error)));
+        this.expire(new BifurcateError("E_NOT_CONFIRMED", { what, why: "it was not confirmed in time" }));
       },
       guardianLost: (error) => this.warn(`${error.message}; if this process dies now, settings stay behind`),
     });
@@ -231,7 +230,10 @@ export class LiveSplit {
     this.changing = this.anew(why)
       .catch((thrown: unknown) => {
         const { name } = this.port!;
-        const { code, message } = wrapError(thrown, `split ${name}`);
+        const error = wrapError(thrown, `split ${name}`);
+        const { code, message } = error;
+        // Its time ran out meanwhile: the end is the one that it has at any other moment.
+        if (code === "E_NOT_CONFIRMED") return this.expire(error);
         this.port!.fail(
           new BifurcateError("E_CHANGED_UNDERNEATH", {
             what: `keep the split of ${name}`,
@@ -244,6 +246,12 @@ export class LiveSplit {
         this.changing = undefined;
         this.port!.resume();
       });
+  }
+
+  /** Nobody confirmed it: what runs fails, and the port is closed. */
+  private expire(error: BifurcateError): void {
+    this.port?.fail(error);
+    void this.port?.close().catch((thrown: unknown) => this.warn(String(thrown)));
   }
 
   private async anew(why: string): Promise<void> {

@@ -94,7 +94,8 @@ export class SplitTransaction {
   /**
    * Applies the plan; when it returns, the split is live. On an error everything that was done is undone
    * first. Errors: E_NOT_PRIVILEGED, E_JOURNAL, E_GUARDIAN, E_FLOW_TAKEN, E_SETTING_REFUSED, E_NOT_VERIFIED,
-   * E_INTERFACE_GONE, E_NOT_CONFIRMED when that time was over before it was live, and whatever hooks.open() throws.
+   * E_INTERFACE_GONE, E_NOT_CONFIRMED when that time was over before it was live (where hooks.open() is still at it 5 s
+   * later, the guardian ends this process), and whatever hooks.open() throws.
    */
   async apply(hooks: TransactionHooks = {}): Promise<void> {
     if (this.#state !== "new") {
@@ -119,17 +120,10 @@ export class SplitTransaction {
         this.#endSweeping();
       }
       this.#applySteps("before");
+      this.#checkTime();
       await hooks.open?.();
       this.#applySteps("after");
-      if (this.#overdue) {
-        const what = `split ${this.plan.device.name}`;
-        const why = `the ${seconds ?? 0} s in which to confirm it were over before it was live`;
-        throw new BifurcateError("E_NOT_CONFIRMED", {
-          what,
-          why,
-          next: "Give it more time to be confirmed.",
-        });
-      }
+      this.#checkTime();
       this.#state = "live";
     } catch (thrown) {
       const error = wrapError(thrown, `split ${this.plan.device.name}`);
@@ -209,6 +203,15 @@ export class SplitTransaction {
       this.#guardian = null;
       this.#endSweeping();
     }
+  }
+
+  #checkTime(): void {
+    if (!this.#overdue) return;
+    throw new BifurcateError("E_NOT_CONFIRMED", {
+      what: `split ${this.plan.device.name}`,
+      why: "the time in which to confirm it was over before it was live",
+      next: "Give it more time to be confirmed.",
+    });
   }
 
   #endSweeping(): void {
