@@ -1,10 +1,20 @@
 // Metrics: where they may be served, and that they are Prometheus's text.
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { request, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { locals } from "./machine.js";
 import { checkMetricsPlace, metricsPlace, metricsText, serveMetrics } from "./metrics.js";
 import { refusal } from "./testing/lease-place.js";
 
@@ -25,6 +35,7 @@ describe("the path of a socket", () => {
   let servers: Server[];
   let failures: string[];
   const at = (name: string): string => join(folder, name);
+  const { connect } = locals();
 
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), "bf-metrics-"));
@@ -41,6 +52,7 @@ describe("the path of a socket", () => {
       { path: at(name) },
       () => `${name}\n`,
       (why) => failures.push(why),
+      connect,
     );
     servers.push(server);
     return server;
@@ -52,26 +64,45 @@ describe("the path of a socket", () => {
     symlinkSync(at("nowhere"), at("dangling"));
     mkdirSync(at("folder"));
     for (const name of ["file", "link", "dangling", "folder"]) {
-      const said = refusal(() => checkMetricsPlace({ path: at(name) }));
+      const said = refusal(() => checkMetricsPlace({ path: at(name) }, connect));
       expect(said, name).toMatch(/^E_BAD_OPTION: something is there that is no socket, .* Name another path/);
       failures = [];
       serve(name);
       expect(failures, name).toEqual([expect.stringContaining("no socket")]);
     }
     expect(readFileSync(at("link"), "utf8")).toBe("kept\n");
-    expect(refusal(() => checkMetricsPlace({ path: at("nothing") }))).toBe("");
-    expect(refusal(() => checkMetricsPlace({ host: "127.0.0.1", port: 9467 }))).toBe("");
+    expect(refusal(() => checkMetricsPlace({ path: at("nothing") }, connect))).toBe("");
+    expect(refusal(() => checkMetricsPlace({ host: "127.0.0.1", port: 9467 }, connect))).toBe("");
+    // What cannot be looked at says so when it is to be listened on.
+    expect(refusal(() => checkMetricsPlace({ path: at("file/below") }, connect))).toBe("");
   });
 
-  it("takes the place of the socket of a broker before", async () => {
-    await once(serve("socket"), "listening");
-    // Its name stays, as when its broker was killed.
-    expect(refusal(() => checkMetricsPlace({ path: at("socket") }))).toBe("");
+  it("takes the place of the socket of a broker that was killed", async () => {
+    const listen = `require("net").createServer().listen(${JSON.stringify(at("socket"))}, () => process.kill(process.pid, "SIGKILL"))`;
+    const killed = spawn(process.execPath, ["-e", listen], { stdio: "ignore" });
+    await once(killed, "exit");
+    expect(existsSync(at("socket"))).toBe(true);
+    expect(refusal(() => checkMetricsPlace({ path: at("socket") }, connect))).toBe("");
     await once(serve("socket"), "listening");
     const asked = request({ socketPath: at("socket"), path: "/metrics" }).end();
     const [answer] = (await once(asked, "response")) as [NodeJS.ReadableStream];
     answer.resume();
     expect(failures).toEqual([]);
+  });
+
+  it("takes the place of nobody who listens, whatever the type of his socket", async () => {
+    await once(serve("stream"), "listening");
+    const packets = locals().listen(at("packets"));
+    for (const name of ["stream", "packets"]) {
+      const said = refusal(() => checkMetricsPlace({ path: at(name) }, connect));
+      expect(said, name).toMatch(
+        /^E_BAD_OPTION: somebody listens there, and would be cut off Name another path/,
+      );
+      serve(name);
+      expect(failures, name).toEqual([expect.stringContaining("somebody listens there")]);
+      failures = [];
+    }
+    packets.close();
   });
 });
 

@@ -1,7 +1,7 @@
 // Metrics for Prometheus, on a local socket or a TCP port; off unless asked for. Numbers only, of nobody's frames.
 import { createServer, type Server as HttpServer } from "node:http";
 import { lstatSync, rmSync } from "node:fs";
-import { BifurcateError, messageOf } from "../errors.js";
+import { BifurcateError, errnoOf, messageOf } from "../errors.js";
 import type { Leases } from "./leases.js";
 import type { Server } from "./server.js";
 
@@ -22,14 +22,37 @@ export function metricsPlace(text: string): MetricsPlace {
   });
 }
 
-/** That no file would be lost: a socket there is one of an earlier broker. @throws E_BAD_OPTION */
-export function checkMetricsPlace(place: MetricsPlace): void {
-  if (!("path" in place) || lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() !== false) return;
-  throw new BifurcateError("E_BAD_OPTION", {
-    what: `serve metrics at ${place.path}`,
-    why: "something is there that is no socket, and it would have to be removed",
-    next: "Name another path, or remove it yourself.",
-  });
+/** Connects to the socket at a path. */
+type Connect = (path: string) => { close(): void };
+
+/**
+ * That nothing of anybody's would be lost: what is there may be a socket that nobody listens on any more, as an earlier
+ * broker's. What cannot be looked at says so when it is to be listened on.
+ * @throws E_BAD_OPTION
+ */
+export function checkMetricsPlace(place: MetricsPlace, connect: Connect): void {
+  if (!("path" in place)) return;
+  const { path } = place;
+  const refuse = (why: string): never => {
+    const next = "Name another path, or remove it yourself.";
+    throw new BifurcateError("E_BAD_OPTION", { what: `serve metrics at ${path}`, why, next });
+  };
+  let found;
+  try {
+    found = lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return;
+  }
+  if (found === undefined) return;
+  if (!found.isSocket()) refuse("something is there that is no socket, and it would have to be removed");
+  try {
+    connect(path).close();
+  } catch (thrown) {
+    // connect(2): nobody listens. EPROTOTYPE: somebody does, by a socket of another type.
+    if (["ECONNREFUSED", "ENOENT"].includes(errnoOf(thrown) ?? "")) return;
+    if (errnoOf(thrown) !== "EPROTOTYPE") refuse(`who listens there cannot be asked: ${messageOf(thrown)}`);
+  }
+  refuse("somebody listens there, and would be cut off");
 }
 
 /** A label's value (Prometheus's text format 0.0.4). */
@@ -88,6 +111,7 @@ export function serveMetrics(
   place: MetricsPlace,
   text: () => string,
   failed: (why: string) => void,
+  connect: Connect,
 ): HttpServer {
   const server = createServer((request, response) => {
     if (request.method !== "GET" || request.url !== "/metrics") {
@@ -100,7 +124,7 @@ export function serveMetrics(
   server.requestTimeout = 5_000;
   server.on("error", (thrown) => failed(messageOf(thrown)));
   try {
-    checkMetricsPlace(place);
+    checkMetricsPlace(place, connect);
     if ("path" in place) {
       rmSync(place.path, { force: true });
       server.listen(place.path);

@@ -37,6 +37,10 @@ export function poolBytes(request: LeaseRequest, card: FrameSource | null): numb
 }
 
 /** The same of a lease that there is. */
-export function memoryOf({ memory, request }: Pick<LeaseRecord, "memory" | "request">): number {
-  return memory ?? poolBytes(request, null);
+export function memoryOf({
+  memory,
+  request,
+  granted,
+}: Pick<LeaseRecord, "memory" | "request" | "granted">): number {
+  return memory ?? poolBytes(request, granted === null ? null : { mtu: granted.mtu, mode: granted.xdp });
 }

@@ -1,6 +1,6 @@
 // bifurcated from its options to a serving broker: the checks before it begins, the lock, adoption, signals.
 import { chmodSync, existsSync, mkdirSync, rmSync, statfsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { BifurcateError, errnoOf, messageOf, wrapError } from "../errors.js";
 import { stateDirectory } from "../transaction/journal.js";
 import { auditFile, auditTo, type Audit } from "./audit.js";
@@ -121,7 +121,16 @@ export function startBroker(options: BrokerOptions): RunningBroker {
   const machine = locals();
   checkCapabilities(kernel);
   const place = options.metrics === null ? null : metricsPlace(options.metrics);
-  if (place !== null) checkMetricsPlace(place);
+  if (place !== null) {
+    checkMetricsPlace(place, machine.connect);
+    if ("path" in place && resolve(place.path) === resolve(options.socket)) {
+      throw new BifurcateError("E_BAD_OPTION", {
+        what: `serve metrics at ${place.path}`,
+        why: "clients connect there",
+        next: "Name another path.",
+      });
+    }
+  }
   const policy = readMeant(options.policy, kernel);
   checkBpffs(options.bpffs);
   // Clients pass through its folder, which may be that of the state too.
@@ -172,7 +181,8 @@ function serve(options: BrokerOptions, { kernel, machine, place, policy }: Check
     throw wrapError(thrown, `listen at ${options.socket}`);
   }
   const failed = (why: string): void => audit.write({ event: "metrics", outcome: "failed", why });
-  const metrics = place === null ? null : serveMetrics(place, () => metricsText(leases, server), failed);
+  const metrics =
+    place === null ? null : serveMetrics(place, () => metricsText(leases, server), failed, machine.connect);
   audit.write({ event: "start", outcome: "done", pid: process.pid, ...adopted });
   return {
     leases,
