@@ -283,25 +283,28 @@ describe("several splits", () => {
 
   it("stay when they are confirmed, by Enter or from elsewhere", async () => {
     const pair = await labUp({ name: `c${process.pid}`, clients: 2 });
-    const look = (): Promise<Snapshot[]> =>
-      Promise.all(pair.cards.map(({ netns, ifname }) => snapshot(netns, ifname)));
-    const clean = await look();
-    const splits = pair.cards.map(
-      ({ netns, ifname }) => new RunningSplit([ifname, "--netns", netns, ...dns, "--confirm", "30s"]),
-    );
-    const [, { id }] = (await Promise.all(splits.map((split) => split.event("split")))) as [
-      StreamEvent,
-      StreamEvent,
-    ];
-    splits[0]!.type("");
-    expect((await cli("confirm", String(id))).status).toBe(0);
-    await new Promise((resolve) => setTimeout(resolve, 31_000));
-    for (const split of splits) {
-      expect((await split.end()).status).toBe(0);
-      expect(await split.event("end")).toMatchObject({ reason: "SIGINT" });
+    try {
+      const look = (): Promise<Snapshot[]> =>
+        Promise.all(pair.cards.map(({ netns, ifname }) => snapshot(netns, ifname)));
+      const clean = await look();
+      const splits = pair.cards.map(
+        ({ netns, ifname }) => new RunningSplit([ifname, "--netns", netns, ...dns, "--confirm", "30s"]),
+      );
+      const [, { id }] = (await Promise.all(splits.map((split) => split.event("split")))) as [
+        StreamEvent,
+        StreamEvent,
+      ];
+      splits[0]!.type("");
+      expect((await cli("confirm", String(id))).status).toBe(0);
+      await new Promise((resolve) => setTimeout(resolve, 31_000));
+      for (const split of splits) {
+        expect((await split.end()).status).toBe(0);
+        expect(await split.event("end")).toMatchObject({ reason: "SIGINT" });
+      }
+      expect((await look()).flatMap((now, at) => differences(clean[at]!, now))).toEqual([]);
+    } finally {
+      await labDown(pair.name);
     }
-    expect((await look()).flatMap((now, at) => differences(clean[at]!, now))).toEqual([]);
-    await labDown(pair.name);
     await expectRestored();
   });
 });
