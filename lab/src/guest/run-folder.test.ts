@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { makeRunFolder } from "./run-folder.js";
+import { makeRunFolder, removeLeftFolders } from "./run-folder.js";
 
 let folder: string;
 
@@ -34,4 +34,8 @@ it("removes what a killed process left, and nothing else", () => {
   expect(readdirSync(folder).sort()).toEqual(
     [mine, second, foreign, "bifurcate-guest-notes"].map((name) => path.basename(name)).sort(),
   );
+  mkdirSync(left);
+  removeLeftFolders([folder]);
+  expect(readdirSync(folder)).not.toContain(path.basename(left));
+  expect(readdirSync(folder)).toContain(path.basename(mine));
 });

@@ -47,10 +47,14 @@ export async function withTemporaryRoom<Result>(work: () => Result | Promise<Res
 }
 
 /**
- * A new folder, named after this process. Folders of processes that are gone are removed first: one that was killed
- * could not do so itself. Where a process id has come round again, its folder stays until that process has ended too.
+ * Removes folders of processes that are gone: one that was killed could not do so itself. Where a process id has come
+ * round again, its folder stays until that process has ended too.
  */
-export function makeRunFolder(parent = tmpdir()): string {
+export function removeLeftFolders(parents: readonly string[] = [tmpdir(), LARGE]): void {
+  for (const parent of parents.filter((each) => existsSync(each))) removeLeft(parent);
+}
+
+function removeLeft(parent: string): void {
   const begin = prefix();
   for (const name of readdirSync(parent)) {
     const pid = name.startsWith(begin) ? /^(\d+)-/.exec(name.slice(begin.length))?.[1] : undefined;
@@ -61,5 +65,10 @@ export function makeRunFolder(parent = tmpdir()): string {
       // Another user's: not ours to remove.
     }
   }
-  return mkdtempSync(path.join(parent, `${begin}${process.pid}-`));
+}
+
+/** A new folder, named after this process. What others left there is removed first. */
+export function makeRunFolder(parent = tmpdir()): string {
+  removeLeft(parent);
+  return mkdtempSync(path.join(parent, `${prefix()}${process.pid}-`));
 }
