@@ -1,18 +1,10 @@
 // Leases of a broker whose folder is full: none is given that is not written down, and one that ends, ends all the same.
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fake-kernel.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
-import { CLIENT, LeasePlace, refusal, REQUEST } from "./testing/lease-place.js";
+import { CLIENT, LeasePlace, refusal, QUEUE_REQUEST } from "./testing/lease-place.js";
 
 const POLICY = "[all]\nuser = 1000\ndevice = eth0\nflow = udp\ntransmit = raw\n";
-const ASKED: LeaseRequest = {
-  ...REQUEST,
-  device: "eth0",
-  flows: ["udp dst port 53"],
-  mechanism: "queue",
-  transmit: "none",
-};
 const NOTHING = { attached: 0, maps: 0, sockets: 0, pins: 0, descriptors: 0 };
 
 describe("a broker that cannot write its records", () => {
@@ -45,7 +37,7 @@ describe("a broker that cannot write its records", () => {
       kernel.onChange = () => {
         if (left-- === 0) restore = place.full();
       };
-      const said = refusal(() => leases.grant(CLIENT, ASKED));
+      const said = refusal(() => leases.grant(CLIENT, QUEUE_REQUEST));
       kernel.onChange = () => undefined;
       if (restore === null) {
         expect(at).toBeGreaterThan(3);
@@ -66,7 +58,7 @@ describe("a broker that cannot write its records", () => {
   it("gives the flow, and the card, back when a lease ends, and says in the log what it could not write", () => {
     const before = settings();
     const leases = place.start(broker, POLICY);
-    const granting = leases.grant(CLIENT, ASKED);
+    const granting = leases.grant(CLIENT, QUEUE_REQUEST);
     granting.sent(true);
     const restore = place.full();
     leases.end(granting.lease.id, "release", "an admin");
@@ -81,7 +73,7 @@ describe("a broker that cannot write its records", () => {
     vi.useFakeTimers();
     const before = settings();
     const leases = place.start(broker, POLICY);
-    const granting = leases.grant(CLIENT, ASKED);
+    const granting = leases.grant(CLIENT, QUEUE_REQUEST);
     granting.sent(true);
     broker.hold(3);
     const restore = place.full();
@@ -98,7 +90,7 @@ describe("a broker that cannot write its records", () => {
     vi.useFakeTimers();
     const before = settings();
     const leases = place.start(broker, POLICY);
-    const granting = leases.grant(CLIENT, ASKED);
+    const granting = leases.grant(CLIENT, QUEUE_REQUEST);
     granting.sent(true);
     const links = broker.netns.links;
     broker.netns.links = () => {

@@ -10,7 +10,7 @@ import { FakeKernel, fakeCard, FakeRefusal, type FakeCard } from "../testing/fak
 import { AGAIN_MS } from "./adoption.js";
 import type { Leases } from "./leases.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
-import { CLIENT, LeasePlace, refusal, REQUEST } from "./testing/lease-place.js";
+import { CLIENT, LeasePlace, refusal, QUEUE_REQUEST } from "./testing/lease-place.js";
 
 const POLICY = `
 [all]
@@ -22,13 +22,6 @@ queues = 2
 leases = 64
 memory = 4G
 `;
-const ASKED: LeaseRequest = {
-  ...REQUEST,
-  device: "eth0",
-  flows: ["udp dst port 1"],
-  mechanism: "queue",
-  transmit: "none",
-};
 
 describe("own queues on a card with rules", () => {
   let place: LeasePlace;
@@ -52,7 +45,7 @@ describe("own queues on a card with rules", () => {
   const start = (policy = POLICY): Leases => place.start(broker, policy);
 
   function take(leases: Leases, port: number, change: Partial<LeaseRequest> = {}) {
-    const granting = leases.grant(CLIENT, { ...ASKED, flows: [`udp dst port ${port}`], ...change });
+    const granting = leases.grant(CLIENT, { ...QUEUE_REQUEST, flows: [`udp dst port ${port}`], ...change });
     granting.sent(true);
     return granting.lease;
   }
@@ -205,7 +198,7 @@ describe("own queues on a card with rules", () => {
   it("is free under the next broker when nobody has its sockets: they were never passed, or were closed meanwhile", () => {
     const before = settings();
     const first = start();
-    first.grant(CLIENT, ASKED);
+    first.grant(CLIENT, { ...QUEUE_REQUEST, flows: ["udp dst port 1"] });
     first.leave();
     broker.closeSockets();
     const second = start();

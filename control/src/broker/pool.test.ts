@@ -3,38 +3,30 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { LeaseRecord } from "../lease/record.js";
-import type { LeaseRequest } from "../protocol/messages.js";
 import { FakeKernel, fakeCard, fakeLink, type FakeCard } from "../testing/fake-kernel.js";
 import type { Leases } from "./leases.js";
 import { poolBytes } from "./pool.js";
 import { fakeBroker, type FakeBroker } from "./testing/fake-broker.js";
-import { CLIENT, LeasePlace, refusal, REQUEST } from "./testing/lease-place.js";
+import { CLIENT, LeasePlace, refusal, QUEUE_REQUEST } from "./testing/lease-place.js";
 
-const ASKED: LeaseRequest = {
-  ...REQUEST,
-  device: "eth0",
-  flows: ["udp dst port 53"],
-  mechanism: "queue",
-  transmit: "none",
-};
 /** PROTOCOL.md: frames * frameSize, and jumboFrames * 69632, of which there are 48 a queue. */
 const SHORT = 256 * 2048;
 const LONG = SHORT + 48 * 69_632;
 
 describe("the memory of a lease", () => {
   it("has frames for what is longer than one of the pool, a queue, where such may come", () => {
-    expect(poolBytes(ASKED, null)).toBe(SHORT);
+    expect(poolBytes(QUEUE_REQUEST, null)).toBe(SHORT);
     // The longest packet of a frame of 2,048 bytes, behind a headroom of 256 and an Ethernet header.
-    expect(poolBytes(ASKED, { mode: "driver", mtu: 1778 })).toBe(SHORT);
-    expect(poolBytes(ASKED, { mode: "driver", mtu: 1779 })).toBe(LONG);
-    expect(poolBytes(ASKED, { mode: "generic", mtu: 1500 })).toBe(LONG);
-    const wide = { ...ASKED, frameSize: 4096, queues: 3 } as const;
+    expect(poolBytes(QUEUE_REQUEST, { mode: "driver", mtu: 1778 })).toBe(SHORT);
+    expect(poolBytes(QUEUE_REQUEST, { mode: "driver", mtu: 1779 })).toBe(LONG);
+    expect(poolBytes(QUEUE_REQUEST, { mode: "generic", mtu: 1500 })).toBe(LONG);
+    const wide = { ...QUEUE_REQUEST, frameSize: 4096, queues: 3 } as const;
     expect(poolBytes(wide, { mode: "driver", mtu: 3826 })).toBe(256 * 4096);
     expect(poolBytes(wide, { mode: "driver", mtu: 3827 })).toBe(256 * 4096 + 3 * 48 * 69_632);
   });
 
   it("is none where the client makes its own", () => {
-    expect(poolBytes({ ...ASKED, mechanism: "foreign" }, { mode: "generic", mtu: 9000 })).toBe(0);
+    expect(poolBytes({ ...QUEUE_REQUEST, mechanism: "foreign" }, { mode: "generic", mtu: 9000 })).toBe(0);
   });
 });
 
@@ -56,7 +48,9 @@ describe("a policy", () => {
   }
 
   function take(leases: Leases, port = 53): string {
-    return refusal(() => leases.grant(CLIENT, { ...ASKED, flows: [`udp dst port ${port}`] }).sent(true));
+    return refusal(() =>
+      leases.grant(CLIENT, { ...QUEUE_REQUEST, flows: [`udp dst port ${port}`] }).sent(true),
+    );
   }
 
   const long: [string, Partial<FakeCard>][] = [

@@ -19,9 +19,12 @@ export interface Surroundings {
 /** SSH_CONNECTION of this process or an ancestor. */
 export const ownSshConnection = (): string | null => inheritedVariable("SSH_CONNECTION");
 
-/** What of the kernel's stands on an interface: bridges and bonds that it is a port of, VLANs, macvlans and their like. */
-export function standsOn(link: Link, links: readonly Link[]): string[] {
-  return uppers(links, link.index).map((each) =>
+/**
+ * What of the kernel's stands on an interface, in words: bridges and bonds that it is a port of, VLANs and their like.
+ * @param above What uppers() gives of it.
+ */
+export function standsOn(link: Link, above: readonly Link[]): string[] {
+  return above.map((each) =>
     each.index === link.master
       ? `${link.name} is a port of ${each.name}`
       : `${each.name} stands on ${link.name}`,
@@ -47,5 +50,5 @@ export function reasonsToStay(link: Link, around: Surroundings): string[] {
   const splits = around
     .splitsOn(link.index)
     .map(({ id, pid }) => `the split ${id} (pid ${pid}) runs on ${link.name}`);
-  return [...new Set([...sessions, ...defaults, ...splits, ...standsOn(link, around.links)])];
+  return [...new Set([...sessions, ...defaults, ...splits, ...standsOn(link, above)])];
 }

@@ -1,7 +1,7 @@
 // The facts about one card that mechanisms ask for: those of a plan, what is left of splits, and its place on the bus.
 import { leavesGroupFree } from "../card/group.js";
 import { standsOn } from "../card/in-use.js";
-import { findLink, readFacts, type Facts } from "../facts/facts.js";
+import { findLink, readFacts, uppers, type Facts } from "../facts/facts.js";
 import type { Kernel, Netns } from "../kernel.js";
 import { brokerOn, type BrokerHold } from "../lease/registry.js";
 import type { XskFacts } from "../observe/kernel.js";
@@ -67,7 +67,7 @@ export function readCard(
   return {
     facts,
     queues,
-    above: standsOn(link, links),
+    above: standsOn(link, uppers(links, link.index)),
     stale: splits.filter(
       (each) =>
         each.state === "stale" && each.netnsInode === netns.inode && each.ifindex === facts.link.index,

@@ -32,6 +32,15 @@ export const REQUEST: Omit<LeaseRequest, "device" | "flows" | "mechanism" | "tra
   pages: "auto",
 };
 
+/** A flow of eth0 by queues of its own, which may not send. */
+export const QUEUE_REQUEST: LeaseRequest = {
+  ...REQUEST,
+  device: "eth0",
+  flows: ["udp dst port 53"],
+  mechanism: "queue",
+  transmit: "none",
+};
+
 /** Users and groups by their numbers alone. */
 export const NAMES = { user: Number, group: Number };
 
